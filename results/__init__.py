@@ -1,0 +1,1 @@
+"""pandas: collect, compare, draw."""

@@ -1,0 +1,87 @@
+"""What identifies a training run and a trial: hashes of the parts of a config that can change their numbers.
+
+A training run is identified by everything that moves the weights; an export adds the rest. Averaging, bit widths
+without QAT, codec and evaluation do not move the weights, so arms that differ only there share one training run.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from trainer.config import Config
+
+_DOES_NOT_MOVE_WEIGHTS = ("average", "export", "eval", "data")
+_EXPORT_ONLY_QUANT = ("prune_frac", "svd_rank")
+
+
+def training_part(config: Config) -> dict[str, Any]:
+    """The knobs that change the trained float weights, in JSON types. A switched-off technique leaves no trace."""
+    part = config.model_dump(mode="json", exclude=set(_DOES_NOT_MOVE_WEIGHTS))
+    quant = part.pop("quant")
+    qat = part.pop("qat")
+    part["train"].pop("checkpoint_every_s")
+    part["train"].pop("log_every")
+    if qat["enabled"]:
+        part["qat"] = {key: qat[key] for key in ("start", "scope", "mode")}
+        part["quant"] = {key: value for key, value in quant.items() if key not in _EXPORT_ONLY_QUANT}
+    return part
+
+
+def average_part(config: Config) -> dict[str, Any]:
+    """The knobs that say which average of the weights is exported; only those that act."""
+    average = config.average
+    used = {
+        "none": (),
+        "ema": ("decay", "half_life_frac", "start"),
+        "swa": ("every", "count", "lr_below"),
+        "lawa": ("every", "count"),
+        "sqwa": ("decay", "half_life_frac", "start", "every", "lr_below"),
+    }[average.kind]
+    part: dict[str, Any] = {"kind": average.kind, **{key: getattr(average, key) for key in used}}
+    if config.qat.enabled and average.kind in ("ema", "sqwa"):
+        part["reset_ema"] = config.qat.reset_ema
+    if config.qat.enabled and average.kind == "swa":
+        part["stop_swa"] = config.qat.stop_swa
+    if average.kind == "sqwa":
+        part["quant"] = config.quant.model_dump(mode="json", exclude=set(_EXPORT_ONLY_QUANT))
+    return part
+
+
+def digest(value: object, length: int = 12) -> str:
+    """The first `length` hex digits of the sha256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def average_key(config: Config) -> str:
+    """Name of the average a config exports, e.g. `ema-1f0c22d94a6b`; `last` without averaging."""
+    if config.average.kind == "none":
+        return "last"
+    return f"{config.average.kind}-{digest(average_part(config))}"
+
+
+def train_fingerprint(config: Config, data_sha: str, tokenizer_sha: str, world_size: int, device: str) -> str:
+    """Identity of a training run.
+
+    Args:
+        config: a trial's config; only its training part counts.
+        data_sha, tokenizer_sha: content of the data, so that moving a folder changes nothing and new data does.
+        world_size: ranks over all nodes; it sets the order of floating-point sums.
+        device: "cpu" or "cuda".
+    """
+    return digest(
+        {
+            "training": training_part(config),
+            "data": data_sha,
+            "tokenizer": tokenizer_sha,
+            "world": world_size,
+            "device": device,
+        }
+    )
+
+
+def trial_id(arm: str, config: Config, fingerprint: str) -> str:
+    """Readable and unique: `<arm>-s<seed>-<hash>`; the hash covers the training run and the export's knobs."""
+    export = config.model_dump(mode="json", include={"export", "eval", "quant"})
+    slug = "".join(c if c.isalnum() or c in "._+=-" else "_" for c in arm)[:60]
+    return f"{slug}-s{config.seed}-{digest([arm, fingerprint, average_part(config), export], 10)}"

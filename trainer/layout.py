@@ -1,0 +1,142 @@
+"""Paths of a run folder, and how files appear in it: whole or not at all.
+
+    RUN/ sweep.yaml provenance.json ledger.jsonl table.{parquet,csv,md}
+         trained/<train_fingerprint>/   training.json, <average>.safetensors, events.jsonl, checkpoint
+         trials/<trial_id>/             config.json result.json failure.json artifact.pgz events.jsonl log.txt attempt-N/
+         jobs/<job_id>/                 job.json log.txt exit.json: how it was launched and how it ended
+"""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    root: Path
+
+    @property
+    def sweep(self) -> Path:
+        return self.root / "sweep.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        return self.root / "provenance.json"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.jsonl"
+
+    def table(self, suffix: str) -> Path:
+        return self.root / f"table.{suffix}"
+
+    def trained(self, train_fingerprint: str) -> "TrainedLayout":
+        return TrainedLayout(self.root / "trained" / train_fingerprint)
+
+    def trial(self, trial_id: str) -> "TrialLayout":
+        return TrialLayout(self.root / "trials" / trial_id)
+
+    def job(self, job_id: str) -> "JobLayout":
+        return JobLayout(self.root / "jobs" / job_id)
+
+
+@dataclass(frozen=True)
+class TrainedLayout:
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        """TrainingRecord; written last, so its presence says that the training run is complete."""
+        return self.root / "training.json"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.root / "checkpoint"
+
+    def weights(self, average_key: str) -> Path:
+        return self.root / f"{average_key}.safetensors"
+
+
+@dataclass(frozen=True)
+class TrialLayout:
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def result(self) -> Path:
+        """TrialResult; written last, so its presence says that the trial is finished."""
+        return self.root / "result.json"
+
+    @property
+    def failure(self) -> Path:
+        return self.root / "failure.json"
+
+    @property
+    def artifact(self) -> Path:
+        return self.root / "artifact.pgz"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log.txt"
+
+
+@dataclass(frozen=True)
+class JobLayout:
+    root: Path
+
+    @property
+    def job(self) -> Path:
+        return self.root / "job.json"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log.txt"
+
+    @property
+    def failure(self) -> Path:
+        """JobFailure written by the trainer itself: what it knows about why it stopped."""
+        return self.root / "failure.json"
+
+    @property
+    def exit(self) -> Path:
+        """Written last by the supervisor: exit code, signal, times, and what it had to kill."""
+        return self.root / "exit.json"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write, fsync, rename: a reader sees the old file or the new one, never a half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, content: str) -> None:
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

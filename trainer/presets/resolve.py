@@ -1,0 +1,143 @@
+"""Preset + dotted overrides -> Config, with errors that name the file, the key, the value and the fix."""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from trainer.config import BadValue, Config, Machine, Section
+from trainer.errors import InputError
+from trainer.yamlfile import read_yaml
+
+PRESETS_DIR = Path(__file__).parent
+
+
+class Preset(Section):
+    """A named base configuration and the machine it is meant for."""
+
+    name: str
+    about: str
+    machine: Machine
+    overrides: dict[str, Any]  # dotted key -> value, over the defaults of Config
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS_DIR.glob("*.yaml"))
+
+
+def load_preset(name: str, place: str = "--preset") -> Preset:
+    """The preset called `name`, or the preset file at that path. Raises InputError naming `place` and the choices."""
+    path = PRESETS_DIR / f"{name}.yaml"
+    if not path.is_file():
+        path = Path(name)
+        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+            raise InputError(place, "preset", name, f"unknown preset; use one of {', '.join(preset_names())} or a path")
+    raw = read_yaml(path)
+    if not isinstance(raw, dict):
+        raise InputError(str(path), "document", type(raw).__name__, "a preset is a mapping with about, machine, set")
+    unknown = set(raw) - {"about", "machine", "set"}
+    if unknown:
+        raise InputError(str(path), str(sorted(map(str, unknown))[0]), "unknown key", "use about, machine, set")
+    try:
+        machine = Machine.model_validate(raw.get("machine") or {})
+    except ValidationError as error:
+        raise input_error(error, str(path), "machine") from None
+    overrides = dict(flatten(raw.get("set") or {}))
+    preset = Preset(name=path.stem, about=str(raw.get("about", "")), machine=machine, overrides=overrides)
+    build_config(preset.overrides, str(path))
+    return preset
+
+
+def config_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of Config, in order."""
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from config_keys(inner, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested or dotted mapping -> (dotted key, value) pairs. A mapping below a known leaf stays a value."""
+    for key, value in mapping.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping) and dotted not in _LEAVES:
+            yield from flatten(value, f"{dotted}.")
+        else:
+            yield dotted, value
+
+
+_LEAVES = frozenset(config_keys())
+
+
+def build_config(overrides: Mapping[str, Any], place: str) -> Config:
+    """Apply dotted overrides to the defaults.
+
+    Args:
+        overrides: dotted key -> value; later presets and arms have been merged by the caller.
+        place: the file and arm to name in errors.
+    Raises:
+        InputError: unknown key (with the nearest known one), wrong type, or a value that breaks a rule.
+    """
+    nested: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if key not in _LEAVES:
+            raise InputError(place, key, value, f"unknown key{_did_you_mean(key)}")
+        *parents, leaf = key.split(".")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    try:
+        return Config.model_validate(nested)
+    except ValidationError as error:
+        raise input_error(error, place) from None
+
+
+def _did_you_mean(key: str) -> str:
+    near = difflib.get_close_matches(key, _LEAVES, n=1, cutoff=0.5)
+    if not near:
+        tail = key.rsplit(".", 1)[-1]
+        near = [k for k in sorted(_LEAVES) if k.rsplit(".", 1)[-1] == tail][:1]
+    return f"; did you mean {near[0]}?" if near else "; see trainer/config.py for the keys"
+
+
+_FIXES = {
+    "extra_forbidden": "unknown key; remove it or check its spelling",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "tuple_type": "must be a list",
+    "finite_number": "must be finite",
+    "missing": "missing; add it",
+    "model_type": "must be a mapping of keys to values",
+    "dict_type": "must be a mapping of keys to values",
+    "list_type": "must be a list",
+}
+
+
+def input_error(error: ValidationError, place: str, prefix: str = "") -> InputError:
+    """The first problem of a pydantic error as one InputError line."""
+    detail: ErrorDetails = error.errors(include_url=False)[0]
+    parts = [prefix] if prefix else []
+    parts += [str(p) for p in detail["loc"] if p != "function-after"]
+    key = ".".join(parts) or "document"
+    value = detail["input"]
+    broken = detail.get("ctx", {}).get("error")
+    if isinstance(broken, BadValue):
+        return InputError(place, ".".join([*parts, broken.key]), broken.value, broken.fix)
+    if detail["type"] == "value_error":
+        message = str(detail["msg"]).removeprefix("Value error, ")
+        if isinstance(value, (dict, BaseModel)):
+            return InputError(place, key, "invalid", message)
+        return InputError(place, key, value, message)
+    fix = _FIXES.get(detail["type"]) or str(detail["msg"]).replace("Input should be", "must be")
+    shown = value if not isinstance(value, (dict, list)) else json.dumps(value, default=str)[:80]
+    return InputError(place, key, shown, fix)

@@ -1,0 +1,73 @@
+"""Strict YAML: one parser for sweeps and presets.
+
+PyYAML follows YAML 1.1, which reads `1e-3` as text and lets a later duplicate key silently replace an earlier one.
+Both have cost people sweeps: here `1e-3` is a number and a duplicate key is an error that names its line.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainer.errors import InputError
+
+
+class _StrictLoader(yaml.SafeLoader):
+    place = "<yaml>"
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if isinstance(key, (list, dict)):
+            raise InputError(
+                loader.place, f"line {key_node.start_mark.line + 1}", str(key), "a key must be text; quote it"
+            )
+        if key in seen:
+            raise InputError(
+                loader.place, f"line {key_node.start_mark.line + 1}", str(key), "duplicate key; rename or remove one"
+            )
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def parse_yaml(text: str, place: str) -> Any:
+    """Parse one YAML document.
+
+    Args:
+        text: the document.
+        place: what to call it in errors, usually its path.
+    Raises:
+        InputError: not YAML, or a duplicate key; names place and line.
+    """
+    loader_class = type("Loader", (_StrictLoader,), {"place": place})
+    try:
+        return yaml.load(text, Loader=loader_class)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark else "document"
+        problem = getattr(error, "problem", None) or "cannot be read"
+        raise InputError(place, where, str(problem), "not valid YAML; fix the syntax") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(place, "document", str(error), "a value cannot be read; quote it or fix it") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse the YAML file at `path`. Raises InputError where it is missing, unreadable or not YAML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(str(path), "file", "missing", "no such file; check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(str(path), "file", type(error).__name__, f"cannot be read as UTF-8 text ({error})") from None
+    return parse_yaml(text, str(path))
