@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
-class BadValue(ValueError):
+class RuleError(ValueError):
     """A rule between fields is broken: `key` within the section, its value, and the fix."""
 
     def __init__(self, key: str, value: object, fix: str) -> None:
@@ -45,7 +45,7 @@ class Start(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.kind in ("lr_scale", "wallclock_frac") and not 0 <= self.value <= 1:
-            raise BadValue("value", self.value, f"must be within 0..1 for kind {self.kind}")
+            raise RuleError("value", self.value, f"must be within 0..1 for kind {self.kind}")
         return self
 
 
@@ -100,22 +100,26 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.dim % self.heads:
-            raise BadValue("heads", self.heads, f"must divide dim {self.dim}")
+            raise RuleError("heads", self.heads, f"must divide dim {self.dim}")
         if self.heads % self.kv_heads:
-            raise BadValue("kv_heads", self.kv_heads, f"must divide heads {self.heads}")
+            raise RuleError("kv_heads", self.kv_heads, f"must divide heads {self.heads}")
         if self.head_dim % 2:
-            raise BadValue("heads", self.heads, f"dim / heads = {self.head_dim} must be even for RoPE; change dim or heads")
+            raise RuleError(
+                "heads", self.heads, f"dim / heads = {self.head_dim} must be even for RoPE; change dim or heads"
+            )
         if self.rope_dims % 2 or self.rope_dims > self.head_dim:
-            raise BadValue("rope_dims", self.rope_dims, f"must be even and at most dim / heads = {self.head_dim}")
+            raise RuleError("rope_dims", self.rope_dims, f"must be even and at most dim / heads = {self.head_dim}")
         if self.mlp_dim < 1:
-            raise BadValue("mlp_mult", self.mlp_mult, f"leaves no hidden units at dim {self.dim}; raise it")
+            raise RuleError("mlp_mult", self.mlp_mult, f"leaves no hidden units at dim {self.dim}; raise it")
         if self.xsa_last_n > self.layers:
-            raise BadValue("xsa_last_n", self.xsa_last_n, f"must be at most layers {self.layers}")
+            raise RuleError("xsa_last_n", self.xsa_last_n, f"must be at most layers {self.layers}")
         bad = [i for i in self.value_embed.layers if not 0 <= i < self.layers]
         if bad:
-            raise BadValue("value_embed.layers", bad, f"must be within 0..{self.layers - 1}")
+            raise RuleError("value_embed.layers", bad, f"must be within 0..{self.layers - 1}")
         if bool(self.value_embed.dim) != bool(self.value_embed.layers):
-            raise BadValue("value_embed.dim", self.value_embed.dim, "value_embed needs both dim and layers, or neither")
+            raise RuleError(
+                "value_embed.dim", self.value_embed.dim, "value_embed needs both dim and layers, or neither"
+            )
         return self
 
 
@@ -151,7 +155,7 @@ class WarmdownConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.kind == "wallclock_frac" and self.value > 1:
-            raise BadValue("value", self.value, "must be within 0..1 for kind wallclock_frac")
+            raise RuleError("value", self.value, "must be within 0..1 for kind wallclock_frac")
         return self
 
 
@@ -231,7 +235,9 @@ class EvalConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.stride > self.seq_len:
-            raise BadValue("stride", self.stride, f"must be at most eval.seq_len {self.seq_len}, or targets would be skipped")
+            raise RuleError(
+                "stride", self.stride, f"must be at most eval.seq_len {self.seq_len}, or targets would be skipped"
+            )
         return self
 
 
@@ -253,8 +259,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.train.batch_tokens % self.train.seq_len:
-            raise BadValue(
-                "train.batch_tokens", self.train.batch_tokens, f"must be a multiple of train.seq_len {self.train.seq_len}"
+            raise RuleError(
+                "train.batch_tokens",
+                self.train.batch_tokens,
+                f"must be a multiple of train.seq_len {self.train.seq_len}",
             )
         return self
 

@@ -1,10 +1,10 @@
 """What can be wrong with a run, as exceptions that carry a FailureKind.
 
-    PgrayError
-    |- InputError   user_error   a config or sweep value is wrong; raised before anything is launched
-    |- DataError    data_error   a shard or tokenizer is missing, broken or does not fit
-    |- DivergedError  diverged   the loss is not finite
-    '- DeadTechniqueError  user_error   a technique was asked for and measured to have no effect
+PgrayError
+|- InputError   user_error   a config or sweep value is wrong; raised before anything is launched
+|- DataError    data_error   a shard or tokenizer is missing, broken or does not fit
+|- DivergedError  diverged   the loss is not finite
+'- DeadTechniqueError  user_error   a technique was asked for and measured to have no effect
 """
 
 from typing import Literal

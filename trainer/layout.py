@@ -1,9 +1,9 @@
 """Paths of a run folder, and how files appear in it: whole or not at all.
 
-    RUN/ sweep.yaml provenance.json ledger.jsonl table.{parquet,csv,md}
-         trained/<train_fingerprint>/   training.json, <average>.safetensors, events.jsonl, checkpoint
-         trials/<trial_id>/             config.json result.json failure.json artifact.pgz events.jsonl log.txt attempt-N/
-         jobs/<job_id>/                 job.json log.txt exit.json: how it was launched and how it ended
+RUN/ sweep.yaml provenance.json ledger.jsonl table.{parquet,csv,md}
+     trained/<train_fingerprint>/   training.json, <average>.safetensors, events.jsonl, checkpoint
+     trials/<trial_id>/             config.json result.json failure.json artifact.pgz events.jsonl log.txt attempt-N/
+     jobs/<job_id>/                 job.json log.txt exit.json: how it was launched and how it ended
 """
 
 import json

@@ -17,10 +17,10 @@ class _StrictLoader(yaml.SafeLoader):
     place = "<yaml>"
 
 
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         if isinstance(key, (list, dict)):
             raise InputError(
                 loader.place, f"line {key_node.start_mark.line + 1}", str(key), "a key must be text; quote it"

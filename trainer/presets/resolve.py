@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from trainer.config import BadValue, Config, Machine, Section
+from trainer.config import Config, Machine, RuleError, Section
 from trainer.errors import InputError
 from trainer.yamlfile import read_yaml
 
@@ -131,7 +131,7 @@ def input_error(error: ValidationError, place: str, prefix: str = "") -> InputEr
     key = ".".join(parts) or "document"
     value = detail["input"]
     broken = detail.get("ctx", {}).get("error")
-    if isinstance(broken, BadValue):
+    if isinstance(broken, RuleError):
         return InputError(place, ".".join([*parts, broken.key]), broken.value, broken.fix)
     if detail["type"] == "value_error":
         message = str(detail["msg"]).removeprefix("Value error, ")

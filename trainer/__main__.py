@@ -1,0 +1,55 @@
+"""`torchrun --standalone --nproc_per_node=N -m trainer --config job.json --out DIR`: one job without Ray.
+
+Exit codes: 0 every trial has a result; 1 something broke; 2 the input is wrong; 3 some exports failed. Why is in
+`DIR/jobs/<job_id>/failure.json`, since torchrun hides a rank's exit code.
+"""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainer.errors import InputError, PgrayError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="trainer", description="Train, quantize, pack, unpack and evaluate one job.")
+    parser.add_argument("--config", type=Path, required=True, help="job.json, or YAML/JSON {preset: NAME, set: {...}}")
+    parser.add_argument("--out", type=Path, required=True, help="run folder for weights, artifacts and results")
+    args = parser.parse_args(argv)
+
+    from trainer.job import load_job
+
+    try:
+        job = load_job(args.config)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+    import torch  # heavy, so after the arguments and the job are known to be good
+
+    from trainer.dist import start_ranks, stop_ranks, watch_parent
+    from trainer.pipeline import run_job, write_failure
+    from trainer.record import JobFailure
+
+    try:
+        ranks = start_ranks(job.config.train.device)
+        if ranks.world_size > 1:
+            watch_parent()
+        results = run_job(job, args.out, ranks)
+        stop_ranks()
+    except Exception as error:
+        is_oom = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        kind = "oom" if is_oom else error.kind if isinstance(error, PgrayError) else "infra"
+        reason = " ".join(f"{type(error).__name__}: {error}".split()) if kind in ("infra", "oom") else str(error)
+        write_failure(job, args.out, JobFailure(kind=kind, reason=reason[:1000], trace=traceback.format_exc()[-8000:]))
+        if kind == "infra":
+            traceback.print_exc()
+        print(f"error: {reason}", file=sys.stderr, flush=True)
+        return 2 if kind in ("user_error", "data_error") else 1
+    return 0 if len(results) == len(job.trials) else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""The challenge counts code: the trainer as one self-contained Python file, and its size.
+
+The file holds the sources of this package (docstrings and comments stripped, presets included) in one lzma stream and
+unpacks them into a temporary folder: `python train_gpt.py --help` works anywhere, `torchrun train_gpt.py ...` trains.
+"""
+
+import ast
+import base64
+import json
+import lzma
+import textwrap
+from functools import cache
+from pathlib import Path
+
+PACKAGE_DIR = Path(__file__).parent
+
+_BOOTSTRAP = '''\
+import atexit,base64,json,lzma,pathlib,shutil,sys,tempfile
+S=json.loads(lzma.decompress(base64.b85decode("""{payload}""".replace("\\n",""))))
+D=tempfile.mkdtemp(prefix="trainer-")
+atexit.register(shutil.rmtree,D,True)
+for n,t in S.items():
+    p=pathlib.Path(D,n)
+    p.parent.mkdir(parents=True,exist_ok=True)
+    p.write_text(t,encoding="utf-8")
+sys.path.insert(0,D)
+if __name__=="__main__":
+    from trainer.__main__ import main
+    sys.exit(main())
+'''
+
+
+@cache
+def bundle_code() -> bytes:
+    """The packed trainer. Deterministic: the same sources give the same bytes."""
+    sources = {}
+    for path in sorted(PACKAGE_DIR.rglob("*")):
+        relative = path.relative_to(PACKAGE_DIR.parent).as_posix()
+        if path.suffix == ".py":
+            sources[relative] = strip_source(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".yaml":
+            sources[relative] = path.read_text(encoding="utf-8")
+    raw = json.dumps(sources, separators=(",", ":"), sort_keys=True).encode()
+    payload = base64.b85encode(lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME)).decode()
+    return _BOOTSTRAP.replace("{payload}", "\n".join(textwrap.wrap(payload, 4096))).encode()
+
+
+def code_bytes() -> int:
+    """Size of the packed trainer in bytes: the code's part of `artifact_bytes`."""
+    return len(bundle_code())
+
+
+def write_bundle(path: Path) -> None:
+    path.write_bytes(bundle_code())
+
+
+def strip_source(source: str) -> str:
+    """The same program without comments and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            node.body = node.body[1:]
+            if not node.body and not isinstance(node, ast.Module):
+                node.body = [ast.Pass()]
+    return ast.unparse(ast.fix_missing_locations(tree))

@@ -1,0 +1,89 @@
+"""How many bytes of text a target token stands for: the denominator of bits per byte.
+
+A wrong count moves every bpb of a table, so the rule is written once, here, and tested against a plain reference:
+UTF-8 bytes of the piece without its leading U+2581, plus 1 for that space unless the previous token is a boundary
+(control, unknown or unused); byte tokens count 1; boundary tokens count 0. With pieces that have no inner U+2581 the
+counts of a document add up to its UTF-8 bytes, up to what the tokenizer's own normalization changed.
+
+It does NOT know about validation sets or models: it counts what it is given. Numpy and sentencepiece, no torch.
+Source: README of openai/parameter-golf; the mistakes to avoid are its issues 897 and 1719.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import sentencepiece
+
+from trainer.errors import DataError
+
+SPACE = "\u2581"
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBytes:
+    """Per token id (V = vocabulary size): what it adds to the byte count."""
+
+    base_bytes: npt.NDArray[np.int16]  # (V,) bytes without the leading space; 0 for boundaries
+    has_leading_space: npt.NDArray[np.bool_]  # (V,) piece starts with U+2581
+    is_boundary: npt.NDArray[np.bool_]  # (V,) control, unknown or unused: no text, and no space after it
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.base_bytes)
+
+
+def load_processor(model_path: Path) -> sentencepiece.SentencePieceProcessor:
+    """Open a SentencePiece model. Raises DataError where it is missing or not a model."""
+    if not model_path.is_file():
+        raise DataError(model_path, "no such tokenizer", "set data.tokenizer to a SentencePiece .model")
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=model_path.read_bytes())
+    except (RuntimeError, OSError) as error:
+        problem = f"not a SentencePiece model ({type(error).__name__})"
+        raise DataError(model_path, problem, "set data.tokenizer to the .model that made the shards") from None
+
+
+def token_bytes(model_path: Path) -> TokenBytes:
+    """Build the table of a SentencePiece model.
+
+    Raises:
+        DataError: missing, or not a SentencePiece model.
+    """
+    processor = load_processor(model_path)
+    vocab_size = int(processor.vocab_size())
+    base_bytes = np.zeros(vocab_size, dtype=np.int16)
+    has_leading_space = np.zeros(vocab_size, dtype=np.bool_)
+    is_boundary = np.zeros(vocab_size, dtype=np.bool_)
+    for token in range(vocab_size):
+        if processor.is_control(token) or processor.is_unknown(token) or processor.is_unused(token):
+            is_boundary[token] = True
+        elif processor.is_byte(token):
+            base_bytes[token] = 1
+        else:
+            piece = processor.id_to_piece(token)
+            has_leading_space[token] = piece.startswith(SPACE)
+            base_bytes[token] = len(piece.removeprefix(SPACE).encode())
+    for array in (base_bytes, has_leading_space, is_boundary):
+        array.flags.writeable = False  # shared by every evaluation of a process
+    return TokenBytes(base_bytes, has_leading_space, is_boundary)
+
+
+def count_bytes(table: TokenBytes, prev_tokens: npt.NDArray[np.integer], target_tokens: npt.NDArray[np.integer]) -> int:
+    """Bytes of text that the target tokens stand for.
+
+    Args:
+        table: from `token_bytes`.
+        prev_tokens: any shape, integers within 0..V-1: the token before each target.
+        target_tokens: the same shape.
+    Returns:
+        The sum over all targets, in bytes.
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if prev_tokens.shape != target_tokens.shape:
+        raise ValueError(f"shapes differ: prev {prev_tokens.shape}, target {target_tokens.shape}")
+    base = table.base_bytes[target_tokens].sum(dtype=np.int64)
+    spaces = np.count_nonzero(table.has_leading_space[target_tokens] & ~table.is_boundary[prev_tokens])
+    return int(base) + int(spaces)

@@ -1,0 +1,112 @@
+"""Save and resume a training run exactly: weights, optimizer, averages, noise, clock, position. No pickle.
+
+Each rank writes its own file (its shard of the optimizer, its noise source); rank 0 adds what is common. A checkpoint is
+complete when `checkpoint/latest.json` names it, which is written last, after a barrier; older ones are removed then.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainer.averaging import Average
+from trainer.dist import Ranks
+from trainer.layout import write_json
+from trainer.optim import Optimizer
+from trainer.weights import Weights
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a training run stands, beside its tensors."""
+
+    step: int
+    elapsed_s: float
+    qat_on_step: int | None
+    qat_coverage: float | None = None
+    qat_is_live: bool | None = None
+    qat_note: str | None = None
+    world_size: int = 1
+
+
+class Checkpoint:
+    def __init__(self, folder: Path, ranks: Ranks) -> None:
+        self._folder, self._ranks = folder, ranks
+
+    def save(self, position: Position, weights: Weights, optimizer: Optimizer, averages: list[Average]) -> None:
+        target = self._folder / f"step-{position.step}"
+        if self._ranks.is_main:
+            target.mkdir(parents=True, exist_ok=True)
+        self._ranks.barrier()
+        mine = {f"optim/{n}": w for n, w in optimizer.state().items()} | {"noise": weights.noise.get_state()}
+        _save(target / f"rank-{self._ranks.rank}.safetensors", mine)
+        if self._ranks.is_main:
+            common = {f"master/{n}": w for n, w in weights.master.items()}
+            for average in averages:
+                common |= {f"average/{average.key}/{n}": w for n, w in average.state().items()}
+            _save(target / "common.safetensors", common)
+        self._ranks.barrier()
+        if self._ranks.is_main:
+            write_json(self._folder / "latest.json", {"folder": target.name, **asdict(position)})
+            for other in self._folder.glob("step-*"):
+                if other != target:
+                    shutil.rmtree(other, ignore_errors=True)
+
+    def load(self, weights: Weights, optimizer: Optimizer, averages: list[Average]) -> Position | None:
+        """Restore the latest checkpoint into the objects given; None where there is none that fits these ranks.
+
+        A job may ask for other averages than the one that was cut off: those it lacks cannot be made up, so then the
+        training run starts again.
+        """
+        try:
+            raw = json.loads((self._folder / "latest.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        target = self._folder / raw.pop("folder")
+        position = Position(**raw)
+        mine = target / f"rank-{self._ranks.rank}.safetensors"
+        fits = position.world_size == self._ranks.world_size and mine.is_file()
+        common = load_file(target / "common.safetensors") if fits else {}
+        fits = fits and all(any(n.startswith(f"average/{a.key}/") for n in common) or not a.state() for a in averages)
+        if not self._ranks.all_true(fits):
+            return None
+        device = self._ranks.device
+        local = load_file(mine)
+        weights.noise.set_state(local.pop("noise"))
+        optimizer.load_state({n.removeprefix("optim/"): w.to(device) for n, w in local.items()})
+        weights.load({n.removeprefix("master/"): w.to(device) for n, w in common.items() if n.startswith("master/")})
+        for average in averages:
+            prefix = f"average/{average.key}/"
+            average.load_state(
+                {n.removeprefix(prefix): _place(w, device) for n, w in common.items() if n.startswith(prefix)}
+            )
+        return position
+
+    def remove(self) -> None:
+        if self._ranks.is_main:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _place(w: Tensor, device: torch.device) -> Tensor:
+    """Weights to the device; counters and numbers stay on the host."""
+    return w.to(device) if w.dtype == torch.float32 else w
+
+
+def _save(path: Path, named: dict[str, Tensor]) -> None:
+    temporary = path.with_suffix(".partial")
+    save_file({name: w.detach().cpu().contiguous() for name, w in named.items()}, temporary)
+    temporary.replace(path)
+
+
+def save_weights(path: Path, named: dict[str, Tensor]) -> None:
+    """Float weights as safetensors, appearing whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _save(path, named)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    return dict(load_file(path))

@@ -1,0 +1,196 @@
+"""The training loop: from initial weights to trained float weights and every average that was asked for.
+
+One agreed clock reading per step decides everything on all ranks: learning rate, gates, the end. The compiled graph
+never changes; what a gate changes are the weights that it is given.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.averaging import Average, build_average
+from trainer.checkpoint import Checkpoint, Position
+from trainer.clock import TrainingClock
+from trainer.config import Config
+from trainer.data import Batch, TokenStream
+from trainer.diagnose import QatCheck, check_qat
+from trainer.dist import Ranks
+from trainer.errors import DeadTechniqueError, DivergedError
+from trainer.evaluate import Forward, Validation
+from trainer.model import Model
+from trainer.optim import Optimizer
+from trainer.record import EventLog
+from trainer.schedule import Moment, is_open, moment
+from trainer.weights import Gates, Weights
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run leaves: averages by key (float32, on the device), and how it went."""
+
+    averages: list[Average]
+    weights: dict[str, dict[str, Tensor]]
+    steps: int
+    train_s: float
+    final_loss_nats: float | None
+    qat_on_step: int | None
+    qat: QatCheck | None
+
+
+class TrainingRun:
+    """One run's moving parts, advanced by `run`."""
+
+    def __init__(
+        self, config: Config, model: Model, forward: Forward, wanted: Mapping[str, Config], stream: TokenStream,
+        ranks: Ranks, events: EventLog, validation: Validation, checkpoint: Checkpoint,
+    ) -> None:  # fmt: skip
+        self.config, self.forward, self.stream, self.ranks = config, forward, stream, ranks
+        self.events, self.validation, self.checkpoint = events, validation, checkpoint
+        self.weights = Weights(model, config, ranks)
+        self.optimizer = Optimizer(self.weights.master, config, ranks)
+        self.averages = [build_average(c, self.weights.master) for c in wanted.values()]
+        self.step = 0
+        self.qat_on_step: int | None = None
+        self.qat: QatCheck | None = None
+        self.loss_nats: float | None = None
+
+    def run(self) -> Trained:
+        """Warm up, then step until the clock or the number of steps ends.
+
+        Raises:
+            DivergedError: the loss is not finite.
+            DeadTechniqueError: QAT was switched on and is measured to have no effect.
+        """
+        self._warm_up()
+        clock = self._resume()
+        last_checkpoint = time.monotonic()
+        clock.start()
+        while (now := moment(self.config, self.step, clock.agreed_s())).progress < 1:
+            batch = self.stream.batch(self.step)
+            gates = self._gates(now)
+            if gates.qat and self.qat is None:
+                with clock.paused():
+                    self._switch_qat_on(now, batch)
+            self.weights.write(gates)
+            loss = self._forward_backward(batch)
+            self.optimizer.step(self.weights.compute, now)
+            self.step += 1
+            after = moment(self.config, self.step, now.elapsed_s)
+            for average in self.averages:
+                average.observe(self.weights.master, after, gates.qat)
+            if self.step % self.config.train.log_every == 0 or self.step <= 3:
+                self._log_step(now, gates, loss)
+            if self.config.train.val_every and self.step % self.config.train.val_every == 0:
+                with clock.paused():
+                    self._validate(now)
+            if self._checkpoint_due(last_checkpoint):
+                with clock.paused():
+                    self._save(clock)
+                last_checkpoint = time.monotonic()
+        self._log_step(now, gates if self.step else Gates(), loss if self.step else None)
+        averaged = {average.key: average.weights(self.weights.master) for average in self.averages}
+        train_s = self.ranks.agree(clock.stop())
+        return Trained(
+            self.averages, averaged, self.step, train_s, self.loss_nats, self.qat_on_step, self._final_qat_check()
+        )
+
+    def _gates(self, now: Moment) -> Gates:
+        """QAT, once open, stays open; quantization noise follows the learning rate until then."""
+        qat = self.config.qat
+        if qat.enabled and (self.qat_on_step is not None or is_open(qat.start, now)):
+            return Gates(qat=True)
+        return Gates(qna=self.config.qna.magnitude * now.lr_scale)
+
+    def _forward_backward(self, batch: Batch) -> Tensor:
+        """Gradients of the mean loss over this rank's tokens onto the compute weights; returns that mean, detached."""
+        for p in self.weights.compute.values():
+            p.grad = None
+        micro_batches = batch.tokens_MBT.size(0)
+        total = torch.zeros((), device=self.ranks.device)
+        for tokens, targets in zip(batch.tokens_MBT, batch.targets_MBT, strict=True):
+            loss = self.forward(tokens, targets).mean() / micro_batches
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
+
+    def _warm_up(self) -> None:
+        """A few steps before the clock starts, for compilation and caches, then everything is put back."""
+        if not self.config.train.warmup_steps:
+            return
+        initial = self.weights.snapshot()
+        noise = self.weights.noise.get_state()
+        now = Moment(0, 0.0, 0.0, 1.0)
+        for step in range(self.config.train.warmup_steps):
+            batch = self.stream.batch(step)
+            self.weights.write(Gates())
+            self._forward_backward(batch)
+            self.optimizer.step(self.weights.compute, now)
+        self.weights.load(initial)
+        self.weights.noise.set_state(noise)
+        self.optimizer.reset()
+
+    def _resume(self) -> TrainingClock:
+        position = self.checkpoint.load(self.weights, self.optimizer, self.averages)
+        if position is None:
+            return TrainingClock(self.ranks)
+        self.step, self.qat_on_step = position.step, position.qat_on_step
+        if position.qat_is_live is not None:
+            self.qat = QatCheck(position.qat_is_live, position.qat_coverage or 0.0, position.qat_note or "")
+        self.events.write("resumed", step=position.step, train_s=position.elapsed_s)
+        return TrainingClock(self.ranks, position.elapsed_s)
+
+    def _switch_qat_on(self, now: Moment, batch: Batch) -> None:
+        self.qat_on_step = self.step
+        self.qat = check_qat(self.weights, self.config, self.forward, batch.tokens_MBT[0], batch.targets_MBT[0])
+        is_live = self.ranks.all_true(self.qat.is_live)
+        self.events.write(
+            "gate", gate="qat", step=self.step, train_s=now.elapsed_s, lr_scale=now.lr_scale, is_live=is_live,
+            coverage=self.qat.coverage, note=self.qat.note,
+        )  # fmt: skip
+        if not is_live:
+            raise DeadTechniqueError(f"QAT is not live at step {self.step}: {self.qat.note}")
+
+    def _log_step(self, now: Moment, gates: Gates, loss: Tensor | None) -> None:
+        if loss is None:
+            return
+        mean = self.ranks.mean_(loss.clone())
+        self.loss_nats = float(mean.item())
+        if not math.isfinite(self.loss_nats):
+            raise DivergedError(f"training loss is {self.loss_nats} at step {self.step}")
+        self.events.write(
+            "step", step=self.step, steps=self.config.train.iterations, train_loss_nats=self.loss_nats,
+            train_s=now.elapsed_s, progress=now.progress, lr_scale=now.lr_scale, qna_gate=gates.qna,
+            qat_gate=int(gates.qat),
+        )  # fmt: skip
+
+    def _validate(self, now: Moment) -> None:
+        """Validation of the raw float weights, off the clock; the next step writes compute weights anew."""
+        self.weights.write(Gates())
+        score = self.validation.score(self.forward, self.config.eval, self.config.eval.seq_len)
+        self.events.write(
+            "val", step=self.step, train_s=now.elapsed_s, raw_bpb=score.bpb, val_loss_nats=score.loss_nats
+        )
+
+    def _checkpoint_due(self, last: float) -> bool:
+        every = self.config.train.checkpoint_every_s
+        if not every:
+            return False
+        return self.ranks.agree(float(time.monotonic() - last >= every)) == 1.0
+
+    def _save(self, clock: TrainingClock) -> None:
+        qat = self.qat
+        position = Position(
+            self.step, clock.stop(), self.qat_on_step, qat.coverage if qat else None, qat.is_live if qat else None,
+            qat.note if qat else None, self.ranks.world_size,
+        )  # fmt: skip
+        self.checkpoint.save(position, self.weights, self.optimizer, self.averages)
+        self.events.write("checkpoint", step=self.step)
+
+    def _final_qat_check(self) -> QatCheck | None:
+        if self.qat is not None or not self.config.qat.enabled:
+            return self.qat
+        return QatCheck(False, 0.0, "QAT was asked for but its gate never opened")

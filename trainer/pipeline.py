@@ -1,0 +1,243 @@
+"""The story of a job: train once, then for every trial average -> quantize -> pack -> unpack -> evaluate -> record.
+
+Read this file first. What a step means is in the module that it names.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trainer.artifact import byte_ledger, equal_weights, pack, read_artifact
+from trainer.bundle import code_bytes
+from trainer.checkpoint import Checkpoint, load_weights, save_weights
+from trainer.config import Config, EvalConfig
+from trainer.data import TokenStream
+from trainer.dist import Ranks
+from trainer.errors import PgrayError
+from trainer.evaluate import Forward, Score, Validation, make_forward
+from trainer.fingerprint import average_key
+from trainer.hardware import describe_hardware, node_name, peak_memory_mib
+from trainer.job import Job, TrialSpec
+from trainer.layout import JobLayout, RunLayout, TrainedLayout, write_bytes, write_json
+from trainer.limits import ARTIFACT_CAP_BYTES
+from trainer.loop import Trained, TrainingRun
+from trainer.model import Model, build_model, num_params
+from trainer.quant.export import assemble, store_weights
+from trainer.record import EventLog, JobFailure, TrainingRecord, TrialResult
+from trainer.shards import data_sha, find_tokenizer, tokenizer_sha
+
+
+def run_job(job: Job, out: Path, ranks: Ranks) -> list[TrialResult]:
+    """Train, unless trained weights are there, and export every trial that has no result yet.
+
+    Args:
+        job: one training run and its exports.
+        out: the run folder; see `layout.py` for what appears where.
+    Returns:
+        The results of the job's trials, on every rank. A trial whose export failed is missing and has a failure.json.
+    """
+    layout = RunLayout(out)
+    bench = Bench.build(job, ranks)
+    record = trained_record(layout.trained(job.train_fingerprint), job)
+    if record is None:
+        record = train(job, layout.trained(job.train_fingerprint), bench)
+    results = [export(trial, record, layout, job, bench) for trial in job.trials]
+    return [result for result in results if result is not None]
+
+
+@dataclass
+class Bench:
+    """What training and evaluation share: one model (compiled once), the validation split, and scores already taken."""
+
+    config: Config
+    ranks: Ranks
+    model: Model
+    forward: Forward
+    folder: Path
+    validation: Validation
+    float_scores: dict[tuple[str, EvalConfig], Score] = field(default_factory=dict)
+
+    @classmethod
+    def build(cls, job: Job, ranks: Ranks) -> "Bench":
+        config = job.config
+        folder = Path(config.data.path)
+        model = build_model(config, ranks.device)
+        validation = Validation(folder, config.data.tokenizer, ranks)
+        return cls(config, ranks, model, make_forward(model, config, ranks.device), folder, validation)
+
+    def score(self, weights: Mapping[str, Tensor], settings: EvalConfig, stride: int) -> Score:
+        """Evaluate these weights: the only way that a number gets into a record."""
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(weights[name])
+        return self.validation.score(self.forward, settings, stride)
+
+    def float_score(self, key: str, weights: Mapping[str, Tensor], settings: EvalConfig) -> Score:
+        """Plain evaluation before quantization; trials that share an average share it."""
+        if (key, settings) not in self.float_scores:
+            self.float_scores[key, settings] = self.score(weights, settings, settings.seq_len)
+        return self.float_scores[key, settings]
+
+
+def train(job: Job, folder: TrainedLayout, bench: Bench) -> TrainingRecord:
+    """The training run: float weights of every average that a trial of the job exports, and of the last step."""
+    started, config, ranks = time.perf_counter(), bench.config, bench.ranks
+    events = EventLog(folder.events if ranks.is_main else None)
+    events.write("training", train_fingerprint=job.train_fingerprint, seed=config.seed, world_size=ranks.world_size)
+    raw_config = config.model_copy(update={"average": config.average.model_copy(update={"kind": "none"})})
+    wanted = {**job.averages, average_key(raw_config): raw_config}
+    stream = TokenStream(bench.folder, config.train, ranks)
+    run = TrainingRun(
+        config, bench.model, bench.forward, wanted, stream, ranks, events, bench.validation,
+        Checkpoint(folder.checkpoint, ranks),
+    )  # fmt: skip
+    try:
+        trained = run.run()
+    finally:
+        stream.close()
+    record = describe_training(job, bench, trained, time.perf_counter() - started)
+    if ranks.is_main:
+        for key, weights in trained.weights.items():
+            save_weights(folder.weights(key), weights)
+        write_json(folder.record, record.model_dump(mode="json"))
+    run.checkpoint.remove()
+    events.write("trained", steps=trained.steps, train_s=trained.train_s, step_ms=record.step_ms)
+    ranks.barrier()
+    return record
+
+
+def export(trial: TrialSpec, record: TrainingRecord, layout: RunLayout, job: Job, bench: Bench) -> TrialResult | None:
+    """Averaged float weights -> bytes on disk -> numbers measured on what those bytes unpack to."""
+    started, config, folder = time.perf_counter(), trial.config, layout.trial(trial.trial_id)
+    if folder.result.is_file():
+        return TrialResult.model_validate_json(folder.result.read_text())
+    events = EventLog(folder.events if bench.ranks.is_main else None)
+    trained = layout.trained(record.train_fingerprint)
+    raw = load_weights(trained.weights("last"))
+    float_weights = load_weights(trained.weights(average_key(config)))
+
+    export_started = time.perf_counter()
+    failure = quantize_and_pack(float_weights, config, folder.artifact, bench.ranks) if bench.ranks.is_main else None
+    export_s = time.perf_counter() - export_started
+    if not bench.ranks.all_true(failure is None):
+        if failure:
+            write_json(folder.failure, failure.model_dump(mode="json"))
+        return None
+    artifact = read_artifact(folder.artifact)
+    weights = artifact.weights
+    events.write("packed", trial_id=trial.trial_id, model_bytes=folder.artifact.stat().st_size, export_s=export_s)
+
+    eval_started = time.perf_counter()
+    settings = config.eval
+    raw_score = bench.float_score("last", raw, settings)
+    float_score = bench.float_score(average_key(config), float_weights, settings)
+    post_quant = bench.score(weights, settings, settings.seq_len)
+    sliding = bench.score(weights, settings, settings.stride) if settings.stride else None
+    eval_s = time.perf_counter() - eval_started
+
+    model_bytes = folder.artifact.stat().st_size
+    tensors = byte_ledger(artifact.stored)
+    notes = [record.qat_note] if record.qat_note else []
+    result = TrialResult(
+        trial_id=trial.trial_id,
+        train_fingerprint=record.train_fingerprint,
+        seed=config.seed,
+        average=average_key(config),
+        float_bpb=float_score.bpb,
+        post_quant_bpb=post_quant.bpb,
+        quant_gap=post_quant.bpb - float_score.bpb,
+        sliding_bpb=sliding.bpb if sliding else None,
+        ttt_bpb=None,
+        val_loss_nats=post_quant.loss_nats,
+        raw_bpb=raw_score.bpb,
+        artifact_bytes=model_bytes + code_bytes(),
+        model_bytes=model_bytes,
+        code_bytes=code_bytes(),
+        is_within_cap=model_bytes + code_bytes() <= ARTIFACT_CAP_BYTES,
+        entropy_bytes=sum(tensor.entropy_bytes for tensor in tensors),
+        eval_s=eval_s,
+        export_s=export_s,
+        wall_s=time.perf_counter() - started,
+        git_sha=job.git_sha,
+        scored_tokens=post_quant.tokens,
+        scored_bytes=post_quant.bytes,
+        eval_seq_len=settings.seq_len,
+        eval_stride=settings.stride or None,
+        tensors=tensors,
+        notes=notes,
+        **record.model_dump(include=SHARED_WITH_TRAINING),
+    )
+    if bench.ranks.is_main:
+        write_json(folder.config, config.model_dump(mode="json"))
+        events.write(
+            "finished", trial_id=trial.trial_id, float_bpb=result.float_bpb, post_quant_bpb=result.post_quant_bpb,
+            quant_gap=result.quant_gap, sliding_bpb=result.sliding_bpb, artifact_bytes=result.artifact_bytes,
+        )  # fmt: skip
+        write_json(folder.result, result.model_dump(mode="json"))
+    bench.ranks.barrier()
+    return result
+
+
+SHARED_WITH_TRAINING = {
+    "steps", "train_s", "step_ms", "tokens", "qat_on_step", "qat_coverage", "qat_is_live", "num_params",
+    "peak_memory_mib", "world_size", "hardware", "node", "torch_version", "data_sha", "tokenizer_sha",
+}  # fmt: skip
+
+
+def quantize_and_pack(weights: Mapping[str, Tensor], config: Config, path: Path, ranks: Ranks) -> JobFailure | None:
+    """Write the artifact and read it back: what it unpacks to must be what was packed, bit for bit."""
+    on_device = {name: w.to(ranks.device) for name, w in weights.items()}
+    try:
+        stored = store_weights(on_device, config.quant)
+        write_bytes(path, pack(stored, config))
+        if not equal_weights(read_artifact(path).weights, assemble(stored)):
+            return JobFailure(kind="infra", reason=f"{path}: unpacks to other weights than were packed")
+    except (PgrayError, ValueError) as error:
+        return JobFailure(kind=getattr(error, "kind", "user_error"), reason=str(error))
+    return None
+
+
+def trained_record(folder: TrainedLayout, job: Job) -> TrainingRecord | None:
+    """The record of a finished training run, if it kept every average that this job's trials need."""
+    if not folder.record.is_file():
+        return None
+    if not all(folder.weights(key).is_file() for key in (*job.averages, "last")):
+        return None
+    return TrainingRecord.model_validate_json(folder.record.read_text())
+
+
+def describe_training(job: Job, bench: Bench, trained: Trained, wall_s: float) -> TrainingRecord:
+    config, ranks = bench.config, bench.ranks
+    return TrainingRecord(
+        train_fingerprint=job.train_fingerprint,
+        steps=trained.steps,
+        train_s=trained.train_s,
+        step_ms=1000 * trained.train_s / max(trained.steps, 1),
+        tokens=trained.steps * config.train.batch_tokens,
+        final_train_loss_nats=trained.final_loss_nats,
+        qat_on_step=trained.qat_on_step,
+        qat_coverage=trained.qat.coverage if trained.qat else None,
+        qat_is_live=trained.qat.is_live if trained.qat else None,
+        qat_note=trained.qat.note if trained.qat else None,
+        averages=[average.record() for average in trained.averages],
+        num_params=num_params(bench.model),
+        peak_memory_mib=peak_memory_mib(ranks.device),
+        world_size=ranks.world_size,
+        hardware=describe_hardware(ranks),
+        node=node_name(),
+        torch_version=torch.__version__,
+        data_sha=data_sha(bench.folder),
+        tokenizer_sha=tokenizer_sha(find_tokenizer(bench.folder, config.data.tokenizer)),
+        wall_s=wall_s,
+    )
+
+
+def write_failure(job: Job, out: Path, failure: JobFailure) -> None:
+    """Why the job stopped; the first rank to know says so."""
+    path = JobLayout(out / "jobs" / job.job_id).failure
+    if not path.is_file():
+        write_json(path, failure.model_dump(mode="json"))

@@ -1,0 +1,146 @@
+"""The quantizer: symmetric integers with one fp16 scale per row, or per group of rows.
+
+Training (fake quantization, noise) and export call `quantize` here and nothing else, so that what QAT trains is what the
+artifact holds, bit for bit. Shapes: L layers, O output rows, I inputs, G groups of rows.
+
+Sources: absmax per row, Dettmers et al. 2022, arXiv:2208.07339; clip search, "GPTQ-lite" of parameter-golf PR 549;
+grouped scales, PR 488; the scale floor that destroyed PR 1032, issue 775.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SEARCH_PERCENTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
+SMALLEST_SCALE = 2.0**-24  # the smallest positive fp16
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a matrix becomes integers. bits: 2..8. group_rows: rows that share one scale."""
+
+    bits: int
+    group_rows: int = 1
+    clip: Literal["absmax", "search", "sigma"] = "absmax"
+    clip_sigma: float = 4.0
+    scale_floor: float | None = None
+
+    @property
+    def q_max(self) -> int:
+        return int(2 ** (self.bits - 1) - 1)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """q_LOI int8 with |q| <= q_max; scale_LG float16, weight units per integer step."""
+
+    q_LOI: Tensor
+    scale_LG: Tensor
+    group_rows: int
+
+    def dequantize(self) -> Tensor:
+        """(L, O, I) float32. The one place where integers become weights again."""
+        return self.q_LOI.float() * _per_row(self.scale_LG.float(), self.group_rows, self.q_LOI.size(1))
+
+
+def quantize(w_LOI: Tensor, scheme: Scheme) -> Quantized:
+    """Round a stack of matrices to signed integers of `scheme.bits` bits.
+
+    The clip value of each group of rows is its largest magnitude (`absmax`), `clip_sigma` standard deviations
+    (`sigma`), or the percentile of magnitudes with the least squared error (`search`). A group of zeros gets scale 1.
+
+    Args:
+        w_LOI: (L, O, I) float32, finite. Groups never span two layers; the last group of a layer may be smaller.
+    Returns:
+        Quantized on the same device.
+    Raises:
+        ValueError: w_LOI is not 3-D, or bits is outside 2..8.
+    Guarantees:
+        With `absmax`, |w - q * scale| <= scale / 2 up to the rounding of the scale to fp16 (tests/contracts).
+    """
+    if w_LOI.dim() != 3:
+        raise ValueError(f"w_LOI must be (layers, out, in), got shape {tuple(w_LOI.shape)}")
+    if not 2 <= scheme.bits <= 8:
+        raise ValueError(f"bits must be 2..8, got {scheme.bits}")
+    grouped_LGN, valid_G1 = _grouped(w_LOI, scheme.group_rows)
+    if scheme.clip == "sigma":
+        count = valid_G1 * w_LOI.size(2)
+        mean = grouped_LGN.sum(-1, keepdim=True) / count
+        variance = (grouped_LGN.square().sum(-1, keepdim=True) / count - mean.square()).clamp_min(0)
+        scale_LG = _scale(scheme.clip_sigma * variance.sqrt().squeeze(-1), scheme)
+    elif scheme.clip == "search":
+        scale_LG = _searched_scale(grouped_LGN, w_LOI.size(2), scheme)
+    else:
+        scale_LG = _scale(grouped_LGN.abs().amax(-1), scheme)
+    q = w_LOI / _per_row(scale_LG.float(), scheme.group_rows, w_LOI.size(1))
+    q = q.round_().clamp_(-scheme.q_max, scheme.q_max)
+    return Quantized(q.to(torch.int8), scale_LG, scheme.group_rows)
+
+
+def half_step(w_LOI: Tensor, scheme: Scheme) -> Tensor:
+    """Half a quantization step per row, (L, O or 1, 1) float32: group max / (2 q_max). Used by quantization noise."""
+    grouped_LGN, _ = _grouped(w_LOI, scheme.group_rows)
+    half_LG = grouped_LGN.abs().amax(-1) / (2 * scheme.q_max)
+    return _per_row(half_LG, scheme.group_rows, w_LOI.size(1))
+
+
+def num_groups(rows: int, group_rows: int) -> int:
+    return -(-rows // group_rows)
+
+
+def _grouped(w_LOI: Tensor, group_rows: int) -> tuple[Tensor, Tensor]:
+    """(L, G, group_rows * I) with zero rows added to the last group, and the number of real rows of each group (G, 1)."""
+    layers, rows, inputs = w_LOI.shape
+    groups = num_groups(rows, group_rows)
+    padding = groups * group_rows - rows
+    padded = F.pad(w_LOI, (0, 0, 0, padding)) if padding else w_LOI
+    valid = torch.full((groups, 1), float(group_rows), device=w_LOI.device)
+    valid[-1] = group_rows - padding
+    return padded.reshape(layers, groups, group_rows * inputs), valid
+
+
+def _per_row(value_LG: Tensor, group_rows: int, rows: int) -> Tensor:
+    """(L, G) -> (L, rows, 1): each row's value."""
+    if group_rows == 1:
+        return value_LG.unsqueeze(-1)
+    return value_LG.repeat_interleave(group_rows, dim=1)[:, :rows].unsqueeze(-1)
+
+
+def _scale(clip_LG: Tensor, scheme: Scheme) -> Tensor:
+    """Clip value -> fp16 scale. All-zero groups get 1; the floor, where asked for, acts on every scale."""
+    scale = clip_LG / scheme.q_max
+    if scheme.scale_floor is not None:
+        scale = scale.clamp_min(scheme.scale_floor)
+    return torch.where(clip_LG == 0, torch.ones_like(scale), scale.clamp_min(SMALLEST_SCALE)).half()
+
+
+def _searched_scale(w_LGN: Tensor, row_length: int, scheme: Scheme) -> Tensor:
+    """Per group, the scale of the percentile of |w| that gives the least squared error.
+
+    The percentiles are of a row of `row_length` (of a group: of all its entries) and lie close to 1, so a few of the
+    largest magnitudes suffice: top-k, not a sort.
+    """
+    n = max(w_LGN.size(-1), row_length)
+    deepest = min(n, int((1 - min(SEARCH_PERCENTILES)) * (n - 1)) + 2)
+    top = w_LGN.abs().topk(deepest, dim=-1).values
+    best_error: Tensor | None = None
+    best_scale = torch.empty(0)
+    for percentile in SEARCH_PERCENTILES:
+        depth = (1 - percentile) * (n - 1)
+        below = min(int(depth), deepest - 1)
+        above = min(below + 1, deepest - 1)
+        clip_LG = torch.lerp(top[..., below], top[..., above], depth - below)
+        scale = _scale(clip_LG, scheme)
+        step = scale.float().unsqueeze(-1)
+        q = (w_LGN / step).round_().clamp_(-scheme.q_max, scheme.q_max)
+        error = (q.mul_(step) - w_LGN).square_().sum(-1)
+        if best_error is None:
+            best_error, best_scale = error, scale
+        else:
+            better = error < best_error
+            best_error = torch.where(better, error, best_error)
+            best_scale = torch.where(better, scale, best_scale)
+    return best_scale

@@ -1,0 +1,30 @@
+"""Quantization noise annealing (QNA): train under the noise that rounding will add. Source: PR 975.
+
+compute = master + U(-1, 1) * half_step * g, half_step = group max / (2 q_max), g = magnitude * LR multiplier; g is 0 once
+QAT is on, and evaluation never sees noise. Every rank draws its own (PR 975 drew the same on all), from a seeded generator.
+"""
+
+import torch
+from torch import Tensor
+
+from trainer.quant.base import half_step
+from trainer.quant.select import TensorPlan
+
+_RANK_STRIDE = 1_000_003
+
+
+def noise_generator(seed: int, rank: int, device: torch.device) -> torch.Generator:
+    """The noise source of one rank; `seed` and `rank` are in the record."""
+    return torch.Generator(device=device).manual_seed(seed * _RANK_STRIDE + rank)
+
+
+def add_quantization_noise(w: Tensor, plan: TensorPlan, gate: float, generator: torch.Generator) -> Tensor:
+    """Uniform noise of +-gate half-steps on the layers that export turns into integers; others pass unchanged."""
+    if plan.scheme is None or gate == 0:
+        return w
+    stack = plan.as_stack(w)
+    uniform = torch.empty_like(stack).uniform_(-1, 1, generator=generator)
+    step = half_step(stack, plan.scheme) * gate
+    if not all(plan.int_layers):
+        step = step * torch.tensor(plan.int_layers, device=w.device, dtype=w.dtype).view(-1, 1, 1)
+    return (stack + uniform * step).reshape(w.shape)
