@@ -1,0 +1,183 @@
+"""Run folders -> one DataFrame, a row for every trial that was asked for: finished, failed, killed, queued.
+
+The ledger says which trials exist and in what state; `trials/<id>/result.json` holds the numbers of finished ones.
+Nothing on disk is trusted: a ledger line or result that cannot be read becomes a reason that people see, never a crash
+and never a missing row. No pickle is read. What follows from the numbers is `ablation.py`'s business.
+"""
+
+import glob
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from results.schema import NAMES, frame
+from trainer.errors import InputError
+from trainer.layout import RunLayout
+from trainer.record import LedgerEntry, TrialResult
+from trainer.yamlfile import read_yaml
+
+_FROM_RESULT = tuple(n for n in NAMES if n in TrialResult.model_fields and n not in ("trial_id", "seed", "notes"))
+
+
+def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
+    """The trials of one or several run folders.
+
+    Args:
+        runs: a run folder, a glob pattern such as "runs/qat-*", or a list of both.
+    Returns:
+        The columns of `results.schema`, one row per trial; rows in the order in which trials first appear in the
+        ledger, runs in the order given (a glob's in name order). `attrs`: `runs` (folders), `problems` (what could not
+        be read), and for a single run `sweep`, `question` and `control` where sweep.yaml gives them.
+    Raises:
+        InputError: no run folder there.
+    """
+    folders = _folders([runs] if isinstance(runs, (str, Path)) else runs)
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for folder in folders:
+        new_rows, new_problems = _load_run(RunLayout(folder))
+        rows += new_rows
+        problems += new_problems
+    trials = frame(rows)
+    trials.attrs = {"runs": [str(f) for f in folders], "problems": problems}
+    if len(folders) == 1:
+        about, problem = read_sweep(RunLayout(folders[0]))
+        trials.attrs.update(about)
+        problems += [problem] if problem else []
+    return trials
+
+
+def read_sweep(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
+    """`sweep`, `question` and `control` of a run's sweep.yaml, each None where it is not given; and what was wrong.
+
+    A table can be made without sweep.yaml (foreign logs have none), so a missing or broken one is no error.
+    """
+    about: dict[str, Any] = {"sweep": layout.root.resolve().name, "question": None, "control": None}
+    if not layout.sweep.is_file():
+        return about, None
+    try:
+        raw = read_yaml(layout.sweep)
+    except InputError as error:
+        return about, str(error)
+    if not isinstance(raw, dict):
+        return about, f"{layout.sweep}: not a mapping"
+    for key, name in (("sweep", "name"), ("question", "question"), ("control", "control")):
+        if isinstance(raw.get(name), str) and raw[name].strip():
+            about[key] = " ".join(raw[name].split())
+    return about, None
+
+
+def _folders(runs: Iterable[str | Path]) -> list[Path]:
+    folders: list[Path] = []
+    for run in runs:
+        path = Path(run)
+        if path.is_dir():
+            found = [path]
+        else:
+            found = [Path(name) for name in sorted(glob.glob(str(run))) if RunLayout(Path(name)).ledger.is_file()]  # noqa: PTH207
+        if not found:
+            raise InputError("results.load", "run", str(run), "no such run folder; give RUN as `pgray run` printed it")
+        folders += [f for f in found if f not in folders]
+    for folder in folders:
+        if not RunLayout(folder).ledger.is_file():
+            raise InputError(str(folder), "ledger.jsonl", "missing", "not a run folder; give the folder that holds it")
+    return folders
+
+
+@dataclass
+class _Ledger:
+    entries: dict[str, LedgerEntry] = field(default_factory=dict)  # last entry per trial, in order of first appearance
+    last_line: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def _read_ledger(path: Path) -> _Ledger:
+    ledger = _Ledger()
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = LedgerEntry.model_validate_json(line)
+        except ValidationError:
+            cut = number == len(lines)  # whole lines end with a newline
+            what = "cut off in the middle, as by a kill" if cut else "not a ledger entry"
+            ledger.problems.append(f"{path}: line {number}: {what}; left out")
+            continue
+        ledger.entries[entry.trial_id] = entry  # a key keeps its first position
+        ledger.last_line[entry.trial_id] = number
+    return ledger
+
+
+def _load_run(layout: RunLayout) -> tuple[list[dict[str, Any]], list[str]]:
+    ledger = _read_ledger(layout.ledger)
+    problems = list(ledger.problems)
+    # A sweep that was edited and run again leaves trials of the old configuration. Of two trials with one arm and
+    # seed, the one that the ledger mentions last is the one that was asked for last.
+    newest: dict[tuple[str, str, int], str] = {}
+    for trial_id, entry in ledger.entries.items():
+        rival = newest.get((entry.sweep, entry.arm, entry.seed))
+        if rival is None or ledger.last_line[trial_id] > ledger.last_line[rival]:
+            newest[entry.sweep, entry.arm, entry.seed] = trial_id
+    rows = []
+    for trial_id, entry in ledger.entries.items():
+        current = newest[entry.sweep, entry.arm, entry.seed]
+        row, problem = _row(layout, entry)
+        reasons = [entry.reason, problem]
+        if current != trial_id:
+            reasons.append(f"superseded by {current}: the sweep has since given this arm another configuration")
+        row["reason"] = "; ".join(r for r in reasons if r) or None
+        row["is_current"] = current == trial_id
+        problems += [f"{trial_id}: {problem}"] if problem else []
+        rows.append(row)
+    return rows, problems
+
+
+def _row(layout: RunLayout, entry: LedgerEntry) -> tuple[dict[str, Any], str | None]:
+    """One trial's row, and what was wrong with its result file. Only a finished trial has numbers."""
+    row: dict[str, Any] = {
+        "sweep": entry.sweep,
+        "arm": entry.arm,
+        "seed": entry.seed,
+        "trial_id": entry.trial_id,
+        "train_fingerprint": entry.train_fingerprint,
+        "status": entry.state,
+        "failure_kind": entry.failure_kind,
+        "source": entry.source,
+        "node": entry.node,
+        "gpu_held_s": entry.gpu_held_s,
+        "cost_usd": entry.cost_usd,
+    }
+    if entry.state != "finished":
+        return row, None
+    path = layout.trial(entry.trial_id).result
+    try:
+        stat = path.stat()
+        values = _read_result(path, stat.st_mtime_ns, stat.st_size)
+    except FileNotFoundError:
+        return row, "result.json is missing, so its numbers are unknown"
+    except (OSError, ValueError) as error:
+        return row, f"result.json cannot be read, so its numbers are unknown ({_first_line(error)})"
+    if values["trial_id"] != entry.trial_id or values["seed"] != entry.seed:
+        return row, f"result.json is that of {values['trial_id']} seed {values['seed']}, so it is not used"
+    return row | {name: values[name] for name in (*_FROM_RESULT, "notes")}, None
+
+
+@lru_cache(maxsize=100_000)
+def _read_result(path: Path, mtime_ns: int, num_bytes: int) -> dict[str, Any]:  # noqa: ARG001
+    """The table's share of a result. Cached by the file's stamp: a table is rewritten after each trial of a sweep."""
+    result = TrialResult.model_validate_json(path.read_bytes())
+    notes = "; ".join(result.notes) or None
+    return {n: getattr(result, n) for n in (*_FROM_RESULT, "trial_id", "seed")} | {"notes": notes}
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        detail = error.errors(include_url=False, include_input=False)[0]
+        return ": ".join([".".join(map(str, detail["loc"])), detail["msg"]] if detail["loc"] else [detail["msg"]])
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
