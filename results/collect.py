@@ -119,14 +119,14 @@ def _load_run(layout: RunLayout) -> tuple[list[dict[str, Any]], list[str]]:
     problems = list(ledger.problems)
     # A sweep that was edited and run again leaves trials of the old configuration. Of two trials with one arm and
     # seed, the one that the ledger mentions last is the one that was asked for last.
-    newest: dict[tuple[str, str, int], str] = {}
+    newest: dict[tuple[str, int], str] = {}
     for trial_id, entry in ledger.entries.items():
-        rival = newest.get((entry.sweep, entry.arm, entry.seed))
+        rival = newest.get((entry.arm, entry.seed))
         if rival is None or ledger.last_line[trial_id] > ledger.last_line[rival]:
-            newest[entry.sweep, entry.arm, entry.seed] = trial_id
+            newest[entry.arm, entry.seed] = trial_id
     rows = []
     for trial_id, entry in ledger.entries.items():
-        current = newest[entry.sweep, entry.arm, entry.seed]
+        current = newest[entry.arm, entry.seed]
         row, problem = _row(layout, entry)
         reasons = [entry.reason, problem]
         if current != trial_id:

@@ -124,6 +124,17 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
     return typed_frame(rows, {column.name: column.dtype for column in COLUMNS})
 
 
+def records(rows: "pd.DataFrame") -> list[dict[str, Any]]:
+    """The rows as dictionaries of plain Python values in which every kind of null is None."""
+    import pandas as pd
+
+    plain = (
+        [value.item() if hasattr(value, "item") else value for value in rows[name].astype(object)] for name in rows
+    )
+    cells = ([None if pd.isna(value) else value for value in column] for column in plain)
+    return [dict(zip(map(str, rows.columns), row, strict=True)) for row in zip(*cells, strict=True)]
+
+
 def as_markdown() -> str:
     """The text of docs/columns.md."""
     lines = [
