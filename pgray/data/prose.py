@@ -1,0 +1,145 @@
+"""English prose out of Python source files: docstrings, as paragraphs, without code.
+
+Documentation is the one large body of real English that is on every machine that can run this project, under licences
+that allow reading it, at versions that `constraints.txt` pins. Files are parsed, never imported: importing runs code.
+
+A paragraph is kept when it reads as a sentence or more; doctest, tables, signatures and markup go. It does NOT
+try to be complete: there is more documentation than a corpus needs, so whatever is in doubt is dropped.
+"""
+
+import ast
+import hashlib
+import inspect
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+_MIN_WORDS = 6
+_MIN_LETTER_FRAC = 0.9  # letters, digits, spaces and sentence punctuation
+_MIN_COMMON_FRAC = 0.15  # share of words that are everyday English
+_COMMON = frozenset(
+    "a an and are as at be but by can does each for from has have if in into is it its may more must not of on only or "
+    "other same should so some such than that the their then there these they this to used was when where which will "
+    "with without you your".split()
+)
+_FIELD = re.compile(r"^:\w[\w*. ]{0,60}:\s*")
+_ROLE = re.compile(r":[a-zA-Z:+-]+:`~?([^`<>]*)(?:<[^`]*>)?`")
+_LINK = re.compile(r"`([^`<>]+?)\s*<[^`]*>`_{0,2}")
+_MARKUP = re.compile(r"`+|\*{1,2}(?=\w)|(?<=\w)\*{1,2}|\|(?=\w)|(?<=\w)\|")
+_FOOTNOTE = re.compile(r"\s*\[#?\w+\]_")
+_BULLET = re.compile(r"^(?:[-*+•]|\(?\d{1,2}[.)])\s+")
+_NOT_PROSE = re.compile(r">>>|^\.\. |^\s*\.\.\.|^[=\-~^#*+_\"']{3,}|[{}\\]|\w\(.*\)\s*->|^@|^\$|https?://\S*$", re.M)
+_WORD = re.compile(r"[A-Za-z']+")
+_ALPHANUMERIC = re.compile(r"[a-z]+")
+_PLAIN = re.compile(r"[\w\s.,;:!?'\"()’“”—–-]")
+
+
+def paragraphs(text: str) -> Iterator[str]:
+    """The prose paragraphs of one docstring, each on one line, markup taken off."""
+    indented_code = False
+    for block in re.split(r"\n\s*\n", inspect.cleandoc(text)):
+        if indented_code and block.startswith((" ", "\t")):
+            continue  # the body of a `::` literal or a directive
+        indented_code = block.rstrip().endswith("::") or block.startswith(".. ")
+        for piece in _pieces(block):
+            line = _clean(piece)
+            if _is_prose(line):
+                yield line
+
+
+def _pieces(block: str) -> Iterator[str]:
+    """Split a block where a list item, a field or a change of indentation starts a new thought."""
+    piece: list[str] = []
+    last_indent = None
+    for raw in block.split("\n"):
+        line = raw.strip()
+        indent = len(raw) - len(raw.lstrip())
+        starts = bool(_BULLET.match(line) or _FIELD.match(line))
+        if piece and (starts or (indent != last_indent and not (_BULLET.match(piece[0]) or _FIELD.match(piece[0])))):
+            yield "\n".join(piece)
+            piece = []
+        piece.append(line)
+        last_indent = indent
+    yield "\n".join(piece)
+
+
+def _clean(piece: str) -> str:
+    if _NOT_PROSE.search(piece):
+        return ""
+    line = " ".join(piece.split())
+    line = _BULLET.sub("", _FIELD.sub("", line))
+    line = _FOOTNOTE.sub("", _LINK.sub(r"\1", _ROLE.sub(r"\1", line)))
+    return " ".join(_MARKUP.sub("", line).replace("::", ":").split())
+
+
+def _is_prose(line: str) -> bool:
+    words = _WORD.findall(line)
+    if len(words) < _MIN_WORDS or line[-1] not in ".!?:;)\"'”’" or not line[0].isalnum() and line[0] not in "\"'“(":
+        return False
+    common = sum(word.lower() in _COMMON for word in words)
+    return common >= _MIN_COMMON_FRAC * len(words) and len(_PLAIN.findall(line)) >= _MIN_LETTER_FRAC * len(line)
+
+
+def paragraph_key(paragraph: str) -> bytes:
+    """What makes two paragraphs the same: their letters, case folded. Numbers and punctuation do not count."""
+    letters = " ".join(_ALPHANUMERIC.findall(paragraph.lower()))
+    return hashlib.blake2b(letters.encode(), digest_size=12).digest()
+
+
+def docstrings(source: bytes) -> Iterator[str]:
+    """Every docstring of a source file in order, and every text that a call or a name with `doc` in it holds.
+
+    numpy and torch document their compiled functions by calls (`add_newdoc`, `add_docstr`), pandas and pydoc by tables
+    (`_shared_docs`, `topics`). A file that does not parse with this Python gives nothing.
+    """
+    if b'"""' not in source and b"'''" not in source and b"doc" not in source:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in other people's files
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    yield from _walk(tree.body)
+
+
+def _walk(body: list[ast.stmt]) -> Iterator[str]:
+    if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        text = body[0].value.value
+        if isinstance(text, str):
+            yield text
+    for statement in body:
+        if isinstance(statement, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from _walk(statement.body)
+        elif isinstance(statement, (ast.If, ast.Try)):
+            yield from _walk(statement.body)
+            yield from _walk(statement.orelse)
+        elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+            if _is_about_docs(statement.value.func):
+                yield from _texts(*statement.value.args)
+        elif isinstance(statement, ast.Assign) and _is_about_docs(statement.targets[0]):
+            yield from _texts(statement.value)
+
+
+def _is_about_docs(node: ast.expr) -> bool:
+    if isinstance(node, ast.Subscript):
+        node = node.value
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return "doc" in name or name == "topics"
+
+
+def _texts(*values: ast.expr) -> Iterator[str]:
+    for value in values:
+        for node in ast.walk(value):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def document(path: Path) -> list[str]:
+    """The prose paragraphs of one source file, repeats within the file left out."""
+    kept: dict[bytes, str] = {}
+    for text in docstrings(path.read_bytes()):
+        for paragraph in paragraphs(text):
+            kept.setdefault(paragraph_key(paragraph), paragraph)
+    return list(kept.values())
