@@ -18,10 +18,11 @@ from pathlib import Path
 _MIN_WORDS = 6
 _MIN_LETTER_FRAC = 0.9  # letters, digits, spaces and sentence punctuation
 _MIN_COMMON_FRAC = 0.15  # share of words that are everyday English
-_COMMON = frozenset(
-    "a an and are as at be but by can does each for from has have if in into is it its may more must not of on only or "
-    "other same should so some such than that the their then there these they this to used was when where which will "
-    "with without you your".split()
+_COMMON = re.compile(
+    r"\b(?:an?|and|are|as|at|be|but|by|can|does|each|for|from|has|have|if|in|into|is|its?|may|more|must|not|of|only|on|or|"
+    r"other|same|should|some|so|such|than|that|their|then|there|these|they|the|this|to|used|was|when|where|which|will|"
+    r"without|with|you|your)\b",
+    re.IGNORECASE,
 )
 _FIELD = re.compile(r"^:\w[\w*. ]{0,60}:\s*")
 _ROLE = re.compile(r":[a-zA-Z:+-]+:`~?([^`<>]*)(?:<[^`]*>)?`")
@@ -31,7 +32,9 @@ _FOOTNOTE = re.compile(r"\s*\[#?\w+\]_")
 _BULLET = re.compile(r"^(?:[-*+•]|\(?\d{1,2}[.)])\s+")
 _NOT_PROSE = re.compile(r">>>|^\.\. |^\s*\.\.\.|^[=\-~^#*+_\"']{3,}|[{}\\]|\w\(.*\)\s*->|^@|^\$|https?://\S*$", re.M)
 _WORD = re.compile(r"[A-Za-z']+")
-_ALPHANUMERIC = re.compile(r"[a-z]+")
+_BEGINS = re.compile(r"[\w\"'“(]")
+_ENDS = re.compile(r"[.!?:;)\"'”’]$")
+_LETTERS = re.compile(r"[a-z]+")
 _PLAIN = re.compile(r"[\w\s.,;:!?'\"()’“”—–-]")
 
 
@@ -74,16 +77,16 @@ def _clean(piece: str) -> str:
 
 
 def _is_prose(line: str) -> bool:
-    words = _WORD.findall(line)
-    if len(words) < _MIN_WORDS or line[-1] not in ".!?:;)\"'”’" or not line[0].isalnum() and line[0] not in "\"'“(":
+    num_words = len(_WORD.findall(line))
+    if num_words < _MIN_WORDS or not _BEGINS.match(line) or not _ENDS.search(line):
         return False
-    common = sum(word.lower() in _COMMON for word in words)
-    return common >= _MIN_COMMON_FRAC * len(words) and len(_PLAIN.findall(line)) >= _MIN_LETTER_FRAC * len(line)
+    is_english = len(_COMMON.findall(line)) >= _MIN_COMMON_FRAC * num_words
+    return is_english and len(_PLAIN.findall(line)) >= _MIN_LETTER_FRAC * len(line)
 
 
 def paragraph_key(paragraph: str) -> bytes:
     """What makes two paragraphs the same: their letters, case folded. Numbers and punctuation do not count."""
-    letters = " ".join(_ALPHANUMERIC.findall(paragraph.lower()))
+    letters = " ".join(_LETTERS.findall(paragraph.lower()))
     return hashlib.blake2b(letters.encode(), digest_size=12).digest()
 
 

@@ -1,0 +1,162 @@
+"""Which text the embedded corpus holds: modules of installed packages -> documents -> two splits.
+
+Modules are taken in the order of a hash of their name, never of the file system: first validation, the rest training.
+A paragraph occurs once in the whole corpus, and validation drops what training nearly contains. It does NOT know about
+tokens, but for how many characters a validation split of a given size needs.
+"""
+
+import hashlib
+import importlib.util
+import itertools
+import multiprocessing
+import os
+import sysconfig
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.errors import DataError
+
+STDLIB = "python"
+
+_SKIPPED_FOLDERS = frozenset(
+    {"test", "tests", "testing", "_testing", "idlelib", "lib2to3", "turtledemo"}
+    | {"site-packages", "dist-packages", "_bundled", "_vendor", "vendored_packages", "thirdparty_files", "externals"}
+)
+_DOCUMENT_CHARS = 4000  # a module's paragraphs are cut into documents of about this size, as web pages are
+_VAL_MODULE_CHARS = 8000  # no module may fill the validation split
+_CHARS_PER_TOKEN = 4  # more than there are, because overlap with training takes some validation text away
+_SHINGLE_WORDS = 8
+
+
+@dataclass(frozen=True)
+class CorpusSpec:
+    """What goes into a corpus. The default is the embedded corpus; tests build smaller ones."""
+
+    packages: tuple[str, ...] = (
+        STDLIB,
+        "numpy",
+        "scipy",
+        "pandas",
+        "torch",
+        "ray",
+        "optuna",
+        "huggingface_hub",
+        "pydantic",
+        "rich",
+        "typer",
+    )
+    train_chars: int = 9_000_000
+    val_tokens: int = 64 * 1024 + 1  # whole sequences of any power of two up to 64Ki, and the last one's target
+    vocab_size: int = 1024
+    tokenizer_chars: int = 4_000_000
+    shard_tokens: int = 1_000_000
+
+
+def _sources(package: str) -> Iterator[tuple[str, Path]]:
+    """(name that is the same on every machine, file) of each source file of a package."""
+    if package == STDLIB:
+        root = Path(sysconfig.get_path("stdlib"))
+    else:
+        found = importlib.util.find_spec(package)
+        if found is None or not found.submodule_search_locations:
+            raise DataError(f"package {package}", "has no source folder", "install it from PyPI; run `make setup`")
+        root = Path(next(iter(found.submodule_search_locations)))
+    for folder, children, names in os.walk(root):
+        children[:] = [child for child in children if child not in _SKIPPED_FOLDERS]
+        for name in names:
+            if name.endswith(".py"):
+                path = Path(folder, name)
+                yield f"{package}/{path.relative_to(root).as_posix()}", path
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def read_modules(spec: CorpusSpec, workers: int | None) -> list[tuple[str, list[str]]]:
+    """(name, prose paragraphs) of every module, in the order of the names' hashes."""
+    from pgray.data.prose import document
+
+    sources = sorted(itertools.chain.from_iterable(map(_sources, spec.packages)), key=lambda item: _hash(item[0]))
+    paths = [path for _, path in sources]
+    workers = min(8, os.cpu_count() or 1) if workers is None else workers
+    if workers > 1:
+        # spawn, not fork: the caller may hold threads (Ray, torch)
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            texts = list(pool.map(document, paths, chunksize=32))
+    else:
+        texts = list(map(document, paths))
+    return [(name, text) for (name, _), text in zip(sources, texts, strict=True) if text]
+
+
+def _unique(modules: Iterable[tuple[str, list[str]]]) -> Iterator[tuple[str, list[str]]]:
+    """Leave out every paragraph that an earlier module has."""
+    from pgray.data.prose import paragraph_key
+
+    seen: set[bytes] = set()
+    for name, text in modules:
+        fresh = []
+        for paragraph in text:
+            key = paragraph_key(paragraph)
+            if key not in seen:
+                seen.add(key)
+                fresh.append(paragraph)
+        if fresh:
+            yield name, fresh
+
+
+def first_chars(text: list[str], limit_chars: int) -> list[str]:
+    """The leading paragraphs that fit into `limit_chars`; at least one."""
+    ends = list(itertools.accumulate(len(paragraph) + 1 for paragraph in text))
+    return text[: max(1, sum(end <= limit_chars for end in ends))]
+
+
+def _shingles(paragraph: str) -> set[int]:
+    words = paragraph.lower().split()  # hash() differs between processes, but these never leave this one
+    return {hash(tuple(words[i : i + _SHINGLE_WORDS])) for i in range(max(1, len(words) - _SHINGLE_WORDS + 1))}
+
+
+def _not_in_training(val: list[list[str]], train: list[list[str]]) -> list[list[str]]:
+    """Drop validation paragraphs of which training has half or more of the runs of eight words."""
+    wanted = set().union(*(_shingles(paragraph) for text in val for paragraph in text))
+    known = {shingle for text in train for paragraph in text for shingle in _shingles(paragraph) & wanted}
+    kept = [[p for p in text if 2 * len((s := _shingles(p)) & known) < len(s)] for text in val]
+    return [text for text in kept if text]
+
+
+def _documents(name: str, text: list[str]) -> Iterator[tuple[str, list[str]]]:
+    document: list[str] = []
+    size_chars = part = 0
+    for paragraph in text:
+        document.append(paragraph)
+        size_chars += len(paragraph) + 1
+        if size_chars >= _DOCUMENT_CHARS:
+            yield f"{name}#{part}", document
+            document, size_chars, part = [], 0, part + 1
+    if document:
+        yield f"{name}#{part}", document
+
+
+def split(modules: list[tuple[str, list[str]]], spec: CorpusSpec) -> tuple[list[str], list[str]]:
+    """(training documents, validation documents), each a text of paragraphs, one a line."""
+    rest = iter(_unique(modules))
+    val: list[list[str]] = []
+    val_chars = 0
+    for _, text in rest:
+        val.append(first_chars(text, _VAL_MODULE_CHARS))
+        val_chars += sum(map(len, val[-1]))
+        if val_chars >= _CHARS_PER_TOKEN * spec.val_tokens:
+            break
+    train: list[tuple[str, list[str]]] = []
+    train_chars = 0
+    for name, text in rest:
+        train.append((name, text))
+        train_chars += sum(map(len, text))
+        if train_chars >= spec.train_chars:
+            break
+    val = _not_in_training(val, [text for _, text in train])
+    # by hash, so that the parts of a long module are spread over the split
+    parts = sorted((part for name, text in train for part in _documents(name, text)), key=lambda part: _hash(part[0]))
+    return ["\n".join(text) for _, text in parts], ["\n".join(text) for text in val]
