@@ -1,0 +1,137 @@
+"""Write docs/columns.md and docs/config.md from the code that they describe; `--check` only says whether they are current.
+
+Columns come from `results/schema.py`. Config keys come from the models of `trainer/config.py`: the type and default
+of a field, the comment that stands beside it, and what each preset sets it to.
+"""
+
+import ast
+import inspect
+import json
+import sys
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from results.schema import as_markdown
+from trainer import config
+from trainer.presets.resolve import load_preset, preset_names
+
+HERE = Path(__file__).parent
+
+
+def comments() -> dict[tuple[str, str], str]:
+    """(model, field) -> the comment on the field's line."""
+    source = inspect.getsource(config)
+    lines = source.splitlines()
+    found = {}
+    for model in ast.parse(source).body:
+        if not isinstance(model, ast.ClassDef):
+            continue
+        for node in model.body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                _, _, comment = lines[(node.end_lineno or node.lineno) - 1].partition("  # ")
+                found[model.name, node.target.id] = comment.strip()
+    return found
+
+
+def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Every model that has fields of its own, with the prefix of their keys."""
+    if any(not _is_model(field) for field in model.model_fields.values()):
+        yield prefix, model
+    for name, field in model.model_fields.items():
+        if _is_model(field):
+            yield from sections(typing.cast(type[BaseModel], field.annotation), f"{prefix}{name}.")
+
+
+def _is_model(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+
+
+def type_text(field: FieldInfo) -> str:
+    """`0..1`, `a or b`, `whole number >= 1`: what a value may be, in words."""
+    bounds = {name: getattr(m, name) for m in field.metadata for name in ("ge", "gt", "le", "lt") if hasattr(m, name)}
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    limits = ", ".join(f"{signs[name]} {value:,}" for name, value in bounds.items())
+    names = _names(field.annotation)
+    if any(getattr(getattr(m, "func", None), "__name__", "") == "_bits" for m in field.metadata):
+        names = "2..8 or 16"
+    return f"{names} {limits}".strip()
+
+
+def _names(annotation: Any) -> str:
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " or ".join(f"`{value}`" for value in arguments)
+    if origin is tuple:
+        return f"list of {_names(arguments[0])}"
+    if arguments:
+        return " or ".join(map(_names, arguments))
+    words = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
+    return words.get(annotation, str(annotation))
+
+
+def shown(value: object) -> str:
+    if isinstance(value, (tuple, list)):
+        return f"`[{', '.join(map(str, value))}]`"
+    return f"`{json.dumps(value)}`" if value != "" else "empty"
+
+
+def config_page() -> str:
+    presets = {name: load_preset(name) for name in preset_names()}
+    remarks = comments()
+    lines = [
+        "# Config keys",
+        "",
+        "<!-- Generated from trainer/config.py and trainer/presets/ by `python docs/generate.py`. Do not edit. -->",
+        "",
+        "Keys of `set:`, of arms and of `--set`. An empty preset column: the preset leaves the default. Units are in the",
+        "names: `_s` seconds, `_frac` share of the run.",
+        "",
+    ]
+    lines += [f"- `{p.name}`: {p.overrides and about(p.about)}" for p in presets.values()]
+    for prefix, model in sections(config.Config):
+        lines += ["", f"## {prefix.rstrip('.') or 'top level'}", ""]
+        if model.__doc__ and model is not config.Config:
+            lines += [" ".join(model.__doc__.split()), ""]
+        lines += [
+            f"| key | value | default | {' | '.join(presets)} | remark |",
+            f"|---|---|---|{'---|' * len(presets)}---|",
+        ]
+        for name, field in model.model_fields.items():
+            if _is_model(field):
+                continue
+            key = prefix + name
+            set_to = [shown(p.overrides[key]) if key in p.overrides else "" for p in presets.values()]
+            remark = remarks.get((model.__name__, name), "").replace("|", r"\|")
+            cells = [f"`{key}`", type_text(field), shown(field.get_default(call_default_factory=True)), *set_to, remark]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def about(text: str) -> str:
+    return " ".join(text.split())
+
+
+def main(arguments: list[str]) -> int:
+    stale = []
+    for name, page in (("columns.md", as_markdown()), ("config.md", config_page())):
+        path = HERE / name
+        if path.is_file() and path.read_text(encoding="utf-8") == page:
+            continue
+        if "--check" in arguments:
+            stale.append(f"docs/{name}")
+        else:
+            path.write_text(page, encoding="utf-8")
+            print(f"wrote docs/{name}")
+    if stale:
+        print(f"{' and '.join(stale)} no longer match the code: run `make docs`", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
