@@ -82,7 +82,7 @@ class TrainingRun:
             after = moment(self.config, self.step, now.elapsed_s)
             for average in self.averages:
                 average.observe(self.weights.master, after, gates.qat)
-            if self.step % self.config.train.log_every == 0 or self.step <= 3:
+            if self.step % self.config.train.log_every == 0:
                 self._log_step(now, gates, loss)
             if self.config.train.val_every and self.step % self.config.train.val_every == 0:
                 with clock.paused():
@@ -91,7 +91,8 @@ class TrainingRun:
                 with clock.paused():
                     self._save(clock)
                 last_checkpoint = time.monotonic()
-        self._log_step(now, gates if self.step else Gates(), loss if self.step else None)
+        if self.step and self.step % self.config.train.log_every:
+            self._log_step(now, gates, loss)
         averaged = {average.key: average.weights(self.weights.master) for average in self.averages}
         train_s = self.ranks.agree(clock.stop())
         return Trained(
@@ -154,9 +155,7 @@ class TrainingRun:
         if not is_live:
             raise DeadTechniqueError(f"QAT is not live at step {self.step}: {self.qat.note}")
 
-    def _log_step(self, now: Moment, gates: Gates, loss: Tensor | None) -> None:
-        if loss is None:
-            return
+    def _log_step(self, now: Moment, gates: Gates, loss: Tensor) -> None:
         mean = self.ranks.mean_(loss.clone())
         self.loss_nats = float(mean.item())
         if not math.isfinite(self.loss_nats):

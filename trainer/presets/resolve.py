@@ -79,13 +79,13 @@ def build_config(overrides: Mapping[str, Any], place: str) -> Config:
     """Apply dotted overrides to the defaults.
 
     Args:
-        overrides: dotted key -> value; later presets and arms have been merged by the caller.
+        overrides: key -> value, dotted or nested; later presets and arms have been merged by the caller.
         place: the file and arm to name in errors.
     Raises:
         InputError: unknown key (with the nearest known one), wrong type, or a value that breaks a rule.
     """
     nested: dict[str, Any] = {}
-    for key, value in overrides.items():
+    for key, value in flatten(overrides):
         if key not in _LEAVES:
             raise InputError(place, key, value, f"unknown key{_did_you_mean(key)}")
         *parents, leaf = key.split(".")
