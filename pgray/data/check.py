@@ -1,0 +1,263 @@
+"""Can a data folder be trusted? Said before a GPU is paid for, with file, place, value and fix.
+
+Two depths. `preflight` reads headers, sizes, the tokenizer and a few kilobytes, takes milliseconds and raises at the
+first problem: it stands before every launch. `check_folder` reads every token and lists every problem.
+
+A wrong denominator moves every bpb of a table without a trace in the losses, so the tokenizer is looked at hardest: it
+must have a piece for a space alone and byte fallback, and hold no space inside a piece. Whether it is the one that
+wrote the shards shows when their text is decoded and encoded again: other tokens come back from another tokenizer of
+the same size. That is a warning and not a problem, because synthetic shards are not text at all.
+Source: the mistakes listed in openai/parameter-golf issues 897 and 1719.
+"""
+
+import difflib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from trainer.bytes_per_token import SPACE, count_bytes, load_processor, token_bytes
+from trainer.errors import DataError
+from trainer.shards import (
+    HEADER_BYTES,
+    TOKEN_BYTES,
+    Split,
+    Tokens,
+    data_sha,
+    find_tokenizer,
+    list_shards,
+    map_tokens,
+    read_header,
+    shard_sha,
+    tokenizer_sha,
+)
+
+_SPLITS: tuple[Split, Split] = ("train", "val")
+_CHUNK_TOKENS = 4_000_000
+_SAMPLE_TOKENS = 1024
+_MIN_AGREEMENT = 0.98  # measured on 90 samples: the right tokenizer at least 0.998, another of its size at most 0.96
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """What a usable data folder holds."""
+
+    folder: Path
+    tokenizer: Path
+    tokenizer_sha: str
+    data_sha: str
+    vocab_size: int
+    train_shards: int
+    val_shards: int
+    train_tokens: int
+    val_tokens: int
+    warnings: tuple[str, ...]  # what may be right, but probably is not
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What a full check found."""
+
+    folder: Path
+    identity: DataIdentity | None  # None where `preflight` would raise
+    scored_tokens: int | None  # validation targets: whole sequences; the first token is never a target
+    scored_bytes: int | None  # bytes of text they stand for: the denominator of bpb
+    problems: tuple[str, ...]  # each names file, what was found, and the fix
+
+    @property
+    def is_ok(self) -> bool:
+        return not self.problems
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        return self.scored_bytes / self.scored_tokens if self.scored_bytes and self.scored_tokens else None
+
+
+def preflight(
+    folder: Path, tokenizer: str = "", vocab_size: int | None = None, seq_len: int | None = None
+) -> DataIdentity:
+    """Check what can be checked without reading the shards, and identify the data.
+
+    Args:
+        folder: a data folder.
+        tokenizer: `data.tokenizer`; empty = the one `*.model` in the folder.
+        vocab_size: `model.vocab_size` that the data must fit; None = any.
+        seq_len: the longest sequence asked for, in tokens; None = any.
+    Raises:
+        DataError: the first problem found.
+    """
+    folder = Path(folder)
+    model = find_tokenizer(folder, tokenizer)
+    for problem in itertools.chain(_tokenizer_problems(model, vocab_size), _size_problems(folder, seq_len)):
+        raise problem
+    counts = {split: [read_header(shard).num_tokens for shard in list_shards(folder, split)] for split in _SPLITS}
+    return DataIdentity(
+        folder=folder,
+        tokenizer=model,
+        tokenizer_sha=tokenizer_sha(model),
+        data_sha=data_sha(folder),
+        vocab_size=int(load_processor(model).vocab_size()),
+        train_shards=len(counts["train"]),
+        val_shards=len(counts["val"]),
+        train_tokens=sum(counts["train"]),
+        val_tokens=sum(counts["val"]),
+        warnings=tuple(_mismatches(folder, model)),
+    )
+
+
+def check_folder(
+    folder: Path, tokenizer: str = "", vocab_size: int | None = None, seq_len: int | None = None
+) -> DataReport:
+    """Read everything and list every problem; nothing is raised for bad data. Arguments as in `preflight`."""
+    folder = Path(folder)
+    problems: list[DataError] = []
+    model: Path | None = None
+    limit = vocab_size
+    try:
+        model = find_tokenizer(folder, tokenizer)
+        limit = int(load_processor(model).vocab_size())
+        problems += _tokenizer_problems(model, vocab_size)
+    except DataError as error:
+        problems.append(error)
+    problems += _size_problems(folder, seq_len)
+    problems += _token_problems(folder, limit)
+    problems += _repeat_problems(folder)
+    try:
+        identity = preflight(folder, tokenizer, vocab_size, seq_len)
+    except DataError:
+        identity = None
+    scored = _scored(folder, model, seq_len) if model and not problems else (None, None)
+    return DataReport(folder, identity, *scored, tuple(dict.fromkeys(map(str, problems))))
+
+
+def _shards(folder: Path, split: Split) -> list[Path]:
+    try:
+        return list_shards(folder, split)
+    except DataError:
+        return []
+
+
+def _num_tokens(shard: Path) -> int:
+    try:
+        return read_header(shard).num_tokens
+    except DataError:
+        return 0
+
+
+def _readable(folder: Path) -> Iterator[tuple[Split, Path, Tokens]]:
+    for split in _SPLITS:
+        for shard in _shards(folder, split):
+            if _num_tokens(shard):
+                yield split, shard, map_tokens(shard)
+
+
+def _tokenizer_problems(model: Path, vocab_size: int | None) -> Iterator[DataError]:
+    processor = load_processor(model)
+    found = int(processor.vocab_size())
+    if vocab_size is not None and vocab_size != found:
+        problem = f"tokenizer has {found} pieces, model.vocab_size is {vocab_size}"
+        yield DataError(
+            model, problem, f"set model.vocab_size to {found}, or data.path and data.tokenizer to data that fit"
+        )
+    if processor.piece_to_id(SPACE) == processor.unk_id():
+        problem = "no piece for a space (U+2581) alone, so a lone space would cost three byte tokens"
+        yield DataError(model, problem, "train the tokenizer with that piece in its vocabulary")
+    if not any(processor.is_byte(token) for token in range(found)):
+        problem = "no byte fallback, so text outside the vocabulary would become <unk> and its bytes would not count"
+        yield DataError(model, problem, "train the tokenizer with byte_fallback=True")
+    inner = [piece for piece in map(processor.id_to_piece, range(found)) if SPACE in piece[1:]]
+    if inner:
+        problem = f"{len(inner)} pieces with a space inside, first {inner[0]!r}; each would count 3 bytes for 1"
+        yield DataError(model, problem, "train the tokenizer with split_by_whitespace=True")
+
+
+def _size_problems(folder: Path, seq_len: int | None) -> Iterator[DataError]:
+    for split in _SPLITS:
+        try:
+            shards = list_shards(folder, split)
+        except DataError as error:
+            yield error
+            continue
+        num_tokens = 0
+        is_whole = True
+        for shard in shards:
+            try:
+                num_tokens += read_header(shard).num_tokens
+            except DataError as error:
+                is_whole = False
+                yield error
+        if seq_len is not None and is_whole and num_tokens < seq_len + 1:
+            problem = f"{split} split has {num_tokens} tokens, fewer than seq_len + 1 = {seq_len + 1}"
+            yield DataError(folder, problem, "lower train.seq_len and eval.seq_len, or get more data")
+
+
+def _token_problems(folder: Path, limit: int | None) -> Iterator[DataError]:
+    """Token values that the vocabulary does not have: where the first is, what it is, how many there are."""
+    if limit is None:
+        return
+    for _, shard, tokens in _readable(folder):
+        first: int | None = None
+        num_bad = 0
+        for start in range(0, len(tokens), _CHUNK_TOKENS):
+            bad = np.flatnonzero(tokens[start : start + _CHUNK_TOKENS] >= limit)
+            num_bad += len(bad)
+            if first is None and len(bad):
+                first = start + int(bad[0])
+        if first is not None:
+            offset = HEADER_BYTES + first * TOKEN_BYTES
+            problem = f"token {first} (byte offset {offset}) is {tokens[first]}, outside the vocabulary of {limit}"
+            fix = "use the tokenizer and model.vocab_size these shards were written with"
+            yield DataError(shard, f"{problem}; {num_bad} such tokens", fix)
+
+
+def _repeat_problems(folder: Path) -> Iterator[DataError]:
+    """Shards that occur twice. A validation shard among the training shards makes every score a lie."""
+    seen: dict[str, Path] = {}
+    for split, shard, _ in _readable(folder):
+        first = seen.setdefault(shard_sha(shard), shard)
+        if first != shard:
+            why = "training would see the validation text" if split == "val" else "it would be trained on twice"
+            yield DataError(shard, f"holds the same tokens as {first.name}: {why}", "delete one and get the right one")
+
+
+def _mismatches(folder: Path, model: Path) -> Iterator[str]:
+    """One line per split whose first tokens this tokenizer would not have written."""
+    processor = load_processor(model)
+    for split in _SPLITS:
+        shard = list_shards(folder, split)[0]
+        tokens = map_tokens(shard)[:_SAMPLE_TOKENS]
+        is_within = int(tokens.max()) < int(processor.vocab_size())
+        agreement = _agreement(processor, tokens) if is_within else 0.0
+        if agreement < _MIN_AGREEMENT:
+            problem = f"of its first {len(tokens)} tokens {agreement:.0%} come back when decoded and encoded again"
+            yield str(
+                DataError(shard, problem, f"{model.name} probably did not write it; bytes may be counted wrongly")
+            )
+
+
+def _agreement(processor: sentencepiece.SentencePieceProcessor, tokens: Tokens) -> float:
+    """Share of tokens that come back when each document of a sample is decoded and encoded again, 0..1."""
+    documents: list[list[int]] = [[]]
+    for token in tokens.tolist():
+        if processor.is_control(token):
+            documents.append([])
+        else:
+            documents[-1].append(token)
+    again = [processor.encode(processor.decode(document), out_type=int) for document in documents]
+    before, after = list(itertools.chain.from_iterable(documents)), list(itertools.chain.from_iterable(again))
+    return difflib.SequenceMatcher(None, before, after, autojunk=False).ratio()
+
+
+def _scored(folder: Path, model: Path, seq_len: int | None) -> tuple[int, int]:
+    """(targets, bytes they stand for) of the validation split, in whole sequences of `seq_len` as it is scored."""
+    table = token_bytes(model)
+    val = np.concatenate([map_tokens(shard) for shard in list_shards(folder, "val")])
+    num_targets = (len(val) - 1) // (seq_len or 1) * (seq_len or 1)
+    starts = range(0, num_targets, _CHUNK_TOKENS)
+    ends = (min(start + _CHUNK_TOKENS, num_targets) for start in starts)
+    return num_targets, sum(
+        count_bytes(table, val[start:end], val[start + 1 : end + 1]) for start, end in zip(starts, ends, strict=True)
+    )
