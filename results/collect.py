@@ -6,6 +6,7 @@ and never a missing row. No pickle is read. What follows from the numbers is `ab
 """
 
 import glob
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -53,23 +54,31 @@ def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
 
 
 def read_sweep(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
-    """`sweep`, `question` and `control` of a run's sweep.yaml, each None where it is not given; and what was wrong.
+    """`sweep`, `question` and `control` of a run, each None where it is not given; and what was wrong.
 
-    A table can be made without sweep.yaml (foreign logs have none), so a missing or broken one is no error.
+    The control is that of the latest launch (provenance.json: some designs do not name it in the sweep file), else that
+    of sweep.yaml. A table can be made without either file, so a missing or broken one is no error.
     """
     about: dict[str, Any] = {"sweep": layout.root.resolve().name, "question": None, "control": None}
-    if not layout.sweep.is_file():
-        return about, None
-    try:
-        raw = read_yaml(layout.sweep)
-    except InputError as error:
-        return about, str(error)
-    if not isinstance(raw, dict):
-        return about, f"{layout.sweep}: not a mapping"
+    raw: Any = {}
+    problem = None
+    if layout.sweep.is_file():
+        try:
+            raw = read_yaml(layout.sweep)
+        except InputError as error:
+            problem = str(error)
+        if not isinstance(raw, dict):
+            raw, problem = {}, f"{layout.sweep}: not a mapping"
     for key, name in (("sweep", "name"), ("question", "question"), ("control", "control")):
         if isinstance(raw.get(name), str) and raw[name].strip():
             about[key] = " ".join(raw[name].split())
-    return about, None
+    try:
+        launched = json.loads(layout.provenance.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        launched = None
+    if isinstance(launched, dict) and isinstance(launched.get("control"), str):
+        about["control"] = launched["control"]
+    return about, problem
 
 
 def _folders(runs: Iterable[str | Path]) -> list[Path]:
@@ -93,6 +102,9 @@ def _folders(runs: Iterable[str | Path]) -> list[Path]:
 class _Ledger:
     entries: dict[str, LedgerEntry] = field(default_factory=dict)  # last entry per trial, in order of first appearance
     last_line: dict[str, int] = field(default_factory=dict)
+    costs: dict[str, dict[str | None, LedgerEntry]] = field(
+        default_factory=dict
+    )  # per trial and job that cost something
     problems: list[str] = field(default_factory=list)
 
 
@@ -111,6 +123,8 @@ def _read_ledger(path: Path) -> _Ledger:
             continue
         ledger.entries[entry.trial_id] = entry  # a key keeps its first position
         ledger.last_line[entry.trial_id] = number
+        if entry.gpu_held_s is not None and (entry.job_id or entry.trial_id not in ledger.costs):
+            ledger.costs.setdefault(entry.trial_id, {})[entry.job_id] = entry
     return ledger
 
 
@@ -128,6 +142,7 @@ def _load_run(layout: RunLayout) -> tuple[list[dict[str, Any]], list[str]]:
     for trial_id, entry in ledger.entries.items():
         current = newest[entry.arm, entry.seed]
         row, problem = _row(layout, entry)
+        row |= _total_cost(list(ledger.costs.get(trial_id, {}).values()))
         reasons = [entry.reason, problem]
         if current != trial_id:
             reasons.append(f"superseded by {current}: the sweep has since given this arm another configuration")
@@ -136,6 +151,15 @@ def _load_run(layout: RunLayout) -> tuple[list[dict[str, Any]], list[str]]:
         problems += [f"{trial_id}: {problem}"] if problem else []
         rows.append(row)
     return rows, problems
+
+
+def _total_cost(jobs: list[LedgerEntry]) -> dict[str, float | None]:
+    """Over every attempt: what failed was paid for as well. An unknown price makes the sum unknown."""
+    if not jobs:
+        return {"gpu_held_s": None, "cost_usd": None}
+    prices = [job.cost_usd for job in jobs if job.cost_usd is not None]
+    held_s = sum(job.gpu_held_s or 0.0 for job in jobs)
+    return {"gpu_held_s": held_s, "cost_usd": sum(prices) if len(prices) == len(jobs) else None}
 
 
 def _row(layout: RunLayout, entry: LedgerEntry) -> tuple[dict[str, Any], str | None]:
@@ -150,8 +174,6 @@ def _row(layout: RunLayout, entry: LedgerEntry) -> tuple[dict[str, Any], str | N
         "failure_kind": entry.failure_kind,
         "source": entry.source,
         "node": entry.node,
-        "gpu_held_s": entry.gpu_held_s,
-        "cost_usd": entry.cost_usd,
     }
     if entry.state != "finished":
         return row, None

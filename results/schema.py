@@ -73,7 +73,12 @@ COLUMNS: tuple[Column, ...] = (
     Column("eval_s", "Float64", "seconds", "Evaluations of the artifact."),
     Column("export_s", "Float64", "seconds", "Average, quantize, pack, unpack."),
     Column("wall_s", "Float64", "seconds", "Wall time of the trial, its share of a shared training run included."),
-    Column("gpu_held_s", "Float64", "GPU seconds", "GPUs x time held by the job, divided equally among its trials."),
+    Column(
+        "gpu_held_s",
+        "Float64",
+        "GPU seconds",
+        "GPUs x time held by its jobs, failed attempts included; a job's time is divided equally among its trials.",
+    ),
     Column("cost_usd", "Float64", "US dollars", "gpu_held_s at the sweep's price; null without a price."),
     Column("qat_on_step", "Int64", "", "Step at which quantization-aware training switched on; null = never."),
     Column("qat_coverage", "Float64", "share 0..1", "Exported quantized elements that QAT touched; null with QAT off."),

@@ -7,7 +7,7 @@ content for a terminal is `results/terminal.py`.
 import io
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 import pandas as pd
 from tabulate import tabulate
@@ -18,7 +18,7 @@ from results.view import View, headers, view_run
 from trainer.errors import InputError
 from trainer.layout import RunLayout, write_bytes, write_text
 
-Format = Literal["md", "csv", "json", "latex", "parquet"]
+FORMATS = ("md", "csv", "json", "latex", "parquet")
 _PER_TRIAL = (
     "arm", "seed", "status", "float_bpb", "post_quant_bpb", "quant_gap", "sliding_bpb", "artifact_bytes", "steps",
     "step_ms", "qat_on_step", "wall_s", "node",
@@ -35,17 +35,22 @@ def write_all(run_root: str | Path) -> None:
     write_bytes(layout.table("parquet"), _parquet(view.trials))
 
 
-def render(run_root: str | Path, fmt: Format, control: str | None = None) -> str:
-    """The table of a run as text.
+@overload
+def render(run_root: str | Path, fmt: Literal["md", "csv", "json", "latex"], control: str | None = None) -> str: ...
+@overload
+def render(run_root: str | Path, fmt: Literal["parquet"], control: str | None = None) -> bytes: ...
+@overload
+def render(run_root: str | Path, fmt: str, control: str | None = None) -> str | bytes: ...
+def render(run_root: str | Path, fmt: str, control: str | None = None) -> str | bytes:
+    """The table of a run in one of `FORMATS`.
 
     Args:
         run_root: the run folder.
-        fmt: md and latex: a row per arm against the control, then what did not finish. csv and json: a row per trial,
-            the columns of `results.schema`; null is an empty field and null.
+        fmt: md and latex: a row per arm against the control; md also what did not finish, the verdicts and the trials.
+            csv, json, parquet: a row per trial with the columns of `results.schema`; null is an empty field in csv.
         control: the arm to compare with; None: that of sweep.yaml, else the first arm.
     Returns:
-        The text, ending in a newline. For parquet, which is no text: RUN/table.parquet is rewritten and its path
-        returned.
+        Text ending in a newline; for parquet the bytes of a file.
     Raises:
         InputError: no run there, `control` is not among its arms, or no such format.
     """
@@ -59,10 +64,8 @@ def render(run_root: str | Path, fmt: Format, control: str | None = None) -> str
     if fmt == "json":
         return json.dumps(records(view.trials), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if fmt == "parquet":
-        path = RunLayout(Path(run_root)).table("parquet")
-        write_bytes(path, _parquet(view.trials))
-        return f"{path}\n"
-    raise InputError("--format", "format", fmt, "use one of md, csv, json, latex, parquet")
+        return _parquet(view.trials)
+    raise InputError("--format", "format", fmt, f"use one of {', '.join(FORMATS)}")
 
 
 def overview(run_root: str | Path, control: str | None = None) -> dict[str, object]:

@@ -152,3 +152,22 @@ def test_a_broken_or_missing_sweep_file_costs_only_its_words(run: Run) -> None:
     assert len(trials.attrs["problems"]) == 1
     run.layout.sweep.unlink()
     assert results.load(run.layout.root).attrs["sweep"] == "bits"
+
+
+def test_the_control_of_a_launch_wins_over_the_file(run: Run) -> None:
+    run.finish("a", 42)
+    run.layout.provenance.write_text('{"control": "a"}')
+    assert results.load(run.layout.root).attrs["control"] == "a"
+    run.layout.provenance.write_text("[broken")
+    assert results.load(run.layout.root).attrs["control"] == "int8"
+
+
+def test_failed_attempts_were_paid_for_too(run: Run) -> None:
+    run.entry("int8", 42, "failed", failure_kind="infra", job_id="j-0", gpu_held_s=100.0, cost_usd=1.0)
+    run.entry("int8", 42, "queued", gpu_held_s=100.0, cost_usd=1.0)  # as `pgray retry` copies it
+    run.entry("int8", 42, "finished", job_id="j-1", gpu_held_s=50.0, cost_usd=0.5)
+    run.entry("int6", 42, "finished", job_id="j-2", gpu_held_s=50.0)
+    trials = results.load(run.layout.root)
+    assert trials["gpu_held_s"].tolist() == [150.0, 50.0]
+    assert trials["cost_usd"].isna().tolist() == [False, True]
+    assert trials["cost_usd"].tolist()[0] == 1.5

@@ -92,6 +92,8 @@ def test_another_control(root: Path) -> None:
     assert "against int6" in render(root, "md", "int6")
     with pytest.raises(InputError, match="--control: arm: int5: not among the arms"):
         render(root, "md", "int5")
+    with pytest.raises(InputError, match="use one of md, csv"):
+        render(root, "html")
 
 
 def test_csv_json_and_parquet_hold_every_trial_and_column(root: Path) -> None:
@@ -103,8 +105,7 @@ def test_csv_json_and_parquet_hold_every_trial_and_column(root: Path) -> None:
     assert [list(row) for row in rows] == [list(NAMES)] * len(trials)
     assert rows[0]["post_quant_bpb"] == trials["post_quant_bpb"].iloc[0]
     assert rows[0]["ttt_bpb"] is None
-    path = Path(render(root, "parquet").strip())
-    back = pd.read_parquet(path)
+    back = pd.read_parquet(io.BytesIO(render(root, "parquet")))
     pd.testing.assert_frame_equal(back, trials)
     assert {c.name: str(back[c.name].dtype) for c in COLUMNS} == {c.name: c.dtype for c in COLUMNS}
 
