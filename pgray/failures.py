@@ -1,0 +1,149 @@
+"""How a trial ended, from what its job left on disk: the result, the trainer's own word, the exit, the log's last line.
+
+The most specific witness wins: a valid result; the supervisor's timeout; the trial's failure record; the job's; signs in
+the log; the exit code. What is left over is `infra`, the one kind that a rerun tries again without being asked.
+"""
+
+import json
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from trainer.errors import FailureKind
+from trainer.layout import JobLayout, TrialLayout
+from trainer.record import JobFailure, TrialResult
+
+RETRIED_BY_RUN: frozenset[str] = frozenset({"infra", "lost", "preempted"})
+"""A rerun tries these again; the others would fail the same way and wait for `pgray retry`."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_TAIL_BYTES = 20_000
+_SIGNS: tuple[tuple[re.Pattern[str], FailureKind], ...] = (
+    (
+        re.compile(
+            r"OutOfMemoryError|CUDA out of memory|^MemoryError|DefaultCPUAllocator: can't allocate memory", re.M
+        ),
+        "oom",
+    ),
+    (re.compile(r"No space left on device|Disk quota exceeded|Read-only file system", re.M), "infra"),
+    (
+        re.compile(r"NCCL error|ncclSystemError|ncclRemoteError|Connection closed by peer|CUDA error|ECC error", re.M),
+        "infra",
+    ),
+)
+_TRACEBACK = re.compile(r"^(?:\[rank\d+\]:\s*)?Traceback \(most recent call last\)", re.M)
+_RANK_SIGNAL = re.compile(r"exitcode\s*:\s*-(\d+)|Signal (\d+) \(SIG\w+\) received by PID")
+_NOISE = re.compile(r"^[\s=\-*.]*$|^\s*(?:File|\^)|^W\d{4} |^E\d{4} |ChildFailedError|elastic|error_file|traceback :")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """`state` is `queued` where the trial was only interrupted and is to be run again."""
+
+    state: Literal["finished", "failed", "queued"]
+    kind: FailureKind | None = None
+    reason: str | None = None
+
+
+def trial_ending(trial: TrialLayout, job: JobLayout, is_stopping: bool) -> Ending:
+    """How one trial of an ended job ended.
+
+    Args:
+        trial, job: where the records are.
+        is_stopping: the driver itself is stopping its jobs, so a stopped job has not failed.
+    """
+    if read_result(trial) is not None:
+        return Ending("finished")
+    exit_record = read_exit(job)
+    if exit_record.get("stop") == "timeout":
+        reason = f"ran longer than {exit_record.get('timeout_s', 0):.0f} s; last line: {last_line(job.log)}"
+        return Ending("failed", "timeout", reason)
+    if is_stopping and (not exit_record or exit_record.get("stop")):
+        return Ending("queued", None, "interrupted before it ended")
+    for path in (trial.failure, job.failure):
+        failure = _read(JobFailure, path)
+        if failure is not None:
+            return Ending("failed", failure.kind, one_line(failure.reason))
+    return _from_exit(trial, job, exit_record)
+
+
+def read_result(trial: TrialLayout) -> TrialResult | None:
+    """The trial's result, if it is there, whole, and this trial's."""
+    result = _read(TrialResult, trial.result)
+    return result if result is not None and result.trial_id == trial.root.name else None
+
+
+def read_exit(job: JobLayout) -> dict[str, Any]:
+    """What the supervisor wrote when the job was over; {} if it did not get to that."""
+    try:
+        record = json.loads(job.exit.read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says something, for a reason. Torchrun's own summary is passed over."""
+    lines = [line.strip() for line in _tail(log).splitlines() if not _NOISE.search(line)]
+    return one_line(lines[-1]) if lines else "the log is empty"
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())[:400]
+
+
+def _from_exit(trial: TrialLayout, job: JobLayout, exit_record: Mapping[str, Any]) -> Ending:
+    if not exit_record or exit_record.get("stop") == "supervisor":
+        return Ending("failed", "infra", "the job's supervisor or its Ray worker died before the job was over")
+    if exit_record.get("error"):
+        return Ending("failed", "infra", one_line(str(exit_record["error"])))
+    if exit_record.get("stop"):
+        return Ending("failed", "infra", f"stopped from outside ({exit_record['stop']}): its Ray worker died")
+    tail = _tail(job.log)
+    for sign, kind in _SIGNS:
+        found = sign.search(tail)
+        if found:
+            start = tail.rfind("\n", 0, found.start()) + 1
+            return Ending("failed", kind, one_line(tail[start:].split("\n", 1)[0]))
+    code = exit_record.get("code")
+    number = -code if isinstance(code, int) and code < 0 else None
+    in_log = _RANK_SIGNAL.search(tail)
+    if number is None and in_log:
+        number = int(in_log.group(1) or in_log.group(2))
+    if number is not None:
+        return Ending("failed", "infra", f"killed by {_signal_name(number)}; last line: {last_line(job.log)}")
+    if code == 0:
+        problem = "is not valid" if trial.result.exists() else "was not written"
+        return Ending("failed", "infra", f"the trainer ended with exit code 0, but {trial.result.name} {problem}")
+    if _TRACEBACK.search(tail):
+        return Ending("failed", "user_error", last_line(job.log))
+    return Ending("failed", "infra", f"exit code {code}; last line: {last_line(job.log)}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _read(model: type[_Model], path: Path) -> _Model | None:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _tail(log: Path) -> str:
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,166 @@
+"""Ray Tune as gang executor: runs a list of job ids, each with all its GPUs on one node, and says what happened.
+
+Tune decides nothing here: which jobs exist, whether a job is tried again and what its end means are the driver's. One
+placement-group bundle per job: with the GPUs in a bundle of their own, Ray would leave the job without any (measured,
+orchestration.md 3.5). No `Tuner.restore`: it ignores what was added to a sweep and unpickles its folder.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pgray.job import Launch, run_job
+from trainer.config import Machine
+from trainer.errors import InputError
+from trainer.job import Job
+
+# Read by Ray when it is imported or starts; a value that the user has set stays.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_THRESHOLD_S": "30",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # `launch.py` decides what a job without GPUs sees
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver has its own, for SIGTERM too
+}
+_OBJECT_STORE_BYTES = 128 * 1024**2  # nothing big travels through Ray here
+
+
+class Listener(Protocol):
+    """Hears about jobs, in the driver's own thread; `tick` comes several times a second and says whether to go on."""
+
+    def started(self, job_id: str) -> None: ...
+    def progressed(self, job_id: str, metrics: Mapping[str, Any]) -> None: ...
+    def ended(self, job_id: str) -> None: ...
+    def tick(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The nodes that Ray has: their free and taken CPUs and GPUs together."""
+
+    nodes: tuple[tuple[float, float], ...]  # (cpus, gpus)
+
+    def __str__(self) -> str:
+        cpus, gpus = (sum(node[i] for node in self.nodes) for i in (0, 1))
+        count = len(self.nodes)
+        each = f", at most {max(n[1] for n in self.nodes):.0f} GPUs and {max(n[0] for n in self.nodes):.0f} CPUs on one"
+        return f"{gpus:.0f} GPUs and {cpus:.0f} CPUs on {count} node{'s' * (count != 1)}{each if count > 1 else ''}"
+
+    def slots(self, machine: Machine) -> int:
+        """How many jobs fit at once."""
+        return sum(
+            int(min(cpus // machine.cpus, gpus // machine.gpus if machine.gpus else float("inf")))
+            for cpus, gpus in self.nodes
+        )
+
+
+def quiet_ray() -> None:
+    """Set what Ray reads from the environment. Before Ray is imported, or it is too late for some of it."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def connect(address: str | None) -> Cluster:
+    """Join the Ray cluster at `address` (or RAY_ADDRESS), or one that this process already uses, or start one here."""
+    quiet_ray()
+    import ray
+
+    if not ray.is_initialized():
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
+        options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "error"}
+        if address == "local":
+            options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+        try:
+            ray.init(**options)
+        except (ConnectionError, ValueError) as error:
+            raise InputError("--address", "address", address, f"no Ray cluster answers there ({error})") from None
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return Cluster(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive))
+
+
+def check_fits(cluster: Cluster, machine: Machine, place: str) -> None:
+    """Raises InputError where no node can ever hold one job: it would wait for ever without a word."""
+    if cluster.slots(machine):
+        return
+    most_gpus = max(gpus for _, gpus in cluster.nodes)
+    fix = f"the cluster has {cluster}; lower it, or try --preset cpu-smoke"
+    if machine.gpus > most_gpus:
+        raise InputError(place, "resources.gpus", machine.gpus, fix)
+    raise InputError(place, "resources.cpus", machine.cpus, fix)
+
+
+def run_jobs(job_ids: Sequence[str], jobs: Mapping[str, Job], shared: Launch, slots: int, listener: Listener) -> None:
+    """Run every job once, in order, as many at a time as fit. Returns when all have ended or the listener stops it."""
+    from ray import tune
+
+    scratch = Path(tempfile.mkdtemp(prefix="pgray-tune-"))
+    machine = shared.machine
+    bundle = {"CPU": float(machine.cpus)} | ({"GPU": float(machine.gpus)} if machine.gpus else {})
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(run_job, shared=shared, jobs=dict(jobs)),
+            tune.PlacementGroupFactory([bundle], strategy="STRICT_PACK"),
+        ),
+        param_space={"job_id": tune.grid_search(list(job_ids))},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=slots,
+            reuse_actors=True,  # a new worker costs 2 to 3 s
+            trial_dirname_creator=lambda trial: str(trial.config["job_id"]),
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=str(scratch),
+            verbose=0,
+            stop=_stopper(listener.tick),
+            failure_config=tune.FailureConfig(max_failures=0),
+            callbacks=[_callback(listener)],
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _stopper(tick: Callable[[], bool]) -> Any:
+    from ray import tune
+
+    class Stopper(tune.Stopper):  # type: ignore[misc]
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return not tick()
+
+    return Stopper()
+
+
+def _callback(listener: Listener) -> Any:
+    from ray import tune
+
+    class Callback(tune.Callback):  # type: ignore[misc]
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            listener.started(trial.config["job_id"])
+
+        def on_trial_result(
+            self,
+            iteration: int,
+            trials: list[Any],
+            trial: Any,
+            result: dict[str, Any],
+            **info: Any,
+        ) -> None:
+            listener.progressed(trial.config["job_id"], result)
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            listener.ended(trial.config["job_id"])
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            listener.ended(trial.config["job_id"])
+
+    return Callback()

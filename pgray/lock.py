@@ -1,0 +1,77 @@
+"""One driver per run folder: a file lock, and beside it a note of who holds it.
+
+The kernel drops the lock when its holder dies, however it dies; the note may then be stale and is overwritten by the
+next holder. A run folder that was made only to be locked is removed again.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pgray.processes import identity
+from trainer.errors import InputError
+from trainer.layout import write_json
+
+LOCK = ".driver.lock"
+OWNER = ".driver.json"
+
+
+def owner_of(root: Path) -> dict[str, Any] | None:
+    """pid, host and start time of the driver that last held the lock of this run folder; None if nobody did."""
+    try:
+        owner = json.loads((root / OWNER).read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    return owner if isinstance(owner, dict) else None
+
+
+def is_held(root: Path) -> bool:
+    """Whether a driver is at work on this run folder now."""
+    if not (root / LOCK).exists():
+        return False
+    lock = FileLock(root / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:
+        return False  # a folder that we may only read: nobody can tell
+    lock.release()
+    return False
+
+
+@contextlib.contextmanager
+def hold_lock(root: Path, verb: str = "run") -> Iterator[None]:
+    """Hold the run folder for the length of a `with`.
+
+    Raises:
+        InputError: another driver holds it; says which process on which machine since when.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(str(root), "lock", _describe(owner_of(root)), "wait for it, or pgray stop it first") from None
+    try:
+        write_json(root / OWNER, {**identity(), "since": time.time(), "verb": verb})
+        yield
+    finally:
+        (root / OWNER).unlink(missing_ok=True)
+        if not any(path.name != LOCK for path in root.iterdir()):
+            (root / LOCK).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                root.rmdir()
+        lock.release()
+
+
+def _describe(owner: dict[str, Any] | None) -> str:
+    if owner is None:
+        return "held by another driver"
+    since = time.strftime("%H:%M:%S", time.localtime(owner.get("since", 0)))
+    return f"held by process {owner.get('pid')} on {owner.get('host')} since {since}"

@@ -1,0 +1,186 @@
+"""The plan: every trial checked and identified before anything is launched, and what the ledger and the disk lack of it.
+
+Two steps, so that the second can be taken again under the run's lock: `make_plan` reads the sweep and the data and knows
+no run folder; `decide` compares a plan with a run folder. Neither writes anything.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pgray.data.check import DataReport, preflight
+from pgray.expand import Expansion, expand, identical_arms
+from pgray.failures import RETRIED_BY_RUN, read_result
+from pgray.ledger import Ledger
+from pgray.sweep import Sweep
+from trainer.config import Config
+from trainer.errors import DataError, InputError
+from trainer.fingerprint import train_fingerprint, trial_id
+from trainer.job import Job, TrialSpec
+from trainer.layout import RunLayout
+from trainer.record import LedgerEntry
+
+Action = Literal["run", "finished", "recover", "leave"]
+"""run: launch it; finished: nothing to do; recover: its result is on disk and only the ledger lacks it;
+leave: failed or killed in a way that a rerun does not cure."""
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    arm: str
+    seed: int
+    trial_id: str
+    train_fingerprint: str
+    config: Config  # with absolute data paths: a job does not run in the caller's folder
+
+
+@dataclass(frozen=True)
+class Plan:
+    sweep: Sweep
+    expansion: Expansion
+    trials: tuple[PlannedTrial, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with each trial of a plan, in its order; `before` is a trial's last ledger entry."""
+
+    plan: Plan
+    actions: dict[str, Action]
+    before: dict[str, LedgerEntry]
+    superseded: tuple[LedgerEntry, ...]  # unfinished trials that the sweep no longer asks for
+    outdated: tuple[PlannedTrial, ...]  # trials whose arm and seed the ledger mentions later with another configuration
+
+    def with_action(self, action: Action) -> list[PlannedTrial]:
+        return [trial for trial in self.plan.trials if self.actions[trial.trial_id] == action]
+
+    def shared(self) -> list[list[PlannedTrial]]:
+        """The trials to run, grouped by training run; the first seed of every arm comes before any second seed."""
+        groups: dict[str, list[PlannedTrial]] = defaultdict(list)
+        order = {seed: index for index, seed in enumerate(self.plan.sweep.seeds)}
+        for trial in sorted(self.with_action("run"), key=lambda trial: order[trial.seed]):
+            groups[trial.train_fingerprint].append(trial)
+        return list(groups.values())
+
+
+def make_plan(sweep: Sweep) -> Plan:
+    """Expand a sweep, build and check every config, check the data, and identify every trial.
+
+    Raises:
+        InputError, DataError: the first problem found, in one line. Nothing has been launched or written.
+    """
+    expansion = expand(sweep)
+    device = _check_machine(sweep, expansion)
+    checked: dict[tuple[str, str, int, int], DataReport] = {}
+    trials = []
+    for trial in expansion.trials:
+        config = _with_absolute_paths(trial.config)
+        longest = max(config.train.seq_len, config.eval.seq_len)
+        data = (config.data.path, config.data.tokenizer, config.model.vocab_size, longest)
+        if data not in checked:
+            checked[data] = preflight(Path(data[0]), *data[1:])
+        report = checked[data]
+        if report.train_tokens <= config.train.batch_tokens:
+            problem = f"{report.train_tokens} training tokens, fewer than one batch"
+            raise DataError(
+                config.data.path, problem, f"lower train.batch_tokens {config.train.batch_tokens}, or get more"
+            )
+        assert report.data_sha is not None
+        assert report.tokenizer_sha is not None
+        hashes = report.data_sha, report.tokenizer_sha
+        fingerprint = train_fingerprint(config, *hashes, sweep.machine.world_size, device)
+        identity = trial_id(trial.arm, config, fingerprint)
+        trials.append(PlannedTrial(trial.arm, trial.seed, identity, fingerprint, config))
+    return Plan(sweep, expansion, tuple(trials), tuple(_warnings(expansion)))
+
+
+def decide(plan: Plan, layout: RunLayout) -> Decision:
+    """Compare a plan with a run folder, which need not exist yet."""
+    states: dict[str, LedgerEntry] = {}
+    newest: dict[tuple[str, int], str] = {}  # (arm, seed) -> the trial that the ledger mentions last
+    for entry in Ledger(layout.ledger).entries():
+        states[entry.trial_id] = entry
+        if entry.sweep == plan.sweep.name:
+            newest[entry.arm, entry.seed] = entry.trial_id
+    actions = {t.trial_id: _action(states.get(t.trial_id), layout, t.trial_id) for t in plan.trials}
+    outdated = [t for t in plan.trials if newest.get((t.arm, t.seed), t.trial_id) != t.trial_id]
+    asked_for = {trial.trial_id for trial in plan.trials}
+    superseded = [
+        entry
+        for name, entry in states.items()
+        if name not in asked_for and entry.state in ("queued", "running", "lost") and entry.sweep == plan.sweep.name
+    ]
+    before = {name: entry for name, entry in states.items() if name in asked_for}
+    return Decision(plan, actions, before, tuple(superseded), tuple(outdated))
+
+
+def make_jobs(decision: Decision, layout: RunLayout, git_sha: str | None) -> dict[str, Job]:
+    """The jobs to run, in order. Every attempt at a training run has a folder, and so a number, of its own."""
+    attempts = Counter(path.name.rpartition("-")[0] for path in layout.job("x").root.parent.glob("*-*"))
+    jobs = {}
+    for group in decision.shared():
+        fingerprint = group[0].train_fingerprint
+        specs = [TrialSpec(trial_id=trial.trial_id, config=trial.config) for trial in group]
+        job_id = f"{fingerprint}-{attempts[fingerprint]}"
+        jobs[job_id] = Job(job_id=job_id, train_fingerprint=fingerprint, trials=specs, git_sha=git_sha)
+    return jobs
+
+
+def _action(entry: LedgerEntry | None, layout: RunLayout, name: str) -> Action:
+    has_result = read_result(layout.trial(name)) is not None
+    if has_result:
+        return "finished" if entry is not None and entry.state == "finished" else "recover"
+    if entry is None or entry.state in ("finished", "queued", "running", "lost", "invalid"):
+        return "run"
+    if entry.state == "failed" and entry.failure_kind in RETRIED_BY_RUN:
+        return "run"
+    return "leave"
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    paths = {"path": str(Path(config.data.path).absolute())}
+    if config.data.tokenizer:
+        paths["tokenizer"] = str(Path(config.data.tokenizer).absolute())
+    return config.model_copy(update={"data": config.data.model_copy(update=paths)})
+
+
+def _check_machine(sweep: Sweep, expansion: Expansion) -> str:
+    """Refuse what cannot run on the machine that a job gets. Returns the device: "cpu" or "cuda"."""
+    machine = sweep.machine
+    for arm in expansion.arms:
+        train, place = arm.config.train, f"{sweep.place}: arm {arm.name}"
+        if train.device == "cuda" and machine.gpus == 0:
+            raise InputError(
+                place, "train.device", "cuda", "a job holds no GPU; set resources.gpus or train.device: auto"
+            )
+        if train.device == "cpu" and machine.gpus:
+            raise InputError(
+                place, "train.device", "cpu", "a job would hold GPUs for nothing; set resources: {gpus: 0}"
+            )
+        if train.batch_tokens % (machine.world_size * train.seq_len):
+            fix = f"must be a multiple of ranks x train.seq_len = {machine.world_size} x {train.seq_len}"
+            raise InputError(place, "train.batch_tokens", train.batch_tokens, fix)
+    return "cuda" if machine.gpus else "cpu"
+
+
+def _warnings(expansion: Expansion) -> list[str]:
+    """What is allowed and probably not meant."""
+    found = [f"arms {' and '.join(names)} have the same configuration" for names in identical_arms(expansion.arms)]
+    found += [f"dropped: {name}" for name in expansion.dropped]
+    for arm in expansion.arms:
+        config = arm.config
+        warmdown, iterations = config.optim.warmdown, config.train.iterations
+        if warmdown.kind == "iterations" and warmdown.value > iterations:
+            found.append(
+                f"arm {arm.name}: optim.warmdown.value {warmdown.value:g} is longer than train.iterations {iterations}"
+            )
+        if config.qat.enabled:
+            if all(getattr(config.quant.bits, name) == 16 for name in config.qat.scope):
+                found.append(
+                    f"arm {arm.name}: qat covers nothing, since every class in qat.scope is stored with 16 bits"
+                )
+            if config.qat.start.kind == "step" and config.qat.start.value >= iterations:
+                found.append(f"arm {arm.name}: qat starts at step {config.qat.start.value:g} of {iterations}: never")
+    return found

@@ -1,0 +1,77 @@
+"""Finding and ending the processes of a job by a token in their environment.
+
+Parents die and children are re-parented, but the environment a process was started with stays: torchrun's ranks, each in
+a session of its own, are found by it when nothing else leads to them. A dead process that nobody has collected yet
+(a zombie) has no environment and holds nothing; it is not counted.
+"""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psutil
+
+JOB_TOKEN = "PGRAY_JOB_TOKEN"
+RUN_DIR = "PGRAY_RUN_DIR"
+
+
+def find(matches: Callable[[Mapping[str, str]], bool]) -> list[psutil.Process]:
+    """Every other live process whose starting environment matches."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and matches(process.environ()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def of_job(token: str) -> list[psutil.Process]:
+    return find(lambda environment: environment.get(JOB_TOKEN) == token)
+
+
+def of_run(run_root: str) -> list[psutil.Process]:
+    return find(lambda environment: environment.get(RUN_DIR) == run_root)
+
+
+def end_all(
+    search: Callable[[], list[psutil.Process]], patience_s: float = 10.0
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """SIGKILL all that `search` finds, again and again until it finds nothing.
+
+    Args:
+        search: lists what must end; it is called anew each time, since a process may fork while it is being ended.
+        patience_s: when to give up; a process in uninterruptible sleep cannot be ended.
+    Returns:
+        what was killed, as {pid, command}; and the pids that outlived the patience.
+    """
+    killed: dict[int, dict[str, Any]] = {}
+    deadline = time.monotonic() + patience_s
+    while processes := search():
+        if time.monotonic() > deadline:
+            return list(killed.values()), [process.pid for process in processes]
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                killed.setdefault(process.pid, {"pid": process.pid, "command": " ".join(process.cmdline())[:200]})
+                process.kill()
+        time.sleep(0.02)
+    return list(killed.values()), []
+
+
+def identity() -> dict[str, Any]:
+    """This process as `is_alive` knows it again: pids are given out anew, and differ from machine to machine."""
+    return {"pid": os.getpid(), "created": psutil.Process().create_time(), "host": socket.gethostname()}
+
+
+def is_alive(identity: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote this identity still runs. Only true on its own machine."""
+    if identity.get("host") != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(identity["pid"])
+        # The system clock may be set in between; creation times are derived from it.
+        return abs(process.create_time() - identity["created"]) < 5 and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, KeyError, TypeError, ValueError):
+        return False

@@ -1,0 +1,81 @@
+"""Where a sweep's numbers come from: code, versions, command line, machine, and what the command line changed.
+
+`provenance.json` holds the latest launch and, under `earlier`, those before it. The sweep file is copied beside it as
+written; the overrides that the file does not know stand here.
+"""
+
+import json
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pgray.expand import Expansion
+from pgray.sweep import Sweep
+from trainer.layout import RunLayout, write_json, write_text
+
+_PACKAGES = ("pgray", "torch", "ray", "numpy", "sentencepiece", "pandas", "zstandard", "brotli")
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """The commit of the code that runs and whether its tree was changed since; (None, None) outside a git checkout."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        _git(root, "ls-files", "--error-unmatch", __file__)  # a .venv inside somebody else's checkout is not ours
+        sha = _git(root, "rev-parse", "HEAD")
+        return sha, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def write_provenance(layout: RunLayout, sweep: Sweep, expansion: Expansion) -> str | None:
+    """Record this launch in the run folder. Returns the commit."""
+    sha, is_dirty = git_state()
+    record = {
+        "at": time.time(),
+        "git_sha": sha,
+        "git_is_dirty": is_dirty,
+        "command": shlex.join(sys.argv),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "sweep_file": sweep.place,
+        "sweep_sha256": sweep.sha,
+        "preset": sweep.preset.name,
+        "set": dict(sweep.command_set),
+        "seeds": list(sweep.seeds),
+        "machine": sweep.machine.model_dump(),
+        "control": expansion.control,
+        "arms": [arm.name for arm in expansion.arms],
+    }
+    earlier = read_provenance(layout)
+    history = earlier.pop("earlier", [])
+    write_json(layout.provenance, {**record, "earlier": [earlier, *history][:100] if earlier else []})
+    write_text(layout.sweep, sweep.text)
+    return sha
+
+
+def read_provenance(layout: RunLayout) -> dict[str, Any]:
+    try:
+        record = json.loads(layout.provenance.read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,50 @@
+"""Ending what an earlier driver left behind on this machine: supervisors first, then anything with the run's mark."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+
+from pgray import processes
+from trainer.layout import RunLayout
+
+
+def end_strays(layout: RunLayout, grace_s: float) -> int:
+    """End every process of this run folder. Call it only while holding the run's lock. Returns how many there were.
+
+    A supervisor whose driver died is ending its job by itself; it gets the time that this takes, so that it can say on
+    disk how the job ended.
+    """
+    supervisors = list(_supervisors(layout))
+    for identity in supervisors:
+        with contextlib.suppress(psutil.Error):
+            psutil.Process(identity["pid"]).terminate()
+    deadline = time.monotonic() + grace_s + 5
+    while (alive := [s for s in supervisors if processes.is_alive(s)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for identity in alive:
+        with contextlib.suppress(psutil.Error):
+            psutil.Process(identity["pid"]).kill()
+    killed, _ = processes.end_all(lambda: processes.of_run(str(layout.root)))
+    return len(supervisors) + len(killed)
+
+
+def end_job(token: str | None) -> None:
+    """Kill every process of one job, if it ever had any."""
+    if token is not None:
+        processes.end_all(lambda: processes.of_job(token))
+
+
+def _supervisors(layout: RunLayout) -> Iterator[dict[str, Any]]:
+    for path in layout.job("x").root.parent.glob("*/supervisor.json"):
+        if (path.parent / "exit.json").exists():
+            continue
+        try:
+            identity = json.loads(path.read_text())
+        except (OSError, json.JSONDecodeError):
+            continue
+        if isinstance(identity, dict) and processes.is_alive(identity):
+            yield identity

@@ -1,0 +1,131 @@
+"""Shared by the driver's tests: one Ray, a tiny data folder, sweeps that the fake trainer can run, and process counting."""
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pgray import processes
+from pgray.job import Launch
+from trainer.config import Config, Machine
+from trainer.fingerprint import train_fingerprint, trial_id
+from trainer.job import Job, TrialSpec
+from trainer.presets.resolve import build_config
+
+FAKE = str(Path(__file__).with_name("fake_trainer.py"))
+PLAIN = (sys.executable, FAKE)
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", FAKE)
+VOCAB = 320
+
+SWEEP = """
+name: {name}
+question: Does the driver do what it says?
+preset: cpu-smoke
+set: {{data.path: {data}, model.vocab_size: {vocab}, train.iterations: 4, optim.ns_steps: 1, {set}}}
+seeds: {seeds}
+control: int8
+arms:
+{arms}
+"""
+
+ARMS = """
+  int8: {}
+  int6: {quant.bits: {mlp: 6, attn: 6}}
+  qat: {qat.enabled: true, quant.bits.mlp: 4}
+"""
+
+
+@pytest.fixture(scope="session")
+def ray() -> Iterator[None]:
+    """One Ray for all tests: starting it takes seconds."""
+    from pgray.gang import quiet_ray
+
+    quiet_ray()
+    import ray
+
+    ray.init(num_cpus=4, num_gpus=0, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 1024**2)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that passes every check: a tokenizer trained on the spot, and shards of its tokens."""
+    import numpy as np
+
+    from pgray.data.tokenizer import encode_documents, train_tokenizer
+    from trainer.shards import write_shard
+
+    folder = tmp_path_factory.mktemp("data")
+    words = re.findall(r"\w+", "the quick brown fox jumps over a lazy dog while forty wizards box and vex in dim light")
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.permutation(words)) + "." for _ in range(300)]
+    model = train_tokenizer(texts, VOCAB)
+    (folder / "tokenizer.model").write_bytes(model)
+    tokens = np.array([t for document in encode_documents(model, texts) for t in document], dtype=np.uint16)
+    write_shard(folder / "fineweb_train_000000.bin", tokens[:-2000])
+    write_shard(folder / "fineweb_val_000000.bin", tokens[-2000:])
+    return folder
+
+
+@pytest.fixture
+def write_sweep(tmp_path: Path, data: Path) -> Callable[..., Path]:
+    """Write a sweep file: `write_sweep(arms=..., seeds="[1, 2]", set="optim.ns_steps: 2", name="x")`."""
+
+    def write(arms: str = ARMS, seeds: str = "[1, 2]", set: str = "", name: str = "test") -> Path:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(SWEEP.format(vocab=VOCAB, name=name, data=data, set=set, seeds=seeds, arms=arms))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_job() -> Callable[..., Job]:
+    """A job of one trial: `make_job({"train.iterations": 4})`."""
+
+    def make(overrides: dict[str, Any] | None = None, job_id: str = "job-0") -> Job:
+        defaults = {"train.iterations": 4, "optim.ns_steps": 1, "optim.muon_momentum_steps": 0}
+        config: Config = build_config({**defaults, **(overrides or {})}, "test")
+        fingerprint = train_fingerprint(config, "d", "t", 1, "cpu")
+        spec = TrialSpec(trial_id=trial_id("arm", config, fingerprint), config=config)
+        return Job(job_id=job_id, train_fingerprint=fingerprint, trials=[spec])
+
+    return make
+
+
+@pytest.fixture
+def launch_plain(tmp_path: Path) -> Launch:
+    return Launch(tmp_path / "run", Machine(), PLAIN, grace_s=3.0)
+
+
+@pytest.fixture
+def launch_torchrun(tmp_path: Path) -> Launch:
+    return Launch(tmp_path / "run", Machine(cpus=2, nproc=2), TORCHRUN, grace_s=5.0)
+
+
+def wait_for(what: Callable[[], Any], patience_s: float = 30.0) -> Any:
+    """Poll until `what()` is true and return it; fails with its name after the patience."""
+    deadline = time.monotonic() + patience_s
+    while not (value := what()):
+        assert time.monotonic() < deadline, f"waited {patience_s} s in vain for {what}"
+        time.sleep(0.05)
+    return value
+
+
+def marked(run_root: Path) -> list[psutil.Process]:
+    """Live processes that carry this run folder's mark, and its supervisors: what must be nobody at the end."""
+    supervisors = []
+    for process in psutil.process_iter():
+        try:
+            command = process.cmdline()
+            if "pgray.supervisor" in command and any(str(run_root) in word for word in command):
+                supervisors.append(process)
+        except psutil.Error:
+            continue
+    return processes.of_run(str(run_root)) + [p for p in supervisors if p.status() != psutil.STATUS_ZOMBIE]

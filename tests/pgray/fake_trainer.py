@@ -1,0 +1,114 @@
+"""Stands in for `python -m trainer`: keeps its contract with the run folder, in milliseconds and without torch.
+
+What it does is asked for through knobs that have no meaning here: `train.iterations` steps of `optim.ns_steps` x 10 ms;
+`optim.muon_momentum_steps` picks an accident (see ACCIDENTS). Every launch leaves a line in `trained/<fp>/launches.txt`.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from trainer.errors import DivergedError
+from trainer.fingerprint import average_key
+from trainer.job import Job, load_job
+from trainer.layout import RunLayout, write_json
+from trainer.record import AverageRecord, EventLog, JobFailure, TrainingRecord, TrialResult
+
+ACCIDENTS = {
+    0: "none",
+    1: "says that it diverged",
+    2: "dies of an exception",
+    3: "hangs",
+    4: "rank 0 is killed by SIGKILL",
+    5: "leaves a process behind in a session of its own",
+    6: "ends well without a result",
+    7: "ignores SIGTERM",
+    8: "writes half a result",
+    9: "runs out of memory",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    job = load_job(args.config)
+    layout = RunLayout(args.out)
+    is_main = int(os.environ.get("RANK", 0)) == 0
+    print(f"fake trainer: job {job.job_id}, rank {os.environ.get('RANK', 0)}, pid {os.getpid()}", flush=True)
+    if job.config.optim.muon_momentum_steps == 7:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    trained = layout.trained(job.train_fingerprint)
+    if not trained.record.exists():
+        train(job, layout, is_main)
+    if is_main and job.config.optim.muon_momentum_steps != 6:
+        for trial in job.trials:
+            export(trial.trial_id, job, layout)
+    return 0
+
+
+def train(job: Job, layout: RunLayout, is_main: bool) -> None:
+    trained = layout.trained(job.train_fingerprint)
+    events = EventLog(trained.events if is_main else None)
+    if is_main:
+        with (trained.root / "launches.txt").open("a") as file:
+            file.write(f"{job.job_id}\n")
+    for step in range(1, job.config.train.iterations + 1):
+        time.sleep(job.config.optim.ns_steps / 100)
+        events.write("step", step=step, train_s=step / 100, train_loss_nats=7 - step / 1000)
+        if step == job.config.train.iterations // 2 and is_main:
+            accident(job, layout)
+    if is_main:
+        averages = [AverageRecord(key=key) for key in job.averages]
+        record = TrainingRecord.model_construct(
+            train_fingerprint=job.train_fingerprint, steps=job.config.train.iterations, averages=averages
+        )
+        write_json(trained.record, record.model_dump(mode="json", warnings=False))
+
+
+def accident(job: Job, layout: RunLayout) -> None:
+    match job.config.optim.muon_momentum_steps:
+        case 1:
+            failure = JobFailure(kind=DivergedError.kind, reason="training loss is nan at step 3")
+            write_json(layout.job(job.job_id).failure, failure.model_dump())
+            sys.exit(1)
+        case 2:
+            raise RuntimeError("the flux compensator is missing")
+        case 3:
+            time.sleep(3600)
+        case 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case 5:
+            subprocess.Popen(["sleep", "3600"], start_new_session=True)
+        case 9:
+            raise MemoryError("cannot allocate 80 GiB")
+
+
+def export(trial_id: str, job: Job, layout: RunLayout) -> None:
+    folder = layout.trial(trial_id)
+    config = next(trial.config for trial in job.trials if trial.trial_id == trial_id)
+    if folder.result.exists():
+        return
+    if job.config.optim.muon_momentum_steps == 8:
+        folder.result.write_text('{"trial_id": "' + trial_id)
+        return
+    gap = {8: 0.001, 6: 0.01, 4: 0.1}.get(config.quant.bits.mlp, 0.05)
+    result = TrialResult(
+        trial_id=trial_id, train_fingerprint=job.train_fingerprint, seed=config.seed, average=average_key(config),
+        float_bpb=1.2, post_quant_bpb=1.2 + gap, quant_gap=gap, sliding_bpb=1.15 + gap, ttt_bpb=None, val_loss_nats=2.0,
+        raw_bpb=1.3, artifact_bytes=15_000_000, model_bytes=14_900_000, code_bytes=100_000, is_within_cap=True,
+        entropy_bytes=14e6, steps=config.train.iterations, train_s=1.0, step_ms=10.0, tokens=1000, eval_s=1.0, export_s=1.0,
+        wall_s=3.0, qat_on_step=None, qat_coverage=None, qat_is_live=None, num_params=1000, peak_memory_mib=None,
+        world_size=int(os.environ.get("WORLD_SIZE", 1)), hardware="fake", node="fake", torch_version="0", git_sha=job.git_sha,
+        data_sha="d", tokenizer_sha="t", scored_tokens=10, scored_bytes=20, eval_seq_len=8, eval_stride=None,
+    )  # fmt: skip
+    write_json(folder.result, result.model_dump(mode="json"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""The driver on real Ray, with a fast fake trainer: what is launched, what is not, and what is written down."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import results
+from pgray.driver import Outcome, run_sweep
+from pgray.ledger import Ledger
+from pgray.lock import hold_lock
+from pgray.sweep import Sweep
+from tests.pgray.conftest import PLAIN, TORCHRUN, marked
+from trainer.errors import InputError
+from trainer.layout import RunLayout
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray")]
+WriteSweep = Callable[..., Path]
+
+
+def drive(path: Path, runs: Path, **options: Any) -> Outcome:
+    options = {"trainer_command": PLAIN, "grace_s": 3.0, **options}
+    overrides = options.pop("overrides", None)
+    return run_sweep(Sweep.from_yaml(path, overrides=overrides), runs, **options)
+
+
+def launches(run_root: Path) -> Counter[str]:
+    """train_fingerprint -> how often it was trained, as the fake trainer itself counted."""
+    return Counter({p.parent.name: len(p.read_text().split()) for p in run_root.glob("trained/*/launches.txt")})
+
+
+def states(run_root: Path) -> dict[tuple[str, int], str]:
+    return {(entry.arm, entry.seed): entry.state for entry in Ledger(RunLayout(run_root).ledger).states().values()}
+
+
+def test_a_sweep_from_file_to_table_and_again(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    path = write_sweep()
+    outcome = drive(path, tmp_path / "runs")
+    assert outcome.exit_code == 0
+    assert outcome.counts == {"finished": 6}
+    assert (outcome.num_launched_jobs, outcome.num_launched_trials) == (4, 6)  # int8 and int6 share their training
+    root = outcome.run_root
+    assert set(launches(root).values()) == {1}
+    trials = results.load(root)
+    assert list(trials["arm"]) == ["int8", "int8", "int6", "int6", "qat", "qat"]
+    assert list(trials["seed"]) == [1, 2] * 3
+    assert trials["post_quant_bpb"].notna().all()
+    table = results.ablation(trials, control="int8", metric="post_quant_bpb").set_index("arm")
+    assert table.loc["int6", "delta"] == pytest.approx(0.009)
+    layout = RunLayout(root)
+    assert layout.sweep.read_text() == path.read_text()
+    provenance = json.loads(layout.provenance.read_text())
+    assert (provenance["control"], provenance["preset"]) == ("int8", "cpu-smoke")
+    assert all(layout.table(suffix).exists() for suffix in ("md", "csv", "parquet"))
+    for entry in Ledger(layout.ledger).states().values():
+        trial = layout.trial(entry.trial_id)
+        assert trial.log.read_text().startswith("fake trainer: job")
+        assert json.loads(trial.config.read_text())["seed"] == entry.seed
+        assert (entry.source, entry.attempt) == ("run", 1)
+    assert marked(root) == []
+
+    before = layout.ledger.read_bytes()
+    again = drive(path, tmp_path / "runs")
+    assert (again.exit_code, again.num_launched_jobs) == (0, 0)
+    assert layout.ledger.read_bytes() == before
+    assert set(launches(root).values()) == {1}
+
+
+def test_an_added_arm_and_an_added_seed_are_the_only_ones_run(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    first = drive(write_sweep(seeds="[1]"), tmp_path / "runs")
+    trained = launches(first.run_root)
+    arms = "  int8: {}\n  int6: {quant.bits: {mlp: 6, attn: 6}}\n  int4: {quant.bits.mlp: 4}\n"
+    path = write_sweep(seeds="[1, 2]", arms=arms)
+    second = drive(path, tmp_path / "runs")
+    assert second.counts == {"finished": 6}
+    assert second.num_launched_trials == 4  # int4 seed 1 on the weights that are there, and three of seed 2
+    assert {name: launches(first.run_root)[name] for name in trained} == trained
+    assert len(results.load(first.run_root)) == 7  # the arm that is no longer asked for keeps its row
+
+
+def test_a_changed_arm_is_run_anew_and_the_old_one_comes_back(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    path = write_sweep(seeds="[1]")
+    root = drive(path, tmp_path / "runs").run_root
+    changed = drive(path, tmp_path / "runs", overrides={"quant.bits.embed": 7})
+    assert changed.num_launched_trials == 3
+    assert results.load(root)["is_current"].tolist() == [False] * 3 + [True] * 3
+    back = drive(path, tmp_path / "runs")
+    assert back.num_launched_trials == 0
+    assert results.load(root)["is_current"].tolist() == [True] * 3 + [False] * 3
+
+
+ACCIDENT_ARMS = """
+  int8: {}
+  diverged: {optim.muon_momentum_steps: 1}
+  exception: {optim.muon_momentum_steps: 2}
+  hangs: {optim.muon_momentum_steps: 3}
+  killed: {optim.muon_momentum_steps: 4}
+  empty: {optim.muon_momentum_steps: 6}
+  half: {optim.muon_momentum_steps: 8}
+  oom: {optim.muon_momentum_steps: 9}
+"""
+
+
+def test_every_accident_is_a_row_with_kind_and_reason(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    path = write_sweep(arms=ACCIDENT_ARMS, seeds="[1]", set="optim.muon_momentum_steps: 0")
+    outcome = drive(path, tmp_path / "runs", timeout_s=4.0)
+    assert outcome.exit_code == 3
+    rows = results.load(outcome.run_root).set_index("arm")
+    expected = {
+        "diverged": ("diverged", "training loss is nan at step 3"),
+        "exception": ("user_error", "RuntimeError: the flux compensator is missing"),
+        "hangs": ("timeout", "ran longer than 4 s; last line: fake trainer: job"),
+        "killed": ("infra", "killed by SIGKILL"),
+        "empty": ("infra", "result.json was not written"),
+        "half": ("infra", "result.json is not valid"),
+        "oom": ("oom", "MemoryError: cannot allocate 80 GiB"),
+    }
+    assert rows.loc["int8", "status"] == "finished"
+    for arm, (kind, reason) in expected.items():
+        assert (rows.loc[arm, "status"], rows.loc[arm, "failure_kind"]) == ("failed", kind), arm
+        assert reason in rows.loc[arm, "reason"], arm
+    assert marked(outcome.run_root) == []
+
+    # Running again tries only what may go away by itself; those here do not, and keep their logs.
+    again = drive(path, tmp_path / "runs", timeout_s=4.0)
+    assert again.exit_code == 3
+    assert again.num_launched_trials == 3
+    trial = next((outcome.run_root / "trials").glob("killed-*"))
+    assert (trial / "attempt-1" / "log.txt").exists()
+    assert (trial / "log.txt").exists()
+
+
+def test_ranks_of_two_processes(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    path = write_sweep(arms="  int8: {}\n", seeds="[1]")
+    path.write_text(path.read_text() + "nproc: 2\nresources: {cpus: 2}\n")
+    outcome = drive(path, tmp_path / "runs", trainer_command=TORCHRUN)
+    assert outcome.exit_code == 0
+    assert results.load(outcome.run_root)["world_size"].tolist() == [2]
+    assert marked(outcome.run_root) == []
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ("{gpus: 8}", "resources.gpus: 8: the cluster has 0 GPUs and 4 CPUs on 1 node; lower it"),
+        ("{cpus: 64}", "resources.cpus: 64: the cluster has 0 GPUs and 4 CPUs on 1 node; lower it"),
+    ],
+)
+def test_more_than_the_cluster_has_is_refused(
+    write_sweep: WriteSweep, tmp_path: Path, resources: str, message: str
+) -> None:
+    path = write_sweep()
+    path.write_text(path.read_text() + f"resources: {resources}\n")
+    with pytest.raises(InputError, match=message):
+        drive(path, tmp_path / "runs")
+    assert not (tmp_path / "runs" / "test").exists()
+
+
+def test_a_second_driver_is_told_who_is_at_work(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    path = write_sweep()
+    with hold_lock(tmp_path / "runs" / "test"), pytest.raises(InputError, match=f"held by process {os.getpid()} on "):
+        run_in_a_process_of_its_own(path, tmp_path / "runs")
+
+
+def run_in_a_process_of_its_own(path: Path, runs: Path) -> None:
+    code = f"from pgray.cli import main; raise SystemExit(main(['run', {str(path)!r}, '--runs', {str(runs)!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    raise InputError("stderr", "text", done.stderr, "")
+
+
+def test_a_result_that_the_ledger_does_not_know_is_adopted(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    path = write_sweep(seeds="[1]")
+    root = drive(path, tmp_path / "runs").run_root
+    ledger = RunLayout(root).ledger
+    ledger.write_bytes(ledger.read_bytes().split(b"\n")[0][:-20])  # all but half a line is lost
+    outcome = drive(path, tmp_path / "runs")
+    assert (outcome.exit_code, outcome.num_launched_jobs) == (0, 0)
+    assert set(results.load(root)["source"]) == {"recovered"}
+
+
+def test_a_lost_result_is_made_again(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    path = write_sweep(seeds="[1]")
+    root = drive(path, tmp_path / "runs").run_root
+    next((root / "trials").glob("int6-*/result.json")).write_text("{half")
+    outcome = drive(path, tmp_path / "runs")
+    assert (outcome.exit_code, outcome.num_launched_trials) == (0, 1)
+    assert set(launches(root).values()) == {1}  # exported again from the weights that are there
+
+
+def test_when_the_worker_dies_its_job_is_infra_and_the_others_go_on(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    arms = "  int8: {}\n  slow: {optim.muon_momentum_steps: 3}\n"
+    path = write_sweep(arms=arms, seeds="[1]", set="optim.muon_momentum_steps: 0")
+    killer = subprocess.Popen([sys.executable, __file__, str(tmp_path / "runs" / "test")])
+    outcome = drive(path, tmp_path / "runs")
+    killer.wait()
+    assert outcome.counts == {"finished": 1, "failed": 1}
+    row = results.load(outcome.run_root).set_index("arm").loc["slow"]
+    assert (row["failure_kind"], row["reason"]) == ("infra", "stopped from outside (lifeline): its Ray worker died")
+    assert marked(outcome.run_root) == []
+
+
+def kill_the_worker_of_the_hanging_job(run_root: Path) -> None:
+    """Runs in a process of its own: find the Ray worker that holds the lifeline of the job that hangs, and kill it."""
+    import psutil
+
+    from pgray import processes
+    from trainer.layout import RunLayout
+
+    def hanging() -> list[psutil.Process]:
+        found = []
+        for process in processes.of_run(str(run_root)):
+            job = RunLayout(run_root).job(Path(process.cwd()).name).job
+            if '"muon_momentum_steps": 3' in job.read_text():
+                found.append(process)
+        return found
+
+    while not hanging():
+        time.sleep(0.1)
+    time.sleep(0.5)
+    pipe = Path(f"/proc/{hanging()[0].ppid()}/fd/0").readlink()
+    for process in psutil.process_iter():
+        try:
+            if process.pid == hanging()[0].ppid() or "ray::" not in " ".join(process.cmdline()):
+                continue
+            if any(fd.readlink() == pipe for fd in Path(f"/proc/{process.pid}/fd").iterdir()):
+                process.kill()
+                return
+        except (psutil.Error, OSError, IndexError):
+            continue
+
+
+if __name__ == "__main__":
+    kill_the_worker_of_the_hanging_job(Path(sys.argv[1]))
