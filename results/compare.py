@@ -5,12 +5,14 @@ over the cap, finished without this metric. A seed over the cap stays in the mea
 sweep is often too big, but its arm is INFEASIBLE whatever its number.
 """
 
+import statistics
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import pandas as pd
 
-from results.schema import BPB_METRICS, COLUMNS, Dtype, frame, typed_frame
-from results.stats import Paired, holm, nats_per_token, paired, verdict
+from results.schema import COLUMNS, IN_NATS, NAMES, Dtype, Row, records, typed_frame
+from results.stats import holm, nats_per_token, paired, verdict
 from trainer.errors import InputError
 
 _SAME_EVALUATION = ("tokenizer_sha", "data_sha", "scored_tokens", "scored_bytes", "eval_seq_len")
@@ -68,39 +70,39 @@ def ablation(
         InputError: no such control, no such metric.
     """
     rows = _checked(trials, metric)
-    arms = list(dict.fromkeys(rows["arm"]))
-    control = _control(control, trials, arms)
-    measured = rows[(rows["status"] == "finished") & rows[metric].notna()]
-    reference = measured[measured["arm"] == control]
+    by_arm: dict[str, list[Row]] = {}
+    for row in rows:
+        by_arm.setdefault(row["arm"], []).append(row)
+    control = _control(control, trials, list(by_arm))
+    reference = _measured(by_arm[control], metric)
     spoiled = mismatch(reference, reference, metric)
     if spoiled and on_mismatch == "raise":
         raise _refusal(spoiled)
     out = []
-    for arm in sorted(arms, key=lambda name: name != control):  # stable: the others keep their order
-        problem = spoiled or mismatch(measured[measured["arm"] == arm], reference, metric)
+    for arm in sorted(by_arm, key=lambda name: name != control):  # stable: the others keep their order
+        problem = spoiled or mismatch(_measured(by_arm[arm], metric), reference, metric)
         if problem and on_mismatch == "raise":
             raise _refusal(problem)
-        out.append(_arm(arm, rows[rows["arm"] == arm], reference, metric, control, problem))
-    for row, p_holm in zip(out, holm([row["p"] for row in out]), strict=True):
-        row["p_holm"] = p_holm
-        if row["verdict"] is None and row["n_pairs"] is not None:
-            row["verdict"] = _verdict(row, metric)
+        out.append(_arm(arm, by_arm[arm], reference, metric, arm == control, problem))
+    for line, p_holm in zip(out, holm([line["p"] for line in out]), strict=True):
+        line["p_holm"] = p_holm
+        if line["verdict"] is None and metric in IN_NATS:
+            line["verdict"] = verdict(line["delta_nats"], p_holm, line["n_pairs"], line["n_over_cap"] == 0)
     return typed_frame(out, _DTYPES)
 
 
-def mismatch(rows: pd.DataFrame, reference: pd.DataFrame, metric: str) -> str | None:
+def mismatch(rows: Sequence[Row], reference: Sequence[Row], metric: str) -> str | None:
     """Why these measured rows cannot be compared with the reference's in this metric; None where they can."""
-    if metric not in (*BPB_METRICS, "val_loss_nats") or reference.empty:
+    if metric not in IN_NATS or not reference:
         return None
-    first = reference.iloc[0]
+    first = reference[0]
     for column in (*_SAME_EVALUATION, *(("eval_stride",) if metric in _NEEDS_STRIDE else ())):
-        same = rows[column].isna() if pd.isna(first[column]) else (rows[column] == first[column]).fillna(False)
-        if not same.all():
-            bad = rows[~same.astype(bool)].iloc[0]
-            return (
-                f"{bad['arm']} seed {bad['seed']} has {column} {_shown(bad[column])}, "
-                f"{first['arm']} seed {first['seed']} has {_shown(first[column])}"
-            )
+        for row in rows:
+            if row[column] != first[column]:
+                return (
+                    f"{row['arm']} seed {row['seed']} has {column} {_shown(row[column])}, "
+                    f"{first['arm']} seed {first['seed']} has {_shown(first[column])}"
+                )
     return None
 
 
@@ -115,34 +117,31 @@ def _refusal(problem: str) -> NotComparableError:
     return NotComparableError("trials", "comparison", "refused", f"{problem}; leave out or repeat one of them")
 
 
-def _shown(value: Any) -> str:
-    return "none" if pd.isna(value) else str(value)
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
-def _checked(trials: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The current rows with every column of the schema; an absent one is null, but for status: finished."""
-    numeric = [c.name for c in COLUMNS if c.dtype in ("Int64", "Float64")]
+def _measured(rows: Sequence[Row], metric: str) -> list[Row]:
+    return [row for row in rows if row["status"] == "finished" and row[metric] is not None]
+
+
+def _checked(trials: pd.DataFrame, metric: str) -> list[Row]:
+    """The current rows with every column of the schema; an absent one is None, but for status: finished."""
     if metric not in trials or not pd.api.types.is_numeric_dtype(trials[metric]):
-        raise InputError(
-            "ablation", "metric", metric, f"no such number in these trials; use one of {', '.join(numeric)}"
-        )
+        numeric = ", ".join(c.name for c in COLUMNS if c.dtype in ("Int64", "Float64"))
+        raise InputError("ablation", "metric", metric, f"no such number in these trials; use one of {numeric}")
     for name in ("arm", "seed"):
         if name not in trials:
             raise InputError("ablation", "trials", name, "column missing; give rows as from results.load")
-    rows = current(trials).copy()
-    absent = frame([{"status": "finished"}] * len(rows)).set_index(rows.index)
-    rows = rows.join(absent[[name for name in absent if name not in rows]])
-    rows[metric] = rows[metric].astype("Float64")
-    twice = rows[rows.duplicated(["arm", "seed"])]
-    if not twice.empty:
-        first = twice.iloc[0]
-        sweeps = " and ".join(sorted(set(rows["sweep"].dropna()))) or "unknown"
-        raise NotComparableError(
-            "trials",
-            "arm",
-            f"{first['arm']} seed {first['seed']}",
-            f"occurs twice (sweeps: {sweeps}); compare one sweep at a time",
-        )
+    absent: Row = dict.fromkeys(NAMES) | {"status": "finished"}
+    rows = [absent | row for row in records(current(trials))]
+    seen: dict[tuple[str, int], Row] = {}
+    for row in rows:
+        other = seen.setdefault((row["arm"], row["seed"]), row)
+        if other is not row:
+            sweeps = " and ".join(dict.fromkeys(_shown(r["sweep"]) for r in (other, row)))
+            problem = f"occurs twice (sweeps: {sweeps}); compare one sweep at a time"
+            raise NotComparableError("trials", "arm", f"{row['arm']} seed {row['seed']}", problem)
     return rows
 
 
@@ -156,60 +155,49 @@ def _control(asked: str | None, trials: pd.DataFrame, arms: list[str]) -> str:
 
 
 def _arm(
-    arm: str, rows: pd.DataFrame, reference: pd.DataFrame, metric: str, control: str, problem: str | None
+    arm: str, rows: list[Row], reference: list[Row], metric: str, is_control: bool, problem: str | None
 ) -> dict[str, Any]:
     """One arm's row without its p_holm and verdict, except where the verdict is already settled."""
-    finished = rows[rows["status"] == "finished"]
-    values = finished.dropna(subset=[metric]).set_index("seed")[metric].astype(float)
-    over_cap = int((finished["is_within_cap"] == False).fillna(False).sum())  # noqa: E712
-    row: dict[str, Any] = {
+    finished = [row for row in rows if row["status"] == "finished"]
+    values = {row["seed"]: float(row[metric]) for row in finished if row[metric] is not None}
+    over_cap = sum(row["is_within_cap"] is False for row in finished)
+    line: dict[str, Any] = {
         "arm": arm,
         "n": len(values),
-        "mean": float(values.mean()) if len(values) else None,
-        "std": float(values.std(ddof=1)) if len(values) > 1 else None,
+        "mean": statistics.fmean(values.values()) if values else None,
+        "std": statistics.stdev(values.values()) if len(values) > 1 else None,
         "n_over_cap": over_cap,
-        "n_failed": int(rows["status"].isin(_FAILED).sum()),
-        "n_pending": int(rows["status"].isin(_PENDING).sum()),
+        "n_failed": sum(row["status"] in _FAILED for row in rows),
+        "n_pending": sum(row["status"] in _PENDING for row in rows),
         "n_missing": len(finished) - len(values),
         "p": None,
-        "verdict": None,
-        "n_pairs": None,
+        "verdict": "CONTROL" if is_control else "NOT COMPARABLE" if problem else None,
     }
     notes = [
         f"{over_cap} of {len(finished)} seeds over the cap" if over_cap else "",
-        f"{row['n_failed']} failed" if row["n_failed"] else "",
-        f"{row['n_pending']} pending" if row["n_pending"] else "",
-        f"{row['n_missing']} finished without {metric}" if row["n_missing"] else "",
+        f"{line['n_failed']} failed" if line["n_failed"] else "",
+        f"{line['n_pending']} pending" if line["n_pending"] else "",
+        f"{line['n_missing']} finished without {metric}" if line["n_missing"] else "",
     ]
-    if arm == control:
-        row["verdict"] = "CONTROL"
-    elif problem:
-        row["verdict"] = "NOT COMPARABLE"
-    else:
-        base = reference.set_index("seed")[metric].astype(float)
-        shared = [seed for seed in values.index if seed in base.index]
-        test: Paired = paired(values[shared].tolist(), base[shared].tolist())
-        row |= {"n_pairs": test.n, "delta": test.delta, "ci_low": test.ci_low, "ci_high": test.ci_high, "p": test.p}
-        row["delta_nats"] = _nats(test.delta, metric, reference)
+    if line["verdict"] is None:
+        base = {row["seed"]: float(row[metric]) for row in reference}
+        shared = [seed for seed in values if seed in base]
+        test = paired([values[seed] for seed in shared], [base[seed] for seed in shared])
+        line |= {"n_pairs": test.n, "delta": test.delta, "ci_low": test.ci_low, "ci_high": test.ci_high, "p": test.p}
+        line["delta_nats"] = _nats(test.delta, metric, reference)
         alone = len(values) - len(shared)
         notes += [f"{alone} seeds without a partner in the control" if alone and shared else "", test.note or ""]
-    row["reason"] = "; ".join([*filter(None, notes), *([problem] if problem else [])]) or None
-    return row
+    line["reason"] = "; ".join(filter(None, [*notes, problem])) or None
+    return line
 
 
-def _nats(delta: float | None, metric: str, reference: pd.DataFrame) -> float | None:
+def _nats(delta: float | None, metric: str, reference: list[Row]) -> float | None:
     """`delta` in nats per token; None where the metric has no such meaning or the totals are unknown."""
     if delta is None or metric == "val_loss_nats":
         return delta
-    if metric not in BPB_METRICS or reference.empty:
+    if metric not in IN_NATS or not reference:
         return None
-    scored_bytes, scored_tokens = reference.iloc[0]["scored_bytes"], reference.iloc[0]["scored_tokens"]
-    if pd.isna(scored_bytes) or pd.isna(scored_tokens):
+    scored_bytes, scored_tokens = reference[0]["scored_bytes"], reference[0]["scored_tokens"]
+    if scored_bytes is None or scored_tokens is None:
         return None
-    return nats_per_token(delta, int(scored_bytes), int(scored_tokens))
-
-
-def _verdict(row: dict[str, Any], metric: str) -> str | None:
-    if metric not in (*BPB_METRICS, "val_loss_nats"):
-        return None
-    return verdict(row["delta_nats"], row["p_holm"], row["n_pairs"], row["n_over_cap"] == 0)
+    return nats_per_token(delta, scored_bytes, scored_tokens)

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from results.compare import NotComparableError, current, mismatch
+from results.schema import records
 
 
 def frontier(trials: pd.DataFrame, metric: str = "sliding_bpb") -> pd.DataFrame:
@@ -20,7 +21,8 @@ def frontier(trials: pd.DataFrame, metric: str = "sliding_bpb") -> pd.DataFrame:
     rows = current(trials)
     is_feasible = (rows["status"] == "finished") & (rows["is_within_cap"] == True)  # noqa: E712
     rows = rows[is_feasible.fillna(False)].dropna(subset=["artifact_bytes", metric])
-    problem = mismatch(rows, rows, metric)
+    listed = records(rows)
+    problem = mismatch(listed, listed, metric)
     if problem:
         raise NotComparableError(
             "trials", "comparison", "refused", f"{problem}; take the frontier of one evaluation at a time"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
+Row = dict[str, Any]
+"""One row in plain Python values: column name -> value, None for null."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 NAMES: tuple[str, ...] = tuple(column.name for column in COLUMNS)
-BPB_METRICS = ("float_bpb", "post_quant_bpb", "sliding_bpb", "ttt_bpb", "raw_bpb", "quant_gap")
+IN_NATS = ("float_bpb", "post_quant_bpb", "sliding_bpb", "ttt_bpb", "raw_bpb", "quant_gap", "val_loss_nats")
+"""Metrics whose differences are differences of loss, so that the challenge's rule can be applied to them."""
 
 
 def typed_frame(rows: Iterable[Mapping[str, Any]], dtypes: Mapping[str, Dtype]) -> "pd.DataFrame":
@@ -129,15 +132,18 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
     return typed_frame(rows, {column.name: column.dtype for column in COLUMNS})
 
 
-def records(rows: "pd.DataFrame") -> list[dict[str, Any]]:
+def records(rows: "pd.DataFrame") -> list[Row]:
     """The rows as dictionaries of plain Python values in which every kind of null is None."""
-    import pandas as pd
+    columns = []
+    for name in rows:
+        values, is_null = rows[name].astype(object), rows[name].isna()
+        columns.append([None if n else _plain(v) for v, n in zip(values, is_null, strict=True)])
+    names = [str(name) for name in rows]
+    return [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
 
-    plain = (
-        [value.item() if hasattr(value, "item") else value for value in rows[name].astype(object)] for name in rows
-    )
-    cells = ([None if pd.isna(value) else value for value in column] for column in plain)
-    return [dict(zip(map(str, rows.columns), row, strict=True)) for row in zip(*cells, strict=True)]
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
 
 
 def as_markdown() -> str:

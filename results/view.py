@@ -4,6 +4,7 @@ Markdown, LaTeX and the terminal draw the same cells, so they cannot disagree. N
 seeds are shown at their worst (artifact bytes: the largest), all others as means over the finished seeds.
 """
 
+import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pandas as pd
 
 from results.collect import load
 from results.compare import ablation, current
-from results.schema import records
+from results.schema import Row, records
 from trainer.errors import InputError
 from trainer.limits import ARTIFACT_CAP_BYTES, WIN_MIN_SEEDS
 
@@ -89,10 +90,13 @@ def view_run(run: str | Path, control: str | None = None) -> View:
     if control is None and own is not None and own not in arms:
         remarks.append(f"the control {own} has no trial; deltas are against the first arm")
     chosen = control or (own if own in arms else None) or (arms[0] if arms else None)
-    rows = current(trials)
+    rows = records(current(trials))
     metric = _headline(rows)
     compared = ablation(trials, chosen, metric, on_mismatch="mark") if arms else pd.DataFrame()
-    made = [_arm(line, rows, str(chosen), metric) for line in records(compared)]
+    by_arm: dict[str, list[Row]] = {}
+    for row in rows:
+        by_arm.setdefault(row["arm"], []).append(row)
+    reference = _measured(by_arm.get(str(chosen), []))
     superseded = len(trials) - len(rows)
     if superseded:
         remarks.append(f"{superseded} trials of earlier configurations are in table.csv, but not in this table")
@@ -101,7 +105,7 @@ def view_run(run: str | Path, control: str | None = None) -> View:
         question=trials.attrs["question"],
         control=chosen,
         metric=metric,
-        arms=made,
+        arms=[_arm(line, by_arm[line["arm"]], reference, str(chosen), metric) for line in records(compared)],
         unfinished=_unfinished(rows),
         pending=_pending(rows),
         remarks=remarks,
@@ -110,51 +114,61 @@ def view_run(run: str | Path, control: str | None = None) -> View:
     )
 
 
-def _headline(rows: pd.DataFrame) -> str:
+def _headline(rows: list[Row]) -> str:
     """The sliding bpb where every finished trial has one, else the post-quant bpb."""
-    finished = rows[rows["status"] == "finished"]
-    return "sliding_bpb" if len(finished) and finished["sliding_bpb"].notna().all() else "post_quant_bpb"
+    finished = [row for row in rows if row["status"] == "finished"]
+    return "sliding_bpb" if finished and all(row["sliding_bpb"] is not None for row in finished) else "post_quant_bpb"
 
 
-def _arm(line: dict[str, Any], rows: pd.DataFrame, control: str, metric: str) -> Arm:
-    mine = rows[rows["arm"] == line["arm"]]
-    done = mine[(mine["status"] == "finished") & mine["post_quant_bpb"].notna()]
-    reference = rows[(rows["arm"] == control) & (rows["status"] == "finished")]
+def _measured(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row["status"] == "finished" and row["post_quant_bpb"] is not None]
+
+
+def _values(rows: list[Row], name: str) -> list[Any]:
+    return [row[name] for row in rows if row[name] is not None]
+
+
+def _mean(rows: list[Row], name: str) -> float | None:
+    values = _values(rows, name)
+    return statistics.fmean(values) if values else None
+
+
+def _arm(line: Row, rows: list[Row], reference: list[Row], control: str, metric: str) -> Arm:
+    done = _measured(rows)
     is_control = line["arm"] == control
-    largest = done["artifact_bytes"].max()
-    percent = (
-        "" if pd.isna(largest) else f"{100 * largest / ARTIFACT_CAP_BYTES:.1f}%{'!' if line['n_over_cap'] else ''}"
-    )
-    step_ms = _number(done["step_ms"].mean(), ",.1f")
+    gaps = _values(done, "quant_gap")
+    largest = max(_values(done, "artifact_bytes"), default=None)
+    over = "!" if line["n_over_cap"] else ""
+    percent = "" if largest is None else f"{100 * largest / ARTIFACT_CAP_BYTES:.1f}%{over}"
+    step_ms = _number(_mean(done, "step_ms"), ",.1f")
     cells = {
         "arm": Cell((line["arm"],)),
-        "seeds": Cell((str(len(done)) if len(done) == len(mine) else f"{len(done)}/{len(mine)}",)),
-        "float": Cell((_number(done["float_bpb"].mean(), ".4f"),)),
-        "post_quant": Cell((_number(done["post_quant_bpb"].mean(), ".4f"),)),
-        "gap": Cell((_number(done["quant_gap"].mean(), "+.4f"), _spread(done["quant_gap"].std()))),
+        "seeds": Cell((str(len(done)) if len(done) == len(rows) else f"{len(done)}/{len(rows)}",)),
+        "float": Cell((_number(_mean(done, "float_bpb"), ".4f"),)),
+        "post_quant": Cell((_number(_mean(done, "post_quant_bpb"), ".4f"),)),
+        "gap": Cell((_number(_mean(done, "quant_gap"), "+.4f"), f"±{statistics.stdev(gaps):.4f}" if gaps[1:] else "")),
         "delta": Cell(("control", "") if is_control else (_number(line["delta"], "+.4f"), _half_width(line))),
         "bytes": Cell((_number(largest, ",.0f"), percent)),
-        "steps": Cell((_number(done["steps"].mean(), ",.0f"), *(("", "") if step_ms == NONE else ("×", step_ms)))),
+        "steps": Cell((_number(_mean(done, "steps"), ",.0f"), *(("", "") if step_ms == NONE else ("×", step_ms)))),
         "qat": Cell(_qat(done)),
     }
     return Arm(line["arm"], is_control, line["verdict"], cells, _sentence(line, done, reference, control, metric))
 
 
-def _qat(done: pd.DataFrame) -> tuple[str, str, str]:
+def _qat(done: list[Row]) -> tuple[str, str, str]:
     """On-step, share covered, and whether it was measured to act. `never`: asked for, but its gate did not open."""
-    if done["qat_on_step"].isna().all() and done["qat_coverage"].isna().all():
+    on_step, covered, live = (_values(done, name) for name in ("qat_on_step", "qat_coverage", "qat_is_live"))
+    if not on_step and not covered:
         return (NONE, "", "")
-    on_step = done["qat_on_step"].mean()
-    live = done["qat_is_live"].dropna()
-    mark = "?" if live.empty else ("live" if live.all() else "DEAD")
+    mark = "?" if not live else "live" if all(live) else "DEAD"
     return (
-        "never" if pd.isna(on_step) else f"{on_step:,.0f}",
-        _number(done["qat_coverage"].min() * 100, ".0f", "%"),
+        f"{statistics.fmean(on_step):,.0f}" if on_step else "never",
+        f"{min(covered):.0%}" if covered else NONE,
         mark,
     )
 
 
-def _sentence(line: dict[str, Any], done: pd.DataFrame, reference: pd.DataFrame, control: str, metric: str) -> str:
+def _sentence(line: Row, done: list[Row], reference: list[Row], control: str, metric: str) -> str:
     """What can be said of this arm: number, difference, verdict, and everything that could fool a reader."""
     name = _METRIC_NAMES[metric]
     said = f"{line['arm']}: no {name} bpb yet" if line["mean"] is None else f"{line['arm']}: {name} {line['mean']:.4f}"
@@ -170,63 +184,58 @@ def _sentence(line: dict[str, Any], done: pd.DataFrame, reference: pd.DataFrame,
         said += f" ({line['n_pairs']} of {WIN_MIN_SEEDS})"
     caveats = [line["reason"]] if line["reason"] else []
     caveats += _caveats(done, reference) + _remarks(done)
-    return f"{said}. {'; '.join(caveats)}.".replace(". .", ".") if caveats else f"{said}."
+    return f"{said}. {'; '.join(caveats).rstrip('.')}." if caveats else f"{said}."
 
 
-def _caveats(done: pd.DataFrame, reference: pd.DataFrame) -> list[str]:
+def _caveats(done: list[Row], reference: list[Row]) -> list[str]:
     """What differs from the control besides what the arm asked for."""
-    if done.empty or reference.empty:
+    if not done or not reference:
         return []
     found = []
-    steps, base = done["steps"].mean(), reference["steps"].mean()
-    if base and not pd.isna(steps) and abs(steps / base - 1) >= _STEP_TAX:
+    steps, base = _mean(done, "steps"), _mean(reference, "steps")
+    if steps and base and abs(steps / base - 1) >= _STEP_TAX:
         found.append(f"{abs(steps / base - 1):.1%} {'fewer' if steps < base else 'more'} steps than the control")
     for column in _CAVEATS:
-        mine, theirs = (sorted(set(rows[column].dropna().astype(str))) for rows in (done, reference))
+        mine, theirs = (sorted({str(value) for value in _values(rows, column)}) for rows in (done, reference))
         if mine and theirs and mine != theirs:
             found.append(f"{column} {'/'.join(mine)}, control {'/'.join(theirs)}")
     return found
 
 
-def _remarks(done: pd.DataFrame) -> list[str]:
+def _remarks(done: list[Row]) -> list[str]:
     found = []
-    if (done["qat_is_live"] == False).fillna(False).any():  # noqa: E712
+    if False in _values(done, "qat_is_live"):
         found.append("QAT WAS NOT LIVE: it was asked for and changed nothing")
-    covered = done["qat_coverage"].min()
-    if not pd.isna(covered) and covered < 1:
+    covered = min(_values(done, "qat_coverage"), default=1.0)
+    if covered < 1:
         found.append(f"QAT covers {covered:.0%} of the quantized elements")
-    return found + [str(note) for note in dict.fromkeys(done["notes"].dropna())]
+    return found + list(dict.fromkeys(_values(done, "notes")))
 
 
-def _unfinished(rows: pd.DataFrame) -> list[tuple[str, str, str, str]]:
+def _unfinished(rows: list[Row]) -> list[tuple[str, str, str, str]]:
     """Trials that will not bring a number by themselves, and finished ones whose number cannot be read."""
-    failed = ~rows["status"].isin(["finished", "queued", "running"])
-    unreadable = (rows["status"] == "finished") & rows["post_quant_bpb"].isna()
     lines = []
-    for row in records(rows[failed | unreadable]):
+    for row in rows:
+        if row["status"] in ("queued", "running") or row["post_quant_bpb"] is not None:
+            continue
         kind = f" ({row['failure_kind']})" if row["failure_kind"] else ""
         lines.append((row["arm"], str(row["seed"]), f"{row['status']}{kind}", row["reason"] or "no reason given"))
     return lines
 
 
-def _pending(rows: pd.DataFrame) -> str | None:
-    waiting = rows[rows["status"].isin(["running", "queued"])]
-    if waiting.empty:
-        return None
+def _pending(rows: list[Row]) -> str | None:
+    waiting = {state: [row for row in rows if row["status"] == state] for state in ("running", "queued")}
     parts = [
-        f"{status}: {', '.join(f'{arm} seed {seed}' for arm, seed in zip(group['arm'], group['seed'], strict=True))}"
-        for status, group in waiting.groupby("status", sort=False)
+        f"{state}: " + ", ".join(f"{row['arm']} seed {row['seed']}" for row in group)
+        for state, group in waiting.items()
+        if group
     ]
-    return "; ".join(parts)
+    return "; ".join(parts) or None
 
 
-def _number(value: Any, spec: str, unit: str = "") -> str:
-    return NONE if pd.isna(value) else format(float(value), spec) + unit
+def _number(value: float | None, spec: str) -> str:
+    return NONE if value is None else format(value, spec)
 
 
-def _spread(value: Any) -> str:
-    return "" if pd.isna(value) else f"±{value:.4f}"
-
-
-def _half_width(line: dict[str, Any]) -> str:
-    return "" if line["ci_low"] is None else _spread((line["ci_high"] - line["ci_low"]) / 2)
+def _half_width(line: Row) -> str:
+    return "" if line["ci_low"] is None else f"±{(line['ci_high'] - line['ci_low']) / 2:.4f}"
