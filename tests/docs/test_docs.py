@@ -1,0 +1,96 @@
+"""Docs that cannot rot: each verb, column, config key and make target is described where people look for it."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from results.schema import NAMES
+from trainer.presets.resolve import config_keys, preset_names
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def _verbs() -> Iterator[tuple[str, str]]:
+    """(verb, its help) of the command line, `data build` for a verb within a group."""
+    from pgray.cli import app
+
+    def walk(command: object, words: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        commands = getattr(command, "commands", None)
+        if commands is None:
+            yield " ".join(words), str(getattr(command, "help", None) or "")
+        else:
+            for name, inner in commands.items():
+                yield from walk(inner, (*words, name))
+
+    yield from walk(typer.main.get_command(app), ())
+
+
+def test_every_verb_has_help_and_stands_in_the_readme() -> None:
+    verbs = dict(_verbs())
+    assert len(verbs) >= 8
+    for verb, text in verbs.items():
+        assert text.strip(), f"pgray {verb} has no help"
+        assert f"pgray {verb}" in README, f"pgray {verb} is not in README.md"
+
+
+def test_every_verb_in_the_readme_exists() -> None:
+    verbs = dict(_verbs())
+    groups = {verb.split()[0] for verb in verbs if " " in verb}
+    for name, inner in re.findall(r"`pgray ([a-z]+)(?: ([a-z]+))?", README):
+        assert f"{name} {inner}" in verbs if name in groups else name in verbs, f"README.md shows pgray {name} {inner}"
+
+
+def test_generated_pages_are_current() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs/generate.py", "--check"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_column_and_key_is_described() -> None:
+    columns = (ROOT / "docs/columns.md").read_text(encoding="utf-8")
+    config = (ROOT / "docs/config.md").read_text(encoding="utf-8")
+    for name in NAMES:
+        assert f"| `{name}`" in columns
+    for key in config_keys():
+        assert f"| `{key}`" in config
+
+
+def test_every_preset_stands_in_the_readme() -> None:
+    for name in preset_names():
+        assert f"`{name}`" in README
+
+
+def test_every_make_target_is_described() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {"setup", "quickstart", "test", "check", "bench", "golden", "clean", "help"} <= set(targets)
+    for target in targets:
+        assert f"`make {target}`" in README + CONTRIBUTING, f"`make {target}` is in neither README nor CONTRIBUTING"
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_and_paths_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert (ROOT / target).exists(), f"{page} links to {target}"
+
+
+def test_every_folder_of_the_tree_has_a_phrase_in_the_readme() -> None:
+    for folder in ("sweeps", "pgray", "results", "trainer", "tests", "docs", "bench"):
+        assert re.search(rf"^{folder}/ ", README, re.MULTILINE), f"{folder}/ has no phrase in README.md"
+
+
+def test_contributing_is_short() -> None:
+    assert len(CONTRIBUTING.splitlines()) < 60
+
+
+def test_decision_notes_are_short() -> None:
+    for path in (ROOT / "docs/decisions").glob("*.md"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) < 40, path.name
