@@ -39,10 +39,16 @@ def load_processor(model_path: Path) -> sentencepiece.SentencePieceProcessor:
     if not model_path.is_file():
         raise DataError(model_path, "no such tokenizer", "set data.tokenizer to a SentencePiece .model")
     try:
-        return sentencepiece.SentencePieceProcessor(model_proto=model_path.read_bytes())
-    except (RuntimeError, OSError) as error:
-        problem = f"not a SentencePiece model ({type(error).__name__})"
-        raise DataError(model_path, problem, "set data.tokenizer to the .model that made the shards") from None
+        processor = sentencepiece.SentencePieceProcessor()
+        processor.LoadFromSerializedProto(model_path.read_bytes())
+        is_model = processor.vocab_size() > 0  # an empty file loads without an error
+    except (RuntimeError, OSError):
+        is_model = False
+    if not is_model:
+        raise DataError(
+            model_path, "not a SentencePiece model", "set data.tokenizer to the .model that made the shards"
+        )
+    return processor
 
 
 def token_bytes(model_path: Path) -> TokenBytes:

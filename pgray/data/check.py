@@ -13,7 +13,7 @@ Source: the mistakes listed in openai/parameter-golf issues 897 and 1719.
 import difflib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,30 +42,23 @@ _MIN_AGREEMENT = 0.98  # measured on 90 samples: the right tokenizer at least 0.
 
 
 @dataclass(frozen=True)
-class DataIdentity:
-    """What a usable data folder holds."""
+class DataReport:
+    """What a data folder holds, and what is wrong with it. None = could not be told, or not read at this depth."""
 
     folder: Path
-    tokenizer: Path
-    tokenizer_sha: str
-    data_sha: str
-    vocab_size: int
+    tokenizer: Path | None
+    tokenizer_sha: str | None
+    data_sha: str | None
+    vocab_size: int | None
     train_shards: int
     val_shards: int
     train_tokens: int
     val_tokens: int
-    warnings: tuple[str, ...]  # what may be right, but probably is not
-
-
-@dataclass(frozen=True)
-class DataReport:
-    """What a full check found."""
-
-    folder: Path
-    identity: DataIdentity | None  # None where `preflight` would raise
-    scored_tokens: int | None  # validation targets: whole sequences; the first token is never a target
-    scored_bytes: int | None  # bytes of text they stand for: the denominator of bpb
-    problems: tuple[str, ...]  # each names file, what was found, and the fix
+    is_full: bool  # every token was read
+    scored_tokens: int | None = None  # validation targets: whole sequences; the first token is never a target
+    scored_bytes: int | None = None  # bytes of text they stand for: the denominator of bpb
+    problems: tuple[str, ...] = ()  # each names file, what was found, and the fix
+    warnings: tuple[str, ...] = ()  # what may be right, but probably is not
 
     @property
     def is_ok(self) -> bool:
@@ -78,7 +71,7 @@ class DataReport:
 
 def preflight(
     folder: Path, tokenizer: str = "", vocab_size: int | None = None, seq_len: int | None = None
-) -> DataIdentity:
+) -> DataReport:
     """Check what can be checked without reading the shards, and identify the data.
 
     Args:
@@ -86,6 +79,8 @@ def preflight(
         tokenizer: `data.tokenizer`; empty = the one `*.model` in the folder.
         vocab_size: `model.vocab_size` that the data must fit; None = any.
         seq_len: the longest sequence asked for, in tokens; None = any.
+    Returns:
+        DataReport without problems, and with `data_sha` and `tokenizer_sha`.
     Raises:
         DataError: the first problem found.
     """
@@ -93,44 +88,61 @@ def preflight(
     model = find_tokenizer(folder, tokenizer)
     for problem in itertools.chain(_tokenizer_problems(model, vocab_size), _size_problems(folder, seq_len)):
         raise problem
-    counts = {split: [read_header(shard).num_tokens for shard in list_shards(folder, split)] for split in _SPLITS}
-    return DataIdentity(
-        folder=folder,
-        tokenizer=model,
-        tokenizer_sha=tokenizer_sha(model),
-        data_sha=data_sha(folder),
-        vocab_size=int(load_processor(model).vocab_size()),
-        train_shards=len(counts["train"]),
-        val_shards=len(counts["val"]),
-        train_tokens=sum(counts["train"]),
-        val_tokens=sum(counts["val"]),
-        warnings=tuple(_mismatches(folder, model)),
-    )
+    return _report(folder, model, warnings=tuple(_mismatches(folder, model)))
 
 
 def check_folder(
     folder: Path, tokenizer: str = "", vocab_size: int | None = None, seq_len: int | None = None
 ) -> DataReport:
-    """Read everything and list every problem; nothing is raised for bad data. Arguments as in `preflight`."""
+    """Read everything and list every problem; nothing is raised for bad data. Arguments as in `preflight`.
+
+    Returns:
+        DataReport with `is_full`, and the counts of whatever could be read.
+    """
     folder = Path(folder)
     problems: list[DataError] = []
     model: Path | None = None
     limit = vocab_size
     try:
-        model = find_tokenizer(folder, tokenizer)
-        limit = int(load_processor(model).vocab_size())
+        found = find_tokenizer(folder, tokenizer)
+        limit = int(load_processor(found).vocab_size())
+        model = found
         problems += _tokenizer_problems(model, vocab_size)
     except DataError as error:
         problems.append(error)
     problems += _size_problems(folder, seq_len)
     problems += _token_problems(folder, limit)
     problems += _repeat_problems(folder)
-    try:
-        identity = preflight(folder, tokenizer, vocab_size, seq_len)
-    except DataError:
-        identity = None
-    scored = _scored(folder, model, seq_len) if model and not problems else (None, None)
-    return DataReport(folder, identity, *scored, tuple(dict.fromkeys(map(str, problems))))
+    report = _report(folder, model, is_full=True, problems=tuple(dict.fromkeys(map(str, problems))))
+    if model is None or problems:
+        return report
+    scored_tokens, scored_bytes = _scored(folder, model, seq_len)
+    warnings = tuple(_mismatches(folder, model))
+    return replace(report, scored_tokens=scored_tokens, scored_bytes=scored_bytes, warnings=warnings)
+
+
+def _report(
+    folder: Path,
+    model: Path | None,
+    is_full: bool = False,
+    problems: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
+) -> DataReport:
+    counts = {split: [_num_tokens(shard) for shard in _shards(folder, split)] for split in _SPLITS}
+    return DataReport(
+        folder=folder,
+        tokenizer=model,
+        tokenizer_sha=tokenizer_sha(model) if model else None,
+        data_sha=None if problems else data_sha(folder),
+        vocab_size=int(load_processor(model).vocab_size()) if model else None,
+        train_shards=len(counts["train"]),
+        val_shards=len(counts["val"]),
+        train_tokens=sum(counts["train"]),
+        val_tokens=sum(counts["val"]),
+        is_full=is_full,
+        problems=problems,
+        warnings=warnings,
+    )
 
 
 def _shards(folder: Path, split: Split) -> list[Path]:
