@@ -32,9 +32,8 @@ $(STAMP):
 
 quickstart: setup ## Run sweeps/quickstart.yaml on this machine and print its table
 	@$(BIN)/pgray data build
-	@code=0; $(BIN)/pgray run sweeps/quickstart.yaml || code=$$?; \
-	$(BIN)/pgray table runs/quickstart; echo; \
-	echo "Table: runs/quickstart/table.md (also .csv and .parquet)"; \
+	@code=0; $(BIN)/pgray run sweeps/quickstart.yaml || code=$$?; echo; \
+	echo "Table: runs/quickstart/table.md (also .csv and .parquet); again: .venv/bin/pgray table runs/quickstart"; \
 	echo "Logs:  runs/quickstart/jobs/*/log.txt and runs/quickstart/trials/*/log.txt"; \
 	exit $$code
 

@@ -94,3 +94,13 @@ def test_contributing_is_short() -> None:
 def test_decision_notes_are_short() -> None:
     for path in (ROOT / "docs/decisions").glob("*.md"):
         assert len(path.read_text(encoding="utf-8").splitlines()) < 40, path.name
+
+
+def test_the_sweep_in_the_readme_is_a_sweep() -> None:
+    from pgray.expand import expand
+    from pgray.sweep import Sweep
+
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    expansion = expand(Sweep.from_text(text, "README.md"))
+    assert [arm.name for arm in expansion.arms] == ["int8", "int4-mlp", "int4-mlp+qat"]
+    assert expansion.control == "int8"
