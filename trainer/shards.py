@@ -162,13 +162,15 @@ def find_tokenizer(folder: Path, tokenizer: str = "") -> Path:
         folder: a data folder.
         tokenizer: explicit path of a model; empty = the one `*.model` inside the folder.
     Raises:
-        DataError: the explicit path does not exist, or the folder holds no model or several.
+        DataError: the explicit path or the folder does not exist, or the folder holds no model or several.
     """
     if tokenizer:
         path = Path(tokenizer)
         if not path.is_file():
             raise DataError(path, "no such tokenizer", "set data.tokenizer to a SentencePiece .model")
         return path
+    if not folder.is_dir():
+        raise DataError(folder, "no such data folder", _GET_DATA)
     models = sorted(folder.glob("*.model"))
     if not models:
         raise DataError(folder, "no *.model in this folder", "put the SentencePiece .model there or set data.tokenizer")

@@ -161,7 +161,7 @@ def _build(
     try:
         model = train_tokenizer(first_chars("\n".join(train).split("\n"), spec.tokenizer_chars), spec.vocab_size)
     except ValueError as error:
-        raise DataError(folder.name, str(error), "name more packages or a smaller vocabulary") from None
+        raise DataError("embedded corpus", str(error), "name more packages or a smaller vocabulary") from None
     (folder / TOKENIZER_NAME).write_bytes(model)
 
     report(f"encoding {len(train):,} documents")
@@ -169,7 +169,7 @@ def _build(
     val_tokens = np.fromiter(itertools.chain.from_iterable(encode_documents(model, val)), dtype=np.uint16)
     if len(val_tokens) < spec.val_tokens:
         problem = f"only {len(val_tokens):,} of {spec.val_tokens:,} validation tokens"
-        raise DataError(folder.name, problem, "name more packages or ask for fewer validation tokens")
+        raise DataError("embedded corpus", problem, "name more packages or ask for fewer validation tokens")
     val_tokens = val_tokens[: spec.val_tokens]
     for shard, start in enumerate(range(0, len(train_tokens), spec.shard_tokens)):
         write_shard(folder / f"fineweb_train_{shard:06d}.bin", train_tokens[start : start + spec.shard_tokens])

@@ -156,6 +156,9 @@ def split(modules: list[tuple[str, list[str]]], spec: CorpusSpec) -> tuple[list[
         train_chars += sum(map(len, text))
         if train_chars >= spec.train_chars:
             break
+    if not train:
+        problem = f"only {val_chars:,} characters of documentation, all of them needed for validation"
+        raise DataError("embedded corpus", problem, "name more packages or ask for fewer validation tokens")
     val = _not_in_training(val, [text for _, text in train])
     # by hash, so that the parts of a long module are spread over the split
     parts = sorted((part for name, text in train for part in _documents(name, text)), key=lambda part: _hash(part[0]))
