@@ -30,7 +30,7 @@ from trainer.record import TensorBytes
 MAGIC = b"PGRAY1\0\0"
 _LENGTHS = struct.Struct("<III")
 _CLASSES = (*get_args(TensorClass), "control")
-_MODEL_SECTIONS = {"model", "quant"}
+_MODEL_SECTIONS = {"model", "recurrence", "quant"}
 
 
 @dataclass(frozen=True)

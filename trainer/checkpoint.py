@@ -31,6 +31,7 @@ class Position:
     qat_is_live: bool | None = None
     qat_note: str | None = None
     world_size: int = 1
+    recurrence_on_step: int | None = None
 
 
 class Checkpoint:

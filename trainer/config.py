@@ -123,6 +123,37 @@ class ModelConfig(Section):
         return self
 
 
+class RecurrenceConfig(Section):
+    """Depth recurrence; see `recurrence.py`. Only the keys of the chosen kind may be set."""
+
+    kind: Literal["none", "loops", "gated", "partial"] = "none"
+    loops: int = Field(1, ge=1)  # loops: passes over all layers
+    lora_rank: int = Field(0, ge=0)  # loops: LoRA on q and v of every pass after the first; 0 = none
+    last_layers: int = Field(0, ge=0)  # gated: how many of the last layers run again
+    steps: int = Field(1, ge=1)  # gated: how often they run altogether
+    layers: Annotated[tuple[int, ...], Field(strict=False)] = ()  # partial: which layers run twice
+    start: Start = Start()  # partial: when the second pass is switched on
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        own = {
+            "none": (),
+            "loops": ("loops", "lora_rank"),
+            "gated": ("last_layers", "steps"),
+            "partial": ("layers", "start"),
+        }
+        for key in self.model_fields_set - {"kind", *own[self.kind]}:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise RuleError(key, getattr(self, key), f"has no effect for recurrence.kind {self.kind}; remove it")
+        if self.kind == "loops" and self.loops < 2:
+            raise RuleError("loops", self.loops, "must be at least 2 for recurrence.kind loops")
+        if self.kind == "gated" and (self.last_layers < 1 or self.steps < 2):
+            raise RuleError("steps", self.steps, "recurrence.kind gated needs last_layers >= 1 and steps >= 2")
+        if self.kind == "partial" and not self.layers:
+            raise RuleError("layers", list(self.layers), "recurrence.kind partial needs the layers that run twice")
+        return self
+
+
 class DataConfig(Section):
     """`path`: a folder of shards. `tokenizer`: a SentencePiece .model; empty = the one *.model inside `path`."""
 
@@ -227,16 +258,33 @@ class ExportConfig(Section):
     codec: Literal["zlib", "zstd", "lzma", "brotli", "ans"] = "zlib"
 
 
+class TttConfig(Section):
+    """Score-first test-time training: each chunk is scored before any update that has seen it."""
+
+    enabled: bool = False
+    lr: float = Field(0.002, ge=0)
+    epochs: int = Field(3, ge=1)
+    chunk_tokens: int = Field(32_768, ge=2)
+
+
 class EvalConfig(Section):
     seq_len: int = Field(1024, ge=2)
     stride: int = Field(64, ge=0)  # sliding window; 0 = skip
     batch_tokens: int = Field(262_144, ge=2)  # per rank and forward pass
+    ttt: TttConfig = TttConfig()
+    antilayer: bool = False  # silence one layer at a time and evaluate
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.stride > self.seq_len:
             raise RuleError(
                 "stride", self.stride, f"must be at most eval.seq_len {self.seq_len}, or targets would be skipped"
+            )
+        if self.ttt.enabled and not self.stride:
+            raise RuleError("stride", self.stride, "test-time training scores by sliding windows; set a stride")
+        if self.ttt.enabled and self.ttt.chunk_tokens % self.seq_len:
+            raise RuleError(
+                "ttt.chunk_tokens", self.ttt.chunk_tokens, f"must be a multiple of eval.seq_len {self.seq_len}"
             )
         return self
 
@@ -245,6 +293,7 @@ class Config(Section):
     """One trial: everything that can change its numbers, but for the data's content and the number of ranks."""
 
     model: ModelConfig = ModelConfig()
+    recurrence: RecurrenceConfig = RecurrenceConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     optim: OptimConfig = OptimConfig()
@@ -258,6 +307,13 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        bad = [i for i in self.recurrence.layers if not 0 <= i < self.model.layers]
+        if bad:
+            raise RuleError("recurrence.layers", bad, f"must be within 0..{self.model.layers - 1}")
+        if self.recurrence.last_layers > self.model.layers:
+            raise RuleError(
+                "recurrence.last_layers", self.recurrence.last_layers, f"must be at most {self.model.layers}"
+            )
         if self.train.batch_tokens % self.train.seq_len:
             raise RuleError(
                 "train.batch_tokens",

@@ -4,15 +4,18 @@ QAT is live when, with its gate open, the compute weights equal what export woul
 the loss is not what it was with the gate closed. Its coverage is the share of exported integer elements that it touches.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from trainer.config import Config
-from trainer.evaluate import Forward
+from trainer.evaluate import Forward, Score
 from trainer.quant.export import assemble, store_weights
 from trainer.weights import Gates, Weights
+
+SILENCED = ("attn_scale", "mlp_scale")
 
 
 @dataclass(frozen=True)
@@ -62,3 +65,24 @@ def _int_layers_equal(int_layers: tuple[bool, ...], compute: Tensor, exported: T
     if compute.dim() < 3:
         return torch.equal(compute, exported)
     return all(torch.equal(compute[i], exported[i]) for i, is_int in enumerate(int_layers) if is_int)
+
+
+def antilayer(weights: Mapping[str, Tensor], score: Callable[[Mapping[str, Tensor]], Score]) -> list[dict[str, float]]:
+    """The anti-layer diagnostic of PR 1032: zero one layer's attn_scale and mlp_scale at a time, and evaluate.
+
+    Args:
+        weights: the unpacked artifact's.
+        score: plain evaluation of a set of weights.
+    Returns:
+        Per layer: its number, the bpb without it, and how much worse that is than with it.
+    """
+    whole = score(weights).bpb
+    rows = []
+    for layer in range(weights["attn_scale"].size(0)):
+        silenced = dict(weights)
+        for name in SILENCED:
+            silenced[name] = weights[name].clone()
+            silenced[name][layer] = 0
+        bpb = score(silenced).bpb
+        rows.append({"layer": layer, "bpb_without": bpb, "delta_bpb": bpb - whole})
+    return rows

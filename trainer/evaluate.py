@@ -139,7 +139,7 @@ class ByteTable:
         return self._base[target] + (self._has_space[target] & ~self._is_boundary[previous]).long()
 
 
-def make_forward(model: nn.Module, config: Config, device: torch.device) -> Forward:
+def make_forward(model: nn.Module, config: Config, device: torch.device) -> "CompiledModel":
     """The model as training and evaluation call it: bf16 autocast and torch.compile on CUDA, fp32 eager on CPU.
 
     `train.compile` overrides the default. Nothing that a gate switches is inside, so nothing is ever folded or recompiled.
@@ -148,9 +148,19 @@ def make_forward(model: nn.Module, config: Config, device: torch.device) -> Forw
     use_compile = config.train.compile if config.train.compile is not None else is_cuda
     call = torch.compile(model, dynamic=False, fullgraph=True) if use_compile else model
 
-    def forward(tokens: Tensor, targets: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=is_cuda):
-            losses: Tensor = call(tokens, targets)
-            return losses
+    return CompiledModel(call, device.type, is_cuda)
 
-    return forward
+
+@dataclass
+class CompiledModel:
+    """Call it with (tokens, targets). `is_looped` is the gate of partial recurrence: an argument of the compiled function,
+    so each value has a graph of its own and neither can be folded away."""
+
+    model: Callable[[Tensor, Tensor, bool], Tensor]
+    device_type: str
+    is_bf16: bool
+    is_looped: bool = True
+
+    def __call__(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        with torch.autocast(self.device_type, torch.bfloat16, enabled=self.is_bf16):
+            return self.model(tokens, targets, self.is_looped)

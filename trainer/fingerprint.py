@@ -22,7 +22,7 @@ def training_part(config: Config) -> dict[str, Any]:
     part["train"].pop("checkpoint_every_s")
     part["train"].pop("log_every")
     if qat["enabled"]:
-        part["qat"] = {key: qat[key] for key in ("start", "scope", "mode")}
+        part["qat"] = {key: qat[key] for key in ("start", "scope")}
         part["quant"] = {key: value for key, value in quant.items() if key not in _EXPORT_ONLY_QUANT}
     return part
 

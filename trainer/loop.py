@@ -20,7 +20,7 @@ from trainer.data import Batch, TokenStream
 from trainer.diagnose import QatCheck, check_qat
 from trainer.dist import Ranks
 from trainer.errors import DeadTechniqueError, DivergedError
-from trainer.evaluate import Forward, Validation
+from trainer.evaluate import CompiledModel, Validation
 from trainer.model import Model
 from trainer.optim import Optimizer
 from trainer.record import EventLog
@@ -39,13 +39,14 @@ class Trained:
     final_loss_nats: float | None
     qat_on_step: int | None
     qat: QatCheck | None
+    recurrence_on_step: int | None = None
 
 
 class TrainingRun:
     """One run's moving parts, advanced by `run`."""
 
     def __init__(
-        self, config: Config, model: Model, forward: Forward, wanted: Mapping[str, Config], stream: TokenStream,
+        self, config: Config, model: Model, forward: CompiledModel, wanted: Mapping[str, Config], stream: TokenStream,
         ranks: Ranks, events: EventLog, validation: Validation, checkpoint: Checkpoint,
     ) -> None:  # fmt: skip
         self.config, self.forward, self.stream, self.ranks = config, forward, stream, ranks
@@ -56,6 +57,7 @@ class TrainingRun:
         self.step = 0
         self.qat_on_step: int | None = None
         self.qat: QatCheck | None = None
+        self.recurrence_on_step: int | None = None
         self.loss_nats: float | None = None
 
     def run(self) -> Trained:
@@ -71,6 +73,7 @@ class TrainingRun:
         clock.start()
         while (now := moment(self.config, self.step, clock.agreed_s())).progress < 1:
             batch = self.stream.batch(self.step)
+            self.forward.is_looped = self._is_looped(now)
             gates = self._gates(now)
             if gates.qat and self.qat is None:
                 with clock.paused():
@@ -96,8 +99,9 @@ class TrainingRun:
         averaged = {average.key: average.weights(self.weights.master) for average in self.averages}
         train_s = self.ranks.agree(clock.stop())
         return Trained(
-            self.averages, averaged, self.step, train_s, self.loss_nats, self.qat_on_step, self._final_qat_check()
-        )
+            self.averages, averaged, self.step, train_s, self.loss_nats, self.qat_on_step, self._final_qat_check(),
+            self.recurrence_on_step,
+        )  # fmt: skip
 
     def _gates(self, now: Moment) -> Gates:
         """QAT, once open, stays open; quantization noise follows the learning rate until then."""
@@ -105,6 +109,16 @@ class TrainingRun:
         if qat.enabled and (self.qat_on_step is not None or is_open(qat.start, now)):
             return Gates(qat=True)
         return Gates(qna=self.config.qna.magnitude * now.lr_scale)
+
+    def _is_looped(self, now: Moment) -> bool:
+        """Whether partial recurrence runs its second pass; once on, it stays on. The other kinds always run in full."""
+        recurrence = self.config.recurrence
+        if recurrence.kind != "partial":
+            return True
+        if self.recurrence_on_step is None and is_open(recurrence.start, now):
+            self.recurrence_on_step = self.step
+            self.events.write("gate", gate="recurrence", step=self.step, train_s=now.elapsed_s, lr_scale=now.lr_scale)
+        return self.recurrence_on_step is not None
 
     def _forward_backward(self, batch: Batch) -> Tensor:
         """Gradients of the mean loss over this rank's tokens onto the compute weights; returns that mean, detached."""
@@ -125,7 +139,8 @@ class TrainingRun:
         initial = self.weights.snapshot()
         noise = self.weights.noise.get_state()
         now = Moment(0, 0.0, 0.0, 1.0)
-        for step in range(self.config.train.warmup_steps):
+        for step in range(max(self.config.train.warmup_steps, 2 if self.config.recurrence.kind == "partial" else 1)):
+            self.forward.is_looped = step % 2 == 1 or self.config.recurrence.kind != "partial"  # compile both graphs
             batch = self.stream.batch(step)
             self.weights.write(Gates())
             self._forward_backward(batch)
@@ -139,6 +154,7 @@ class TrainingRun:
         if position is None:
             return TrainingClock(self.ranks)
         self.step, self.qat_on_step = position.step, position.qat_on_step
+        self.recurrence_on_step = position.recurrence_on_step
         if position.qat_is_live is not None:
             self.qat = QatCheck(position.qat_is_live, position.qat_coverage or 0.0, position.qat_note or "")
         self.events.write("resumed", step=position.step, train_s=position.elapsed_s)
@@ -184,7 +200,7 @@ class TrainingRun:
         qat = self.qat
         position = Position(
             self.step, clock.stop(), self.qat_on_step, qat.coverage if qat else None, qat.is_live if qat else None,
-            qat.note if qat else None, self.ranks.world_size,
+            qat.note if qat else None, self.ranks.world_size, self.recurrence_on_step,
         )  # fmt: skip
         self.checkpoint.save(position, self.weights, self.optimizer, self.averages)
         self.events.write("checkpoint", step=self.step)

@@ -16,9 +16,10 @@ from trainer.bundle import code_bytes
 from trainer.checkpoint import Checkpoint, load_weights, save_weights
 from trainer.config import Config, EvalConfig
 from trainer.data import TokenStream
+from trainer.diagnose import antilayer
 from trainer.dist import Ranks
 from trainer.errors import PgrayError
-from trainer.evaluate import Forward, Score, Validation, make_forward
+from trainer.evaluate import CompiledModel, Score, Validation, make_forward
 from trainer.fingerprint import average_key
 from trainer.hardware import describe_hardware, node_name, peak_memory_mib
 from trainer.job import Job, TrialSpec
@@ -29,6 +30,7 @@ from trainer.model import Model, build_model, num_params
 from trainer.quant.export import assemble, store_weights
 from trainer.record import EventLog, JobFailure, TrainingRecord, TrialResult
 from trainer.shards import data_sha, find_tokenizer, tokenizer_sha
+from trainer.ttt import TestTimeTraining
 
 
 def run_job(job: Job, out: Path, ranks: Ranks) -> list[TrialResult]:
@@ -56,7 +58,7 @@ class Bench:
     config: Config
     ranks: Ranks
     model: Model
-    forward: Forward
+    forward: CompiledModel
     folder: Path
     validation: Validation
     float_scores: dict[tuple[str, EvalConfig], Score] = field(default_factory=dict)
@@ -69,12 +71,20 @@ class Bench:
         validation = Validation(folder, config.data.tokenizer, ranks)
         return cls(config, ranks, model, make_forward(model, config, ranks.device), folder, validation)
 
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(weights[name])
+
     def score(self, weights: Mapping[str, Tensor], settings: EvalConfig, stride: int) -> Score:
-        """Evaluate these weights: the only way that a number gets into a record."""
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(weights[name])
+        """Load these weights and evaluate: the only way, with `score_ttt`, that a number gets into a record."""
+        self.load(weights)
         return self.validation.score(self.forward, settings, stride)
+
+    def score_ttt(self, weights: Mapping[str, Tensor], settings: EvalConfig) -> Score:
+        """Load these weights, and evaluate them while they learn from what has been scored."""
+        self.load(weights)
+        return TestTimeTraining(self.model, self.forward, self.validation, settings, self.ranks).run()
 
     def float_score(self, key: str, weights: Mapping[str, Tensor], settings: EvalConfig) -> Score:
         """Plain evaluation before quantization; trials that share an average share it."""
@@ -115,6 +125,7 @@ def export(trial: TrialSpec, record: TrainingRecord, layout: RunLayout, job: Job
     started, config, folder = time.perf_counter(), trial.config, layout.trial(trial.trial_id)
     if folder.result.is_file():
         return TrialResult.model_validate_json(folder.result.read_text())
+    bench.forward.is_looped = config.recurrence.kind != "partial" or record.recurrence_on_step is not None
     events = EventLog(folder.events if bench.ranks.is_main else None)
     trained = layout.trained(record.train_fingerprint)
     raw = load_weights(trained.weights("last"))
@@ -137,11 +148,13 @@ def export(trial: TrialSpec, record: TrainingRecord, layout: RunLayout, job: Job
     float_score = bench.float_score(average_key(config), float_weights, settings)
     post_quant = bench.score(weights, settings, settings.seq_len)
     sliding = bench.score(weights, settings, settings.stride) if settings.stride else None
+    ttt = bench.score_ttt(weights, settings) if settings.ttt.enabled else None
     eval_s = time.perf_counter() - eval_started
+    silenced = antilayer(weights, lambda w: bench.score(w, settings, settings.seq_len)) if settings.antilayer else None
 
     model_bytes = folder.artifact.stat().st_size
     tensors = byte_ledger(artifact.stored)
-    notes = [record.qat_note] if record.qat_note else []
+    notes = [note for note in (record.qat_note, *recurrence_note(config, record)) if note]
     result = TrialResult(
         trial_id=trial.trial_id,
         train_fingerprint=record.train_fingerprint,
@@ -151,7 +164,7 @@ def export(trial: TrialSpec, record: TrainingRecord, layout: RunLayout, job: Job
         post_quant_bpb=post_quant.bpb,
         quant_gap=post_quant.bpb - float_score.bpb,
         sliding_bpb=sliding.bpb if sliding else None,
-        ttt_bpb=None,
+        ttt_bpb=ttt.bpb if ttt else None,
         val_loss_nats=post_quant.loss_nats,
         raw_bpb=raw_score.bpb,
         artifact_bytes=model_bytes + code_bytes(),
@@ -168,6 +181,7 @@ def export(trial: TrialSpec, record: TrainingRecord, layout: RunLayout, job: Job
         eval_seq_len=settings.seq_len,
         eval_stride=settings.stride or None,
         tensors=tensors,
+        antilayer=silenced,
         notes=notes,
         **record.model_dump(include=SHARED_WITH_TRAINING),
     )
@@ -223,6 +237,7 @@ def describe_training(job: Job, bench: Bench, trained: Trained, wall_s: float) -
         qat_coverage=trained.qat.coverage if trained.qat else None,
         qat_is_live=trained.qat.is_live if trained.qat else None,
         qat_note=trained.qat.note if trained.qat else None,
+        recurrence_on_step=trained.recurrence_on_step,
         averages=[average.record() for average in trained.averages],
         num_params=num_params(bench.model),
         peak_memory_mib=peak_memory_mib(ranks.device),
@@ -234,6 +249,12 @@ def describe_training(job: Job, bench: Bench, trained: Trained, wall_s: float) -
         tokenizer_sha=tokenizer_sha(find_tokenizer(bench.folder, config.data.tokenizer)),
         wall_s=wall_s,
     )
+
+
+def recurrence_note(config: Config, record: TrainingRecord) -> list[str]:
+    if config.recurrence.kind != "partial" or record.recurrence_on_step is not None:
+        return []
+    return ["partial recurrence was asked for but its gate never opened: evaluated without the second pass"]
 
 
 def write_failure(job: Job, out: Path, failure: JobFailure) -> None:

@@ -43,6 +43,7 @@ class TrainingRecord(Record):
     qat_coverage: float | None  # share of exported quantized elements that QAT touched; None with QAT off
     qat_is_live: bool | None  # measured at switch-on; None with QAT off
     qat_note: str | None = None
+    recurrence_on_step: int | None = None  # partial recurrence: when its gate opened; None for other kinds
     averages: list[AverageRecord]
     num_params: int
     peak_memory_mib: float | None

@@ -26,10 +26,13 @@ CLASS_OF: dict[str, TensorClass] = {
     "bigram_proj": "bigram",
     "value_embed_table": "value_embed",
     "value_embed_proj": "value_embed",
+    "lora_q_down": "other",
+    "lora_q_up": "other",
+    "lora_v_down": "other",
+    "lora_v_up": "other",
+    "depth_gate": "other",
 }
 """Every matrix of the model. What is not here is a control tensor: a gain, scale, mix or gate vector."""
-
-BANKED_CLASSES = ("attn", "mlp")
 
 
 @dataclass(frozen=True)
