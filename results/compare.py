@@ -6,6 +6,7 @@ sweep is often too big, but its arm is INFEASIBLE whatever its number.
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -175,8 +176,11 @@ def _arm(
     }
     notes = [
         f"{over_cap} of {len(finished)} seeds over the cap" if over_cap else "",
-        f"{line['n_failed']} failed" if line["n_failed"] else "",
-        f"{line['n_pending']} pending" if line["n_pending"] else "",
+        *(
+            f"{count} {status}"
+            for status, count in Counter(row["status"] for row in rows).items()
+            if status != "finished"
+        ),
         f"{line['n_missing']} finished without {metric}" if line["n_missing"] else "",
     ]
     if line["verdict"] is None:

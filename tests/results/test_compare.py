@@ -5,9 +5,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 import results
+from results.schema import frame as typed
 from tests.results.synthetic import Run
 from trainer.errors import InputError
 
@@ -107,7 +110,8 @@ def test_failed_and_pending_are_counted(run: Run) -> None:
     run.entry("int4", 42, "killed", reason="rule")
     frame = table(run)
     assert frame.loc["int6", ["n", "n_failed", "n_pending"]].tolist() == [1, 1, 1]
-    assert "1 failed" in frame.loc["int6", "reason"]
+    assert frame.loc["int6", "reason"].startswith("1 failed; 1 queued")
+    assert "1 killed" in frame.loc["int4", "reason"]
     assert frame.loc["int4", "n"] == 0
     assert pd.isna(frame.loc["int4", "mean"])
 
@@ -215,3 +219,33 @@ def test_a_frame_made_by_hand() -> None:
         results.ablation(trials, metric="sliding_bpb")
     trials.loc[0, "my_bpb"] = float("nan")
     assert results.ablation(trials, metric="my_bpb")["n_missing"].tolist() == [1, 0]
+
+
+CELL = st.tuples(st.integers(1, 4), st.floats(1, 3), st.sampled_from(["finished", "finished", "failed"]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.sampled_from("abc"), st.lists(CELL, min_size=1, unique_by=lambda c: c[0]), min_size=1))
+def test_ablation_equals_a_merge_on_seeds(cells: dict[str, list[tuple[int, float, str]]]) -> None:
+    """The same numbers by another route: pandas' own merge and groupby; and the order of the rows does not matter."""
+    rows = [
+        {"arm": arm, "seed": seed, "status": status, "sliding_bpb": bpb if status == "finished" else None}
+        for arm, trials in cells.items()
+        for seed, bpb, status in trials
+    ]
+    control = rows[0]["arm"]
+    got = results.ablation(typed(rows), control=str(control)).set_index("arm")
+    turned = results.ablation(typed(rows[::-1]), control=str(control)).set_index("arm")
+    pd.testing.assert_frame_equal(got, turned.loc[got.index], check_exact=False)
+    done = pd.DataFrame([row for row in rows if row["status"] == "finished"], columns=["arm", "seed", "sliding_bpb"])
+    for arm in cells:
+        mine = done[done["arm"] == arm]
+        assert got.loc[arm, "n"] == len(mine)
+        assert got.loc[arm, "n_failed"] == sum(status == "failed" for _, _, status in cells[arm])
+        if len(mine) > 1:
+            assert got.loc[arm, "std"] == pytest.approx(mine["sliding_bpb"].std(), abs=1e-12)
+        pairs = mine.merge(done[done["arm"] == control], on="seed")
+        if arm != control and len(pairs):
+            delta = (pairs["sliding_bpb_x"] - pairs["sliding_bpb_y"]).mean()
+            assert got.loc[arm, "n_pairs"] == len(pairs)
+            assert got.loc[arm, "delta"] == pytest.approx(delta, abs=1e-12)
