@@ -13,6 +13,7 @@ import os
 import sysconfig
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,20 +76,30 @@ def _hash(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def read_modules(spec: CorpusSpec, workers: int | None) -> list[tuple[str, list[str]]]:
-    """(name, prose paragraphs) of every module, in the order of the names' hashes."""
+def read_modules(spec: CorpusSpec, workers: int | None = None) -> Iterator[tuple[str, list[str]]]:
+    """(name, prose paragraphs) of every module that has any, in the order of the names' hashes, read as they are taken."""
+    sources = sorted(itertools.chain.from_iterable(map(_sources, spec.packages)), key=lambda item: _hash(item[0]))
+    workers = min(8, os.cpu_count() or 1) if workers is None else workers
+    texts = _read([path for _, path in sources], workers)
+    return ((name, text) for (name, _), text in zip(sources, texts, strict=False) if text)
+
+
+def _read(paths: list[Path], workers: int) -> Iterator[list[str]]:
     from pgray.data.prose import document
 
-    sources = sorted(itertools.chain.from_iterable(map(_sources, spec.packages)), key=lambda item: _hash(item[0]))
-    paths = [path for _, path in sources]
-    workers = min(8, os.cpu_count() or 1) if workers is None else workers
+    num_done = 0
     if workers > 1:
         # spawn, not fork: the caller may hold threads (Ray, torch)
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            texts = list(pool.map(document, paths, chunksize=32))
-    else:
-        texts = list(map(document, paths))
-    return [(name, text) for (name, _), text in zip(sources, texts, strict=True) if text]
+        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        try:
+            for text in pool.map(document, paths, chunksize=32):
+                num_done += 1
+                yield text
+        except BrokenProcessPool:  # killed for memory, or the main script cannot be imported again: go on alone
+            pass
+        finally:
+            pool.shutdown(cancel_futures=True)
+    yield from map(document, paths[num_done:])
 
 
 def _unique(modules: Iterable[tuple[str, list[str]]]) -> Iterator[tuple[str, list[str]]]:
@@ -139,8 +150,17 @@ def _documents(name: str, text: list[str]) -> Iterator[tuple[str, list[str]]]:
         yield f"{name}#{part}", document
 
 
-def split(modules: list[tuple[str, list[str]]], spec: CorpusSpec) -> tuple[list[str], list[str]]:
-    """(training documents, validation documents), each a text of paragraphs, one a line."""
+def split(modules: Iterable[tuple[str, list[str]]], spec: CorpusSpec) -> tuple[list[str], list[str]]:
+    """Choose the documents of both splits. Takes no more modules than they need.
+
+    Args:
+        modules: (name, paragraphs), in the order that decides who goes where.
+        spec: how much is wanted.
+    Returns:
+        Training documents and validation documents, each one text with a paragraph a line.
+    Raises:
+        DataError: there is nothing left for training.
+    """
     rest = iter(_unique(modules))
     val: list[list[str]] = []
     val_chars = 0
