@@ -81,13 +81,17 @@ def table(
     control: Annotated[str | None, typer.Option(help="Arm to compare with; default: the sweep's control.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The ablation table of a run. `parquet` rewrites the run's table.parquet and prints its path."""
+    """The ablation table of a run. `parquet` prints bytes: redirect it to a file."""
     read_states(run)
     from results import tables
 
     control = control or recorded_control(run)
     if form is not None:
-        print(tables.render(run, form.value, control).rstrip("\n"))
+        rendered = tables.render(run, form.value, control)
+        if isinstance(rendered, bytes):  # parquet
+            sys.stdout.buffer.write(rendered)
+        else:
+            print(rendered.rstrip("\n"))
     elif as_json:
         print(json.dumps(tables.overview(run, control), indent=1))
     else:

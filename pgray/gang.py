@@ -5,10 +5,11 @@ placement-group bundle per job: with the GPUs in a bundle of their own, Ray woul
 orchestration.md 3.5). No `Tuner.restore`: it ignores what was added to a sweep and unpickles its folder.
 """
 
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,12 +20,13 @@ from trainer.errors import InputError
 from trainer.job import Job
 
 # Read by Ray when it is imported or starts; a value that the user has set stays.
-_QUIET = {
+_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_THRESHOLD_S": "30",
-    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a banner at any verbosity
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # `launch.py` decides what a job without GPUs sees
+    "RAY_worker_niceness": "0",  # the default 15 would be inherited by the trainer
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver has its own, for SIGTERM too
 }
 _OBJECT_STORE_BYTES = 128 * 1024**2  # nothing big travels through Ray here
@@ -59,22 +61,24 @@ class Cluster:
         )
 
 
-def quiet_ray() -> None:
-    """Set what Ray reads from the environment. Before Ray is imported, or it is too late for some of it."""
-    for name, value in _QUIET.items():
+def prepare_ray() -> None:
+    """Set what Ray reads from the environment; once Ray is imported it is too late for some of it."""
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
 
 
 def connect(address: str | None) -> Cluster:
     """Join the Ray cluster at `address` (or RAY_ADDRESS), or one that this process already uses, or start one here."""
-    quiet_ray()
+    prepare_ray()
     import ray
 
     if not ray.is_initialized():
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "error"}
         if address == "local":
-            options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+            # Bound to the loopback: nobody else on the network has business with it.
+            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+            options |= {"object_store_memory": _OBJECT_STORE_BYTES}
         try:
             ray.init(**options)
         except (ConnectionError, ValueError) as error:
@@ -98,6 +102,7 @@ def run_jobs(job_ids: Sequence[str], jobs: Mapping[str, Job], shared: Launch, sl
     """Run every job once, in order, as many at a time as fit. Returns when all have ended or the listener stops it."""
     from ray import tune
 
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     scratch = Path(tempfile.mkdtemp(prefix="pgray-tune-"))
     machine = shared.machine
     bundle = {"CPU": float(machine.cpus)} | ({"GPU": float(machine.gpus)} if machine.gpus else {})
@@ -116,7 +121,7 @@ def run_jobs(job_ids: Sequence[str], jobs: Mapping[str, Job], shared: Launch, sl
             name="sweep",
             storage_path=str(scratch),
             verbose=0,
-            stop=_stopper(listener.tick),
+            stop=_stopper(listener),
             failure_config=tune.FailureConfig(max_failures=0),
             callbacks=[_callback(listener)],
         ),
@@ -127,40 +132,53 @@ def run_jobs(job_ids: Sequence[str], jobs: Mapping[str, Job], shared: Launch, sl
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _stopper(tick: Callable[[], bool]) -> Any:
+class _Kept:
+    """Holds what must not be pickled: Ray writes the whole experiment down for `Tuner.restore`, which is not used here."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        return object, ()
+
+
+def _stopper(listener: Listener) -> Any:
     from ray import tune
 
     class Stopper(tune.Stopper):  # type: ignore[misc]
+        def __init__(self, kept: _Kept) -> None:
+            self.kept = kept
+
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
             return False
 
         def stop_all(self) -> bool:
-            return not tick()
+            return not self.kept.listener.tick()
 
-    return Stopper()
+    return Stopper(_Kept(listener))
 
 
 def _callback(listener: Listener) -> Any:
-    from ray import tune
+    from ray.tune.progress_reporter import TrialProgressCallback
 
-    class Callback(tune.Callback):  # type: ignore[misc]
+    # Of this class, so that Tune does not add one that prints.
+    class Callback(TrialProgressCallback):  # type: ignore[misc]
+        def __init__(self, kept: _Kept) -> None:
+            super().__init__()
+            self.kept = kept
+
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            listener.started(trial.config["job_id"])
+            self.kept.listener.started(trial.config["job_id"])
 
         def on_trial_result(
-            self,
-            iteration: int,
-            trials: list[Any],
-            trial: Any,
-            result: dict[str, Any],
-            **info: Any,
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
-            listener.progressed(trial.config["job_id"], result)
+            self.kept.listener.progressed(trial.config["job_id"], result)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            listener.ended(trial.config["job_id"])
+            self.kept.listener.ended(trial.config["job_id"])
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            listener.ended(trial.config["job_id"])
+            self.kept.listener.ended(trial.config["job_id"])
 
-    return Callback()
+    return Callback(_Kept(listener))

@@ -66,11 +66,11 @@ class Terminal(Silent):
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
-        self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=2, transient=True)
         self._running: dict[str, _Running] = {}
         self._num_jobs = self._num_ended = 0
         self._slots = 1
         self._took_s: list[float] = []
+        self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -113,7 +113,7 @@ class Terminal(Silent):
         table = Table(box=None, padding=(0, 1), pad_edge=False)
         for name in ("job", "", "step", "loss", "left"):
             table.add_column(name, style="bold" if name == "job" else "", no_wrap=name != "job")
-        for running in self._running.values():
+        for running in list(self._running.values()):  # drawn in a thread
             table.add_row(*self._row(running))
         left = self._left_s()
         eta = f", about {duration(left)} left" if left is not None else ""
@@ -134,12 +134,12 @@ class Terminal(Silent):
 
     def _left_s(self) -> float | None:
         """Jobs that have ended say how long the others take; until one has, the running ones do."""
-        lefts = [left for running in self._running.values() if (left := running.left_s()) is not None]
+        lefts = [left for running in list(self._running.values()) if (left := running.left_s()) is not None]
         waiting = self._num_jobs - self._num_ended - len(self._running)
         if self._took_s:
             each = sum(self._took_s) / len(self._took_s)
         elif lefts:
-            each = max(time.monotonic() - r.began + (r.left_s() or 0) for r in self._running.values())
+            each = max(time.monotonic() - r.began + (r.left_s() or 0) for r in list(self._running.values()))
         else:
             return None
         return max(lefts, default=each if self._running else 0.0) + waiting * each / self._slots

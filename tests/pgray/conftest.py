@@ -43,12 +43,12 @@ ARMS = """
 @pytest.fixture(scope="session")
 def ray() -> Iterator[None]:
     """One Ray for all tests: starting it takes seconds."""
-    from pgray.gang import quiet_ray
+    from pgray.gang import prepare_ray
 
-    quiet_ray()
+    prepare_ray()
     import ray
 
-    ray.init(num_cpus=4, num_gpus=0, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 1024**2)
+    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 1024**2)
     yield
     ray.shutdown()
 

@@ -1,23 +1,26 @@
 """The driver on real Ray, with a fast fake trainer: what is launched, what is not, and what is written down."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-import time
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import results
+from pgray import processes
 from pgray.driver import Outcome, run_sweep
 from pgray.ledger import Ledger
 from pgray.lock import hold_lock
 from pgray.sweep import Sweep
-from tests.pgray.conftest import PLAIN, TORCHRUN, marked
+from tests.pgray.conftest import PLAIN, TORCHRUN, marked, wait_for
 from trainer.errors import InputError
 from trainer.layout import RunLayout
 
@@ -116,7 +119,7 @@ def test_every_accident_is_a_row_with_kind_and_reason(write_sweep: WriteSweep, t
     expected = {
         "diverged": ("diverged", "training loss is nan at step 3"),
         "exception": ("user_error", "RuntimeError: the flux compensator is missing"),
-        "hangs": ("timeout", "ran longer than 4 s; last line: fake trainer: job"),
+        "hangs": ("timeout", "ran longer than 4 s; last line: step step=2"),
         "killed": ("infra", "killed by SIGKILL"),
         "empty": ("infra", "result.json was not written"),
         "half": ("infra", "result.json is not valid"),
@@ -149,8 +152,8 @@ def test_ranks_of_two_processes(write_sweep: WriteSweep, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("resources", "message"),
     [
-        ("{gpus: 8}", "resources.gpus: 8: the cluster has 0 GPUs and 4 CPUs on 1 node; lower it"),
-        ("{cpus: 64}", "resources.cpus: 64: the cluster has 0 GPUs and 4 CPUs on 1 node; lower it"),
+        ("{gpus: 8}", "resources.gpus: 8: the cluster has 0 GPUs and 2 CPUs on 1 node; lower it"),
+        ("{cpus: 64}", "resources.cpus: 64: the cluster has 0 GPUs and 2 CPUs on 1 node; lower it"),
     ],
 )
 def test_more_than_the_cluster_has_is_refused(
@@ -199,9 +202,12 @@ def test_a_lost_result_is_made_again(write_sweep: WriteSweep, tmp_path: Path) ->
 def test_when_the_worker_dies_its_job_is_infra_and_the_others_go_on(write_sweep: WriteSweep, tmp_path: Path) -> None:
     arms = "  int8: {}\n  slow: {optim.muon_momentum_steps: 3}\n"
     path = write_sweep(arms=arms, seeds="[1]", set="optim.muon_momentum_steps: 0")
-    killer = subprocess.Popen([sys.executable, __file__, str(tmp_path / "runs" / "test")])
+    killer = threading.Thread(
+        target=kill_the_worker_of_the_hanging_job, args=(tmp_path / "runs" / "test",), daemon=True
+    )
+    killer.start()
     outcome = drive(path, tmp_path / "runs")
-    killer.wait()
+    killer.join()
     assert outcome.counts == {"finished": 1, "failed": 1}
     row = results.load(outcome.run_root).set_index("arm").loc["slow"]
     assert (row["failure_kind"], row["reason"]) == ("infra", "stopped from outside (lifeline): its Ray worker died")
@@ -209,34 +215,19 @@ def test_when_the_worker_dies_its_job_is_infra_and_the_others_go_on(write_sweep:
 
 
 def kill_the_worker_of_the_hanging_job(run_root: Path) -> None:
-    """Runs in a process of its own: find the Ray worker that holds the lifeline of the job that hangs, and kill it."""
-    import psutil
+    """Find the Ray worker that holds the lifeline of the job that hangs, and kill it as the OOM killer would."""
 
-    from pgray import processes
-    from trainer.layout import RunLayout
-
-    def hanging() -> list[psutil.Process]:
-        found = []
+    def lifeline() -> Path | None:
         for process in processes.of_run(str(run_root)):
             job = RunLayout(run_root).job(Path(process.cwd()).name).job
             if '"muon_momentum_steps": 3' in job.read_text():
-                found.append(process)
-        return found
+                return Path(f"/proc/{process.ppid()}/fd/0").readlink()
+        return None
 
-    while not hanging():
-        time.sleep(0.1)
-    time.sleep(0.5)
-    pipe = Path(f"/proc/{hanging()[0].ppid()}/fd/0").readlink()
+    pipe = wait_for(lifeline)
     for process in psutil.process_iter():
-        try:
-            if process.pid == hanging()[0].ppid() or "ray::" not in " ".join(process.cmdline()):
-                continue
-            if any(fd.readlink() == pipe for fd in Path(f"/proc/{process.pid}/fd").iterdir()):
+        with contextlib.suppress(psutil.Error, OSError):
+            is_worker = "ray::" in " ".join(process.cmdline())
+            if is_worker and any(fd.readlink() == pipe for fd in Path(f"/proc/{process.pid}/fd").iterdir()):
                 process.kill()
                 return
-        except (psutil.Error, OSError, IndexError):
-            continue
-
-
-if __name__ == "__main__":
-    kill_the_worker_of_the_hanging_job(Path(sys.argv[1]))
