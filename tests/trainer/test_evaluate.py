@@ -1,5 +1,6 @@
 """bpb is what its definition says; every target is scored exactly once; sliding equals a naive reference."""
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ def reference_bpb(model: Path, tokens: list[int], nats: list[float]) -> float:
     """Bits per byte of tokens[1:], straight from the definition: nats[i] is the loss of tokens[i + 1]."""
     sp = sentencepiece.SentencePieceProcessor(model_file=str(model))
     total_bytes = 0
-    for previous, target in zip(tokens[:-1], tokens[1:], strict=True):
+    for previous, target in itertools.pairwise(tokens):
         if sp.is_control(target) or sp.is_unknown(target) or sp.is_unused(target):
             continue
         if sp.is_byte(target):
@@ -58,7 +59,7 @@ def test_bpb_equals_the_definition(which: str, tiny_data: Path, tmp_path: Path, 
         return table[targets] + 0.1 * table[inputs]
 
     score = Validation(tmp_path, "", alone).score(forward, EvalConfig(seq_len=8, stride=8, batch_tokens=40), 8)
-    nats = [float(table[b] + 0.1 * table[a]) for a, b in zip(tokens[:-1], tokens[1:], strict=True)]
+    nats = [float(table[b] + 0.1 * table[a]) for a, b in itertools.pairwise(tokens)]
     assert score.tokens == len(tokens) - 1
     assert score.bpb == pytest.approx(reference_bpb(model, tokens, nats), rel=1e-9)
 

@@ -25,7 +25,8 @@ def test_every_parameter_is_in_exactly_one_group(preset: str) -> None:
     assert sorted(grouped) == sorted(named)
     assert len(grouped) == len(set(grouped))
     assert all(named[n].dim() == 3 for n in groups.muon)
-    assert all(CLASS_OF[n] for n, p in named.items() if p.dim() == 2 and min(p.shape) > 16 and "scale" not in n and "skip" not in n)  # fmt: skip
+    matrices = {n for n, p in named.items() if p.dim() == 3 or n.endswith(("_table", "_proj", "embed"))}
+    assert matrices - {"resid_mix"} == set(CLASS_OF) & set(named)
 
 
 @pytest.mark.parametrize(("preset", "published"), [("sp1024-11l", 26_993_756), ("sp1024-9l", 17_059_912)])
