@@ -1,0 +1,102 @@
+"""Golden files: what must not change unless somebody means it to. `make golden` rewrites them, in a commit of its own.
+
+`losses.json`   training loss of each of 20 steps of a tiny run on made-up tokens (CPU, one rank)
+`quantizer.json`  sha256 of symbols and scales of fixed weights under every scheme: the artifact's content
+`help.txt`      `pgray --help` and the trainer's
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from trainer.config import Config
+from trainer.dist import Ranks
+from trainer.loop import TrainingRun
+from trainer.presets.resolve import build_config
+from trainer.quant.base import Scheme, quantize
+
+HERE = Path(__file__).parent
+
+TINY = {
+    "model": {"layers": 2, "dim": 32, "heads": 4, "kv_heads": 2, "vocab_size": 64, "xsa_last_n": 1, "smear_gate": True},
+    "train": {"seq_len": 32, "batch_tokens": 256, "iterations": 20, "warmup_steps": 0, "log_every": 1, "device": "cpu"},
+    "optim.warmdown.value": 10,
+    "quant": {"fp16_max_elements": 0, "bits": {"mlp": 4}},
+    "qna.magnitude": 1.0,
+    "qat": {"enabled": True, "start": {"kind": "step", "value": 12}},
+    "average.kind": "ema",
+    "eval": {"seq_len": 32, "stride": 0},
+}
+
+
+def losses() -> list[float]:
+    """20 training losses of the tiny run, in nats."""
+    from trainer.checkpoint import Checkpoint
+    from trainer.data import TokenStream
+    from trainer.evaluate import Validation, make_forward
+    from trainer.fingerprint import average_key
+    from trainer.model import build_model
+    from trainer.record import EventLog, read_events
+    from trainer.shards import write_shard
+
+    torch.set_num_threads(1)
+    config: Config = build_config(TINY, "golden")
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rng = np.random.default_rng(0)
+        walk = np.cumsum(rng.integers(-2, 3, 8000)) % 64  # neighbours are likely: something can be learned
+        write_shard(folder / "fineweb_train_000000.bin", walk)
+        model = build_model(config, "cpu")
+        events = EventLog(folder / "events.jsonl")
+        stream = TokenStream(folder, config.train, ranks)
+        run = TrainingRun(
+            config, model, make_forward(model, config, ranks.device), {average_key(config): config}, stream, ranks,
+            events, Validation.__new__(Validation), Checkpoint(folder / "checkpoint", ranks),
+        )  # fmt: skip
+        run.run()
+        stream.close()
+        return [e["train_loss_nats"] for e in read_events(folder / "events.jsonl") if e["event"] == "step"]
+
+
+def quantizer_hashes() -> dict[str, str]:
+    """Scheme -> sha256 over symbols and scales of weights that are exact in float32 on any machine."""
+    rng = np.random.default_rng(0)
+    w = torch.from_numpy((rng.integers(-4096, 4097, (2, 12, 40)) / 4096).astype(np.float32))
+    hashes = {}
+    for clip in ("absmax", "search"):
+        for bits in range(2, 9):
+            for group_rows in (1, 5):
+                quantized = quantize(w, Scheme(bits, group_rows, clip))  # type: ignore[arg-type]
+                content = quantized.q_LOI.numpy().tobytes() + quantized.scale_LG.numpy().astype("<f2").tobytes()
+                hashes[f"{clip}-int{bits}-rows{group_rows}"] = hashlib.sha256(content).hexdigest()[:16]
+    return hashes
+
+
+def help_text() -> str:
+    """Every verb's help as a terminal of 100 columns shows it."""
+    texts = []
+    environment = {**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}
+    verbs = [[], ["plan"], ["run"], ["status"], ["table"], ["logs"], ["stop"], ["retry"], ["data"]]
+    commands = [["-m", "pgray", *verb, "--help"] for verb in verbs] + [["-m", "trainer", "--help"]]
+    for command in commands:
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, check=True)
+        texts.append(f"$ python {' '.join(command)}\n" + "\n".join(line.rstrip() for line in done.stdout.splitlines()))
+    return "\n\n".join(texts) + "\n"
+
+
+def main() -> None:
+    (HERE / "losses.json").write_text(json.dumps(losses(), indent=1) + "\n")
+    (HERE / "quantizer.json").write_text(json.dumps(quantizer_hashes(), indent=1) + "\n")
+    (HERE / "help.txt").write_text(help_text())
+
+
+if __name__ == "__main__":
+    main()
