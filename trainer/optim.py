@@ -13,7 +13,7 @@ from torch import Tensor
 from trainer.config import Config
 from trainer.dist import Ranks
 from trainer.muon import MuonBank
-from trainer.quant.select import CLASS_OF
+from trainer.quant.classes import CLASS_OF
 from trainer.schedule import Moment, muon_momentum
 
 ADAM_BETAS = (0.9, 0.95)

@@ -12,7 +12,7 @@ from trainer.model import build_model, num_params
 from trainer.muon import MuonBank, newton_schulz
 from trainer.optim import Optimizer, group_parameters
 from trainer.presets.resolve import build_config, load_preset
-from trainer.quant.select import CLASS_OF
+from trainer.quant.classes import CLASS_OF
 from trainer.schedule import Moment, muon_momentum
 
 

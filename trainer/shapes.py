@@ -1,0 +1,107 @@
+"""Parameter shapes and expected artifact size of a config, without torch: what `pgray plan` shows before a GPU is touched.
+
+The shapes are those of `model.py` (a test holds them equal for every preset and technique). The size is the order-0 entropy
+of a Gaussian matrix under absmax scales, per tensor class, times what the codec adds; it is an estimate, good to a few
+per cent on trained weights, and never a verdict.
+"""
+
+import math
+
+from trainer.bundle import code_bytes
+from trainer.config import Config, QuantConfig
+from trainer.quant.classes import CLASS_OF
+
+Shapes = dict[str, tuple[int, ...]]
+
+CODEC_FACTOR = {"zlib": 1.06, "zstd": 1.012, "lzma": 1.03, "brotli": 1.01, "ans": 1.002}
+"""Bytes over order-0 entropy on Gaussian int4..int8 rows (tests/trainer/test_artifact.py; design notes agree)."""
+
+TENSOR_HEADER_BYTES = 20  # per stored tensor, in the compressed header
+
+
+def parameter_shapes(config: Config) -> Shapes:
+    """Name -> shape of every parameter."""
+    m, r = config.model, config.recurrence
+    L, D = m.layers, m.dim
+    shapes: Shapes = {
+        "attn_q": (L, D, D),
+        "attn_k": (L, m.kv_dim, D),
+        "attn_v": (L, m.kv_dim, D),
+        "attn_o": (L, D, D),
+        "mlp_up": (L, m.mlp_dim, D),
+        "mlp_down": (L, D, m.mlp_dim),
+        "embed": (m.vocab_size, D),
+        "q_gain": (L, m.heads),
+        "attn_scale": (L, D),
+        "mlp_scale": (L, D),
+    }
+    virtual_layers = L * r.loops if r.kind == "loops" else L
+    if m.resid_mix:
+        shapes["resid_mix"] = (L, 2, D)
+    if m.deep_delta:
+        shapes["deep_delta"] = (L, D)
+    if m.unet_skips and virtual_layers >= 2:
+        shapes["skip_weight"] = (virtual_layers // 2, D)
+    if m.smear_gate:
+        shapes["smear_gate"] = (D,)
+    if m.bigram.buckets:
+        shapes |= {
+            "bigram_table": (m.bigram.buckets, m.bigram.dim),
+            "bigram_proj": (D, m.bigram.dim),
+            "bigram_scale": (1,),
+        }
+    if m.value_embed.dim:
+        ve = m.value_embed
+        shapes |= {"value_embed_table": (m.vocab_size, ve.dim), "value_embed_proj": (m.kv_dim, ve.dim)}
+        shapes |= {"value_embed_scale": (1,), "value_embed_layer_scale": (len(ve.layers),)}
+    if r.lora_rank:
+        extra = (r.loops - 1) * L
+        shapes |= {"lora_q_down": (extra, r.lora_rank, D), "lora_q_up": (extra, D, r.lora_rank)}
+        shapes |= {"lora_v_down": (extra, r.lora_rank, D), "lora_v_up": (extra, m.kv_dim, r.lora_rank)}
+    if r.kind == "gated":
+        shapes |= {"depth_gate": (D, 2 * D), "depth_gate_bias": (D,), "depth_embed": (r.steps - 1, D)}
+    return shapes
+
+
+def num_params(config: Config) -> int:
+    return sum(math.prod(shape) for shape in parameter_shapes(config).values())
+
+
+def predicted_artifact_bytes(config: Config) -> int:
+    """Expected size of code plus compressed weights, in bytes."""
+    total = 0.0
+    for name, shape in parameter_shapes(config).items():
+        stored = shape[0] if len(shape) == 3 and name in CLASS_OF else 1
+        each = math.prod(shape) // stored
+        total += stored * (_tensor_bytes(name, shape, each, config) + TENSOR_HEADER_BYTES)
+    return round(total) + code_bytes()
+
+
+def _tensor_bytes(name: str, shape: tuple[int, ...], elements: int, config: Config) -> float:
+    quant = config.quant
+    if name not in CLASS_OF:
+        return 4.0 * elements
+    bits = getattr(quant.bits, CLASS_OF[name])
+    if bits == 16 or elements <= quant.fp16_max_elements:
+        return 2.0 * elements * 0.93  # zlib finds a little in fp16 exponents
+    rows, cols = shape[-2], shape[-1]
+    scales = 2.0 * -(-rows // quant.group_rows)
+    return (
+        elements * _bits_per_symbol(bits, cols * quant.group_rows, quant) / 8 * CODEC_FACTOR[config.export.codec]
+        + scales
+    )
+
+
+def _bits_per_symbol(bits: int, group_size: int, quant: QuantConfig) -> float:
+    """Entropy of a rounded Gaussian whose largest of `group_size` values is q_max (or clipped at k sigma)."""
+    q_max = 2 ** (bits - 1) - 1
+    largest = quant.clip_sigma if quant.clip == "sigma" else math.sqrt(2 * math.log(max(group_size, 2)))
+    sigma = q_max / largest  # in integer steps
+    levels = range(-q_max, q_max + 1)
+    weights = [math.exp(-0.5 * (level / sigma) ** 2) for level in levels]
+    total = sum(weights)
+    entropy = -sum(w / total * math.log2(w / total) for w in weights if w > 0)
+    kept = 1 - quant.prune_frac
+    if kept == 1:
+        return entropy
+    return kept * entropy - kept * math.log2(kept) - quant.prune_frac * math.log2(quant.prune_frac)
