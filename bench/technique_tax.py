@@ -23,7 +23,7 @@ from trainer.model import build_model
 from trainer.optim import Optimizer
 from trainer.presets.resolve import build_config, load_preset
 from trainer.schedule import Moment
-from trainer.weights import Gates, Weights
+from trainer.weights import NO_GATES, QAT_ONLY, Gates, Weights
 from trainer.yamlfile import parse_yaml
 
 LATE = Moment(step=1000, elapsed_s=590.0, progress=0.99, lr_scale=0.1)
@@ -31,6 +31,11 @@ LATE = Moment(step=1000, elapsed_s=590.0, progress=0.99, lr_scale=0.1)
 
 def variants(config: Config, ranks: Ranks) -> dict[str, Callable[[], None]]:
     """Name -> one whole step of that variant. All share one model, optimizer and batch."""
+    on = {
+        "qat": config.qat.model_copy(update={"enabled": True}),
+        "qna": config.qna.model_copy(update={"magnitude": 1.0}),
+    }
+    config = config.model_copy(update=on)
     model = build_model(config, ranks.device)
     forward = make_forward(model, config, ranks.device)
     weights = Weights(model, config, ranks)
@@ -56,12 +61,12 @@ def variants(config: Config, ranks: Ranks) -> dict[str, Callable[[], None]]:
         return run
 
     return {
-        "plain": step(Gates()),
-        "plain again (noise floor)": step(Gates()),
-        "qna": step(Gates(qna=1.0)),
-        "qat": step(Gates(qat=True)),
-        "ema": step(Gates(), average("ema")),
-        "sqwa, a snapshot every step": step(Gates(), average("sqwa")),
+        "plain": step(NO_GATES),
+        "plain again (noise floor)": step(NO_GATES),
+        "qna": step({"qna": 1.0}),
+        "qat": step(QAT_ONLY),
+        "ema": step(NO_GATES, average("ema")),
+        "sqwa, a snapshot every step": step(NO_GATES, average("sqwa")),
     }
 
 

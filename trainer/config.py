@@ -204,7 +204,15 @@ class OptimConfig(Section):
     warmdown: WarmdownConfig = WarmdownConfig()
 
 
-class QatConfig(Section):
+class WeightTechnique(Section):
+    """A technique that changes the compute weights by the quantization scheme: `techniques/<name>.py`. Off by default."""
+
+    @property
+    def is_on(self) -> bool:
+        raise NotImplementedError
+
+
+class QatConfig(WeightTechnique):
     """Fake quantization of the compute weights with the exporter's own scheme, straight-through gradient."""
 
     enabled: bool = False
@@ -214,11 +222,19 @@ class QatConfig(Section):
     reset_ema: bool = False
     stop_swa: bool = False
 
+    @property
+    def is_on(self) -> bool:
+        return self.enabled
 
-class QnaConfig(Section):
+
+class QnaConfig(WeightTechnique):
     """Quantization noise annealing (PR 975). magnitude 0 = off, 1 = half a quantization step at full LR."""
 
     magnitude: float = Field(0.0, ge=0)
+
+    @property
+    def is_on(self) -> bool:
+        return self.magnitude > 0
 
 
 class AverageConfig(Section):
@@ -304,6 +320,12 @@ class Config(Section):
     export: ExportConfig = ExportConfig()
     eval: EvalConfig = EvalConfig()
     seed: int = Field(1337, ge=0, lt=2**31)
+
+    @property
+    def weight_techniques(self) -> dict[str, WeightTechnique]:
+        """Section name -> section, of every technique on the compute weights, on or off."""
+        sections = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: section for name, section in sections.items() if isinstance(section, WeightTechnique)}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -13,7 +13,7 @@ from torch import Tensor
 from trainer.config import Config
 from trainer.evaluate import Forward, Score
 from trainer.quant.export import assemble, store_weights
-from trainer.weights import Gates, Weights
+from trainer.weights import NO_GATES, QAT_ONLY, Weights
 
 SILENCED = ("attn_scale", "mlp_scale")
 
@@ -36,9 +36,9 @@ def qat_coverage(weights: Weights) -> float:
 def check_qat(weights: Weights, config: Config, forward: Forward, tokens: Tensor, targets: Tensor) -> QatCheck:
     """Open the gate, compare with the exporter, and compare the losses of one micro-batch. Leaves the gate open."""
     coverage = qat_coverage(weights)
-    weights.write(Gates())
+    weights.write(NO_GATES)
     loss_off = forward(tokens, targets).double().mean()
-    weights.write(Gates(qat=True))
+    weights.write(QAT_ONLY)
     loss_on = forward(tokens, targets).double().mean()
     exact = config.quant.model_copy(update={"prune_frac": 0.0, "svd_rank": 0})
     exported = assemble(store_weights(weights.master, exact))

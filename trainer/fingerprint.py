@@ -15,16 +15,19 @@ _EXPORT_ONLY_QUANT = ("prune_frac", "svd_rank")
 
 
 def training_part(config: Config) -> dict[str, Any]:
-    """The knobs that change the trained float weights, in JSON types. A switched-off technique leaves no trace."""
-    part = config.model_dump(mode="json", exclude=set(_DOES_NOT_MOVE_WEIGHTS))
-    quant = part.pop("quant")
-    qat = part.pop("qat")
-    part["train"].pop("checkpoint_every_s")
-    part["train"].pop("log_every")
-    if qat["enabled"]:
-        part["qat"] = {key: qat[key] for key in ("start", "scope")}
-        part["quant"] = {key: value for key, value in quant.items() if key not in _EXPORT_ONLY_QUANT}
-    return part
+    """The knobs that change the trained float weights, in JSON types.
+
+    Values at their defaults and switched-off techniques leave no trace, so a new knob changes no fingerprint of old runs.
+    The quantization scheme counts as soon as a technique on the weights uses it (QAT, QNA), and not before.
+    """
+    leave_out: dict[str, Any] = dict.fromkeys(_DOES_NOT_MOVE_WEIGHTS, True)
+    leave_out["train"] = {"checkpoint_every_s", "log_every"}
+    leave_out["qat"] = {"mode", "reset_ema", "stop_swa"}
+    techniques = config.weight_techniques
+    leave_out |= {name: True for name, section in techniques.items() if not section.is_on}
+    uses_quant = any(section.is_on for section in techniques.values())
+    leave_out["quant"] = set(_EXPORT_ONLY_QUANT) if uses_quant else True
+    return config.model_dump(mode="json", exclude=leave_out, exclude_defaults=True)
 
 
 def average_part(config: Config) -> dict[str, Any]:

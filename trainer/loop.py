@@ -25,7 +25,7 @@ from trainer.model import Model
 from trainer.optim import Optimizer
 from trainer.record import EventLog
 from trainer.schedule import Moment, is_open, moment
-from trainer.weights import Gates, Weights
+from trainer.weights import NO_GATES, Gates, Weights
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,9 @@ class TrainingRun:
         while (now := moment(self.config, self.step, clock.agreed_s())).progress < 1:
             batch = self.stream.batch(self.step)
             self.forward.is_looped = self._is_looped(now)
-            gates = self._gates(now)
-            if gates.qat and self.qat is None:
+            is_qat = self._is_qat(now)
+            gates = self.weights.gates(now, is_qat)
+            if is_qat and self.qat is None:
                 with clock.paused():
                     self._switch_qat_on(now, batch)
             self.weights.write(gates)
@@ -84,7 +85,7 @@ class TrainingRun:
             self.step += 1
             after = moment(self.config, self.step, now.elapsed_s)
             for average in self.averages:
-                average.observe(self.weights.master, after, gates.qat)
+                average.observe(self.weights.master, after, is_qat)
             if self.step % self.config.train.log_every == 0:
                 self._log_step(now, gates, loss)
             if self.config.train.val_every and self.step % self.config.train.val_every == 0:
@@ -103,12 +104,10 @@ class TrainingRun:
             self.recurrence_on_step,
         )  # fmt: skip
 
-    def _gates(self, now: Moment) -> Gates:
-        """QAT, once open, stays open; quantization noise follows the learning rate until then."""
+    def _is_qat(self, now: Moment) -> bool:
+        """Whether QAT is on; once open, its gate stays open."""
         qat = self.config.qat
-        if qat.enabled and (self.qat_on_step is not None or is_open(qat.start, now)):
-            return Gates(qat=True)
-        return Gates(qna=self.config.qna.magnitude * now.lr_scale)
+        return qat.enabled and (self.qat_on_step is not None or is_open(qat.start, now))
 
     def _is_looped(self, now: Moment) -> bool:
         """Whether partial recurrence runs its second pass; once on, it stays on. The other kinds always run in full."""
@@ -142,7 +141,7 @@ class TrainingRun:
         for step in range(max(self.config.train.warmup_steps, 2 if self.config.recurrence.kind == "partial" else 1)):
             self.forward.is_looped = step % 2 == 1 or self.config.recurrence.kind != "partial"  # compile both graphs
             batch = self.stream.batch(step)
-            self.weights.write(Gates())
+            self.weights.write(NO_GATES)
             self._forward_backward(batch)
             self.optimizer.step(self.weights.compute, now)
         self.weights.load(initial)
@@ -178,13 +177,13 @@ class TrainingRun:
             raise DivergedError(f"training loss is {self.loss_nats} at step {self.step}")
         self.events.write(
             "step", step=self.step, steps=self.config.train.iterations, train_loss_nats=self.loss_nats,
-            train_s=now.elapsed_s, progress=now.progress, lr_scale=now.lr_scale, qna_gate=gates.qna,
-            qat_gate=int(gates.qat),
+            train_s=now.elapsed_s, progress=now.progress, lr_scale=now.lr_scale,
+            **{f"{section}_gate": gate for section, gate in gates.items()},
         )  # fmt: skip
 
     def _validate(self, now: Moment) -> None:
         """Validation of the raw float weights, off the clock; the next step writes compute weights anew."""
-        self.weights.write(Gates())
+        self.weights.write(NO_GATES)
         score = self.validation.score(self.forward, self.config.eval, self.config.eval.seq_len)
         self.events.write(
             "val", step=self.step, train_s=now.elapsed_s, raw_bpb=score.bpb, val_loss_nats=score.loss_nats

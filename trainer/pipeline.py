@@ -154,7 +154,8 @@ def export(trial: TrialSpec, record: TrainingRecord, layout: RunLayout, job: Job
 
     model_bytes = folder.artifact.stat().st_size
     tensors = byte_ledger(artifact.stored)
-    notes = [note for note in (record.qat_note, *recurrence_note(config, record)) if note]
+    dead_qat = record.qat_note if record.qat_is_live is False else None
+    notes = [note for note in (dead_qat, *recurrence_note(config, record)) if note]
     result = TrialResult(
         trial_id=trial.trial_id,
         train_fingerprint=record.train_fingerprint,

@@ -14,10 +14,10 @@ from trainer.layout import RunLayout
 from trainer.model import build_model
 from trainer.pipeline import run_job
 from trainer.quant.base import Scheme
-from trainer.quant.noise import add_quantization_noise, noise_generator
 from trainer.quant.select import TensorPlan
 from trainer.record import read_events
-from trainer.weights import Gates, Weights
+from trainer.techniques.qna import add_quantization_noise
+from trainer.weights import Weights, noise_generator
 
 CPU = torch.device("cpu")
 
@@ -64,7 +64,7 @@ def test_only_exported_integers_get_noise_and_the_master_is_untouched(
     config = tiny(**{"qna.magnitude": 1.0, "quant.bits.attn": 16})
     weights = Weights(build_model(config, "cpu"), config, alone)
     before = weights.snapshot()
-    weights.write(Gates(qna=1.0))
+    weights.write({"qna": 1.0})
     assert all(torch.equal(weights.master[n], before[n]) for n in before)
     changed = {n for n, p in weights.compute.items() if not torch.equal(p.detach(), before[n])}
     expected = {n for n, p in weights.plans.items() if p.scheme is not None}

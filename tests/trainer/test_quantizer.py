@@ -15,7 +15,7 @@ from trainer.model import build_model
 from trainer.quant.base import SEARCH_PERCENTILES, Scheme, quantize
 from trainer.quant.export import assemble, prune, store_weights, svd_factors
 from trainer.quant.select import plan_tensors, shapes_of
-from trainer.weights import Gates, Weights
+from trainer.weights import QAT_ONLY, Weights
 
 CLIPS = ("absmax", "search", "sigma")
 
@@ -34,7 +34,7 @@ def test_qat_trains_what_export_writes(
         for p in model.parameters():
             p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(bits)))
     weights = Weights(model, config, alone)
-    weights.write(Gates(qat=True))
+    weights.write(QAT_ONLY)
     unpacked = unpack(pack(store_weights(weights.master, config.quant), config)).weights
     plans = plan_tensors(shapes_of(weights.master), config.quant)
     compared = 0
@@ -48,7 +48,7 @@ def test_qat_trains_what_export_writes(
 def test_float16_and_control_tensors_are_left_alone_by_qat(tiny: Callable[..., Config], alone: Ranks) -> None:
     config = tiny(**{"qat.enabled": True, "quant.bits.attn": 16, "quant.keep_fp16": ["mlp_up.1", "embed"]})
     weights = Weights(build_model(config, "cpu"), config, alone)
-    weights.write(Gates(qat=True))
+    weights.write(QAT_ONLY)
     for name in ("attn_q", "embed", "q_gain", "attn_scale"):
         assert torch.equal(weights.compute[name].detach(), weights.master[name]), name
     assert torch.equal(weights.compute["mlp_up"][1].detach(), weights.master["mlp_up"][1])

@@ -9,13 +9,18 @@ from torch import Tensor
 
 from trainer.quant.base import half_step
 from trainer.quant.select import TensorPlan
+from trainer.schedule import Moment
+from trainer.techniques.base import Technique
 
-_RANK_STRIDE = 1_000_003
 
+class Qna(Technique):
+    section = "qna"
 
-def noise_generator(seed: int, rank: int, device: torch.device) -> torch.Generator:
-    """The noise source of one rank; `seed` and `rank` are in the record."""
-    return torch.Generator(device=device).manual_seed(seed * _RANK_STRIDE + rank)
+    def gate(self, now: Moment, is_qat: bool) -> float:
+        return 0.0 if is_qat else self.config.qna.magnitude * now.lr_scale
+
+    def apply(self, w: Tensor, plan: TensorPlan, gate: float, generator: torch.Generator) -> Tensor:
+        return add_quantization_noise(w, plan, gate, generator)
 
 
 def add_quantization_noise(w: Tensor, plan: TensorPlan, gate: float, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,24 @@
+"""Quantization-aware training: the compute weights are what export would write. Timing and its traps: `QatConfig`."""
+
+import torch
+from torch import Tensor
+
+from trainer.quant.fake import fake_quantize
+from trainer.quant.select import TensorPlan
+from trainer.schedule import Moment
+from trainer.techniques.base import Technique
+
+
+class Qat(Technique):
+    section = "qat"
+    order = 100
+
+    def gate(self, now: Moment, is_qat: bool) -> float:
+        """Its gate is latched by the loop, since other things hang on it: averages, noise, the liveness check."""
+        return float(is_qat)
+
+    def touches(self, plan: TensorPlan) -> bool:
+        return plan.scheme is not None and plan.tensor_class in self.config.qat.scope
+
+    def apply(self, w: Tensor, plan: TensorPlan, gate: float, generator: torch.Generator) -> Tensor:
+        return fake_quantize(w, plan)
