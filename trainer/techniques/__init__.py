@@ -7,6 +7,7 @@ and a config model of the same name into `config.py`; CONTRIBUTING shows a whole
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from typing import Any
 
 from trainer.config import Config
 from trainer.techniques.base import Technique
@@ -26,6 +27,6 @@ def active_techniques(config: Config) -> list[Technique]:
     return [cls(config) for cls in technique_classes() if config.weight_techniques[cls.section].is_on]
 
 
-def _leaves(cls: type) -> Iterator[type[Technique]]:
+def _leaves(cls: type[Any]) -> Iterator[type[Technique]]:
     for child in cls.__subclasses__():
         yield from _leaves(child) if child.__subclasses__() else (child,)
