@@ -50,8 +50,8 @@ def stop(run: RunArgument, as_json: JsonOption = False) -> None:
         deadline = time.monotonic() + _STOP_PATIENCE_S
         while is_held(run) and time.monotonic() < deadline:
             time.sleep(0.1)
-    with hold_lock(run, "stop"):
-        num_strays = end_strays(RunLayout(run), grace_s=10)
+    with hold_lock(run, "stop") as last_driver:
+        num_strays = end_strays(RunLayout(run), grace_s=10, last_driver=last_driver)
     if as_json:
         print(json.dumps({"run": str(run), "stopped_driver": stopped, "ended_strays": num_strays}))
     else:

@@ -72,12 +72,13 @@ def run_sweep(
     show = show or Silent()
     layout = RunLayout(Path(runs).absolute() / sweep.name)
     plan = make_plan(sweep)
-    with catch_interrupts() as interrupt, hold_lock(layout.root):
-        end_strays(layout, grace_s)
+    with catch_interrupts() as interrupt, hold_lock(layout.root) as last_driver:
+        end_strays(layout, grace_s, last_driver)
         decision = decide(plan, layout)
         _say_plan(decision, show)
         has_work = bool(decision.with_action("run"))
         slots = _slots(sweep, address) if has_work else 0
+        interrupt.listen()  # again: Ray has put its own handler in the place of ours
 
         history = History(layout, decision)
         jobs: dict[str, Job] = {}

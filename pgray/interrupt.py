@@ -16,25 +16,27 @@ class Interrupt:
 
     is_set = False
 
+    def listen(self) -> None:
+        """Take over the signals, unless a stop has been asked for already. Only the main thread can."""
+        if threading.current_thread() is threading.main_thread() and not self.is_set:
+            for number in _SIGNALS:
+                signal.signal(number, self._remember)
+
+    def _remember(self, number: int, _: object) -> None:
+        self.is_set = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @contextlib.contextmanager
 def catch_interrupts() -> Iterator[Interrupt]:
     """Remember requests to stop for the length of a `with`. In a thread other than the main one nothing is caught."""
     interrupt = Interrupt()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupt
-        return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-
-    def remember(number: int, _: object) -> None:
-        interrupt.is_set = True
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    for number in _SIGNALS:
-        signal.signal(number, remember)
+    interrupt.listen()
     try:
         yield interrupt
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -46,8 +46,8 @@ def is_held(root: Path) -> bool:
 
 
 @contextlib.contextmanager
-def hold_lock(root: Path, verb: str = "run") -> Iterator[None]:
-    """Hold the run folder for the length of a `with`.
+def hold_lock(root: Path, verb: str = "run") -> Iterator[dict[str, Any] | None]:
+    """Hold the run folder for the length of a `with`. Gives the note of a driver that died while it held the lock.
 
     Raises:
         InputError: another driver holds it; says which process on which machine since when.
@@ -58,9 +58,10 @@ def hold_lock(root: Path, verb: str = "run") -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(str(root), "lock", _describe(owner_of(root)), "wait for it, or pgray stop it first") from None
+    last = owner_of(root)
     try:
         write_json(root / OWNER, {**identity(), "since": time.time(), "verb": verb})
-        yield
+        yield last
     finally:
         (root / OWNER).unlink(missing_ok=True)
         if not any(path.name != LOCK for path in root.iterdir()):

@@ -7,9 +7,11 @@ a session of its own, are found by it when nothing else leads to them. A dead pr
 
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -34,6 +36,25 @@ def of_job(token: str) -> list[psutil.Process]:
 
 def of_run(run_root: str) -> list[psutil.Process]:
     return find(lambda environment: environment.get(RUN_DIR) == run_root)
+
+
+def of_ray_of(driver: Mapping[str, Any]) -> list[psutil.Process]:
+    """What a dead driver's own Ray left on this machine.
+
+    Ray's server and workers end with the driver that started them; two agents were seen to outlive its SIGKILL by 60 s.
+    They write over their environment, and are known by the logs they hold open: Ray names them after the driver's pid.
+    """
+    pid = driver.get("pid")
+    is_ours = is_local(driver) and driver.get("namespace") == _pid_namespace()
+    if not is_ours or not isinstance(pid, int) or psutil.pid_exists(pid):
+        return []
+    session = re.compile(rf"/session_[0-9_-]+_{pid}/logs/")
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.name().startswith("ray::") and any(session.search(file.path) for file in process.open_files()):
+                found.append(process)
+    return found
 
 
 def end_all(
@@ -62,16 +83,28 @@ def end_all(
 
 def identity() -> dict[str, Any]:
     """This process as `is_alive` knows it again: pids are given out anew, and differ from machine to machine."""
-    return {"pid": os.getpid(), "created": psutil.Process().create_time(), "host": socket.gethostname()}
+    created = psutil.Process().create_time()
+    return {"pid": os.getpid(), "created": created, "host": socket.gethostname(), "namespace": _pid_namespace()}
+
+
+def is_local(identity: Mapping[str, Any]) -> bool:
+    return bool(identity.get("host") == socket.gethostname())
 
 
 def is_alive(identity: Mapping[str, Any]) -> bool:
     """Whether the process that wrote this identity still runs. Only true on its own machine."""
-    if identity.get("host") != socket.gethostname():
-        return False
     try:
         process = psutil.Process(identity["pid"])
         # The system clock may be set in between; creation times are derived from it.
-        return abs(process.create_time() - identity["created"]) < 5 and process.status() != psutil.STATUS_ZOMBIE
+        is_same = abs(process.create_time() - identity["created"]) < 5
+        return is_local(identity) and is_same and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, KeyError, TypeError, ValueError):
         return False
+
+
+def _pid_namespace() -> str:
+    """Containers on one machine may share a host name and see each other's processes under other numbers."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""

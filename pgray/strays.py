@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psutil
@@ -12,11 +12,18 @@ from pgray import processes
 from trainer.layout import RunLayout
 
 
-def end_strays(layout: RunLayout, grace_s: float) -> int:
-    """End every process of this run folder. Call it only while holding the run's lock. Returns how many there were.
+def end_strays(layout: RunLayout, grace_s: float, last_driver: Mapping[str, Any] | None = None) -> int:
+    """End every process of this run folder. Call it only while holding the run's lock.
 
     A supervisor whose driver died is ending its job by itself; it gets the time that this takes, so that it can say on
     disk how the job ended.
+
+    Args:
+        layout: the run folder.
+        grace_s: how long a job may take to end by itself.
+        last_driver: the driver that died while it held the lock, if one did.
+    Returns:
+        How many processes there were.
     """
     supervisors = list(_supervisors(layout))
     for identity in supervisors:
@@ -28,7 +35,9 @@ def end_strays(layout: RunLayout, grace_s: float) -> int:
     for identity in alive:
         with contextlib.suppress(psutil.Error):
             psutil.Process(identity["pid"]).kill()
-    killed, _ = processes.end_all(lambda: processes.of_run(str(layout.root)))
+    killed, _ = processes.end_all(
+        lambda: processes.of_run(str(layout.root)) + (processes.of_ray_of(last_driver) if last_driver else [])
+    )
     return len(supervisors) + len(killed)
 
 

@@ -112,7 +112,7 @@ ACCIDENT_ARMS = """
 
 
 def test_every_accident_is_a_row_with_kind_and_reason(write_sweep: WriteSweep, tmp_path: Path) -> None:
-    path = write_sweep(arms=ACCIDENT_ARMS, seeds="[1]", set="optim.muon_momentum_steps: 0")
+    path = write_sweep(arms=ACCIDENT_ARMS, seeds="[1]", set="optim: {ns_steps: 1, muon_momentum_steps: 0}")
     outcome = drive(path, tmp_path / "runs", timeout_s=4.0)
     assert outcome.exit_code == 3
     rows = results.load(outcome.run_root).set_index("arm")
@@ -201,7 +201,7 @@ def test_a_lost_result_is_made_again(write_sweep: WriteSweep, tmp_path: Path) ->
 
 def test_when_the_worker_dies_its_job_is_infra_and_the_others_go_on(write_sweep: WriteSweep, tmp_path: Path) -> None:
     arms = "  int8: {}\n  slow: {optim.muon_momentum_steps: 3}\n"
-    path = write_sweep(arms=arms, seeds="[1]", set="optim.muon_momentum_steps: 0")
+    path = write_sweep(arms=arms, seeds="[1]", set="optim: {ns_steps: 1, muon_momentum_steps: 0}")
     killer = threading.Thread(
         target=kill_the_worker_of_the_hanging_job, args=(tmp_path / "runs" / "test",), daemon=True
     )
