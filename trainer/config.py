@@ -237,6 +237,16 @@ class QnaConfig(WeightTechnique):
         return self.magnitude > 0
 
 
+class QuantNoiseConfig(WeightTechnique):
+    """Quant-Noise (arXiv:2004.07320): the share of the weights that is fake-quantized at each step, drawn anew. 0 = off."""
+
+    share: float = Field(0.0, ge=0, le=1)
+
+    @property
+    def is_on(self) -> bool:
+        return self.share > 0
+
+
 class AverageConfig(Section):
     """Which weights are exported. See `averaging.py`; averaging never changes the training trajectory."""
 
@@ -315,6 +325,7 @@ class Config(Section):
     optim: OptimConfig = OptimConfig()
     qat: QatConfig = QatConfig()
     qna: QnaConfig = QnaConfig()
+    quant_noise: QuantNoiseConfig = QuantNoiseConfig()
     average: AverageConfig = AverageConfig()
     quant: QuantConfig = QuantConfig()
     export: ExportConfig = ExportConfig()

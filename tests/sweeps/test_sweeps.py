@@ -29,6 +29,7 @@ EXPECTED = {
     "qat_timing": (7, 5),
     "qat_x_averaging": (7, 2),
     "qna_sqwa": (4, 2),
+    "quant_noise": (4, 4),
     "recurrence": (10, 5),
     "warmdown_averaging": (12, 4),
 }

@@ -1,0 +1,24 @@
+"""Quant-Noise: fake-quantize a random share of the weights at each step, the others pass as they are.
+
+The share that is not rounded gets an exact gradient, so it disturbs less than QAT from the start does. Off once QAT is on.
+Source: Fan et al. 2020, "Training with Quantization Noise for Extreme Model Compression", arXiv:2004.07320.
+"""
+
+import torch
+from torch import Tensor
+
+from trainer.quant.fake import fake_quantize
+from trainer.quant.select import TensorPlan
+from trainer.schedule import Moment
+from trainer.techniques.base import Technique
+
+
+class QuantNoise(Technique):
+    section = "quant_noise"
+
+    def gate(self, now: Moment, is_qat: bool) -> float:
+        return 0.0 if is_qat else self.config.quant_noise.share
+
+    def apply(self, w: Tensor, plan: TensorPlan, gate: float, generator: torch.Generator) -> Tensor:
+        is_rounded = torch.rand(w.shape, generator=generator, device=w.device) < gate
+        return torch.where(is_rounded, fake_quantize(w, plan), w)
