@@ -12,6 +12,7 @@ from pgray.cli_look import JsonOption
 def add_to(app: typer.Typer) -> None:
     group = typer.Typer(help="Get data, and check it.", no_args_is_help=True)
     group.command()(build)
+    group.command()(fetch)
     group.command()(check)
     app.add_typer(group, name="data")
 
@@ -33,6 +34,22 @@ def build(
 
 def _silent(_: str) -> None:
     pass
+
+
+def fetch(
+    shards: Annotated[int, typer.Option(help="Training shards to have, of 100 million tokens (200 MB) each.")],
+    variant: Annotated[str, typer.Option(help="Tokenizer of the export: sp1024, sp4096, ...")] = "sp1024",
+    out: Annotated[Path | None, typer.Option(help="Folder to fill; default: data/fineweb10B_VARIANT.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring published FineWeb shards from the Hugging Face hub: tokenizer, validation split, first training shards."""
+    from dataclasses import asdict
+
+    from pgray.data import hub
+
+    report = hub.fetch(variant, shards=shards, out=out, report=_silent if as_json else print)
+    if as_json:
+        print(json.dumps(asdict(report), indent=1, default=str))
 
 
 def check(

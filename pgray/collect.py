@@ -54,14 +54,14 @@ class History:
             self._attempts[spec.trial_id] = self._attempts.get(spec.trial_id, 0) + 1
         self._ledger.append(*[self._entry(self._trials[s.trial_id], "running", job_id=job.job_id) for s in job.trials])
 
-    def ended(self, job: Job, is_stopping: bool) -> list[LedgerEntry]:
-        """Write how each trial of an ended job ended. Returns the entries."""
+    def ended(self, job: Job, is_stopping: bool, worker_error: str | None) -> list[LedgerEntry]:
+        """Write how each trial of an ended job ended; arguments as in `trial_ending`. Returns the entries."""
         records = self._layout.job(job.job_id)
         exit_record = read_exit(records)
         shares = self._shares(exit_record, len(job.trials), self._sweep.machine)
         entries = []
         for spec in job.trials:
-            ending = trial_ending(self._layout.trial(spec.trial_id), records, is_stopping)
+            ending = trial_ending(self._layout.trial(spec.trial_id), records, is_stopping, worker_error)
             entry = self._entry(
                 self._trials[spec.trial_id],
                 ending.state,

@@ -138,6 +138,7 @@ class _Conductor:
     interrupt: Interrupt
     grace_s: float
     _open: dict[str, float] = field(default_factory=dict)  # started, not yet collected -> when to stop waiting for it
+    _worker_errors: dict[str, str | None] = field(default_factory=dict)
     _next_table: float = 0.0
 
     def started(self, job_id: str) -> None:
@@ -149,9 +150,11 @@ class _Conductor:
     def progressed(self, job_id: str, metrics: Mapping[str, Any]) -> None:
         self.show.progressed(job_id, metrics)
 
-    def ended(self, job_id: str) -> None:
+    def ended(self, job_id: str, worker_error: str | None = None) -> None:
         # Where the Ray worker died, its supervisor still needs a moment to end the job and to say how it ended.
-        self._open[job_id] = time.monotonic() + self.grace_s + 5
+        has_begun = job_token(self.layout, job_id) is not None
+        self._open[job_id] = time.monotonic() + (self.grace_s + 5 if has_begun else 0)
+        self._worker_errors[job_id] = worker_error
 
     def tick(self) -> bool:
         for job_id, deadline in list(self._open.items()):
@@ -175,7 +178,7 @@ class _Conductor:
         job = self.jobs[job_id]
         if not self.layout.job(job_id).exit.exists():
             end_job(job_token(self.layout, job_id))
-        entries = self.history.ended(job, is_stopping=self.interrupt.is_set)
+        entries = self.history.ended(job, self.interrupt.is_set, self._worker_errors.get(job_id))
         self.show.ended(job_id, entries)
         if time.monotonic() >= self._next_table:
             began = time.monotonic()

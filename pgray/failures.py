@@ -50,12 +50,13 @@ class Ending:
     reason: str | None = None
 
 
-def trial_ending(trial: TrialLayout, job: JobLayout, is_stopping: bool) -> Ending:
+def trial_ending(trial: TrialLayout, job: JobLayout, is_stopping: bool, worker_error: str | None = None) -> Ending:
     """How one trial of an ended job ended.
 
     Args:
         trial, job: where the records are.
         is_stopping: the driver itself is stopping its jobs, so a stopped job has not failed.
+        worker_error: what Ray said about the job's worker.
     """
     if read_result(trial) is not None:
         return Ending("finished")
@@ -69,6 +70,9 @@ def trial_ending(trial: TrialLayout, job: JobLayout, is_stopping: bool) -> Endin
         failure = _read(JobFailure, path)
         if failure is not None:
             return Ending("failed", failure.kind, one_line(failure.reason))
+    if not exit_record:
+        said = f": {one_line(worker_error)}" if worker_error else ""
+        return Ending("failed", "infra", f"the job's Ray worker ended before the job had{said}")
     return _from_exit(trial, job, exit_record)
 
 
@@ -98,12 +102,13 @@ def one_line(text: str) -> str:
 
 
 def _from_exit(trial: TrialLayout, job: JobLayout, exit_record: Mapping[str, Any]) -> Ending:
-    if not exit_record or exit_record.get("stop") == "supervisor":
-        return Ending("failed", "infra", "the job's supervisor or its Ray worker died before the job was over")
+    if exit_record.get("stop") == "supervisor":
+        return Ending("failed", "infra", "the job's supervisor died before the job was over")
     if exit_record.get("error"):
         return Ending("failed", "infra", one_line(str(exit_record["error"])))
     if exit_record.get("stop"):
-        return Ending("failed", "infra", f"stopped from outside ({exit_record['stop']}): its Ray worker died")
+        who = "its Ray worker died" if exit_record["stop"] == "lifeline" else "somebody sent SIGTERM to its supervisor"
+        return Ending("failed", "infra", f"stopped in the middle: {who}")
     tail = _tail(job.log)
     for sign, kind in _SIGNS:
         found = sign.search(tail)

@@ -37,7 +37,7 @@ class Listener(Protocol):
 
     def started(self, job_id: str) -> None: ...
     def progressed(self, job_id: str, metrics: Mapping[str, Any]) -> None: ...
-    def ended(self, job_id: str) -> None: ...
+    def ended(self, job_id: str, worker_error: str | None) -> None: ...
     def tick(self) -> bool: ...
 
 
@@ -176,9 +176,10 @@ def _callback(listener: Listener) -> Any:
             self.kept.listener.progressed(trial.config["job_id"], result)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.kept.listener.ended(trial.config["job_id"])
+            self.kept.listener.ended(trial.config["job_id"], None)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.kept.listener.ended(trial.config["job_id"])
+            error = trial.get_error()
+            self.kept.listener.ended(trial.config["job_id"], str(error).strip().splitlines()[-1] if error else None)
 
     return Callback(_Kept(listener))

@@ -20,7 +20,8 @@ class Interrupt:
         """Take over the signals, unless a stop has been asked for already. Only the main thread can."""
         if threading.current_thread() is threading.main_thread() and not self.is_set:
             for number in _SIGNALS:
-                signal.signal(number, self._remember)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    signal.signal(number, self._remember)
 
     def _remember(self, number: int, _: object) -> None:
         self.is_set = True

@@ -52,12 +52,16 @@ def hold_lock(root: Path, verb: str = "run") -> Iterator[dict[str, Any] | None]:
     Raises:
         InputError: another driver holds it; says which process on which machine since when.
     """
-    root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / LOCK)
     try:
+        root.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(str(root), "lock", _describe(owner_of(root)), "wait for it, or pgray stop it first") from None
+    except OSError as error:
+        raise InputError(
+            str(root), "folder", error.strerror, "cannot be written; choose another --runs folder"
+        ) from None
     last = owner_of(root)
     try:
         write_json(root / OWNER, {**identity(), "since": time.time(), "verb": verb})

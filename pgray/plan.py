@@ -108,10 +108,14 @@ def decide(plan: Plan, layout: RunLayout) -> Decision:
     actions = {t.trial_id: _action(states.get(t.trial_id), layout, t.trial_id) for t in plan.trials}
     outdated = [t for t in plan.trials if newest.get((t.arm, t.seed), t.trial_id) != t.trial_id]
     asked_for = {trial.trial_id for trial in plan.trials}
+    set_aside = set(plan.sweep.file.seeds) - set(plan.sweep.seeds)  # by --seeds, for this once
     superseded = [
         entry
         for name, entry in states.items()
-        if name not in asked_for and entry.state in ("queued", "running", "lost") and entry.sweep == plan.sweep.name
+        if name not in asked_for
+        and entry.seed not in set_aside
+        and entry.state in ("queued", "running", "lost")
+        and entry.sweep == plan.sweep.name
     ]
     before = {name: entry for name, entry in states.items() if name in asked_for}
     return Decision(plan, actions, before, tuple(superseded), tuple(outdated))

@@ -137,4 +137,3 @@ def test_status_and_stop_from_another_terminal(
     assert json.loads(capsys.readouterr().out)["driver"] is None
     assert main(["stop", str(root)]) == 0
     assert "no driver was at work" in capsys.readouterr().out
-    go_on(path, root)

@@ -89,14 +89,15 @@ def test_an_added_arm_and_an_added_seed_are_the_only_ones_run(write_sweep: Write
 
 
 def test_a_changed_arm_is_run_anew_and_the_old_one_comes_back(write_sweep: WriteSweep, tmp_path: Path) -> None:
-    path = write_sweep(seeds="[1]")
+    path = write_sweep(arms="  int8: {}\n", seeds="[1]")
     root = drive(path, tmp_path / "runs").run_root
     changed = drive(path, tmp_path / "runs", overrides={"quant.bits.embed": 7})
-    assert changed.num_launched_trials == 3
-    assert results.load(root)["is_current"].tolist() == [False] * 3 + [True] * 3
+    assert changed.num_launched_trials == 1
+    assert set(launches(root).values()) == {1}  # the change acts after training
+    assert results.load(root)["is_current"].tolist() == [False, True]
     back = drive(path, tmp_path / "runs")
     assert back.num_launched_trials == 0
-    assert results.load(root)["is_current"].tolist() == [True] * 3 + [False] * 3
+    assert results.load(root)["is_current"].tolist() == [True, False]
 
 
 ACCIDENT_ARMS = """
@@ -180,8 +181,10 @@ def run_in_a_process_of_its_own(path: Path, runs: Path) -> None:
     raise InputError("stderr", "text", done.stderr, "")
 
 
-def test_a_result_that_the_ledger_does_not_know_is_adopted(write_sweep: WriteSweep, tmp_path: Path) -> None:
-    path = write_sweep(seeds="[1]")
+def test_a_result_that_the_ledger_lacks_is_adopted_and_one_that_is_lost_is_made_again(
+    write_sweep: WriteSweep, tmp_path: Path
+) -> None:
+    path = write_sweep(arms="  int8: {}\n  int6: {quant.bits.mlp: 6}\n", seeds="[1]")
     root = drive(path, tmp_path / "runs").run_root
     ledger = RunLayout(root).ledger
     ledger.write_bytes(ledger.read_bytes().split(b"\n")[0][:-20])  # all but half a line is lost
@@ -189,10 +192,6 @@ def test_a_result_that_the_ledger_does_not_know_is_adopted(write_sweep: WriteSwe
     assert (outcome.exit_code, outcome.num_launched_jobs) == (0, 0)
     assert set(results.load(root)["source"]) == {"recovered"}
 
-
-def test_a_lost_result_is_made_again(write_sweep: WriteSweep, tmp_path: Path) -> None:
-    path = write_sweep(seeds="[1]")
-    root = drive(path, tmp_path / "runs").run_root
     next((root / "trials").glob("int6-*/result.json")).write_text("{half")
     outcome = drive(path, tmp_path / "runs")
     assert (outcome.exit_code, outcome.num_launched_trials) == (0, 1)
@@ -210,7 +209,7 @@ def test_when_the_worker_dies_its_job_is_infra_and_the_others_go_on(write_sweep:
     killer.join()
     assert outcome.counts == {"finished": 1, "failed": 1}
     row = results.load(outcome.run_root).set_index("arm").loc["slow"]
-    assert (row["failure_kind"], row["reason"]) == ("infra", "stopped from outside (lifeline): its Ray worker died")
+    assert (row["failure_kind"], row["reason"]) == ("infra", "stopped in the middle: its Ray worker died")
     assert marked(outcome.run_root) == []
 
 

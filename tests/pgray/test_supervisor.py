@@ -115,10 +115,9 @@ def test_two_ranks_under_torchrun_end_well(make_job: MakeJob, launch_torchrun: L
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("accident", [3, 7], ids=["ranks hang", "ranks ignore SIGTERM"])
-def test_when_the_worker_is_killed_the_job_ends(make_job: MakeJob, launch_torchrun: Launch, accident: int) -> None:
-    shared = replace(launch_torchrun, grace_s=2.0)
-    job = make_job({"optim.muon_momentum_steps": accident, "train.iterations": 600, "optim.ns_steps": 10})
+def test_when_the_worker_is_killed_the_job_ends(make_job: MakeJob, launch_torchrun: Launch) -> None:
+    shared = replace(launch_torchrun, grace_s=1.0)
+    job = make_job({"optim.muon_momentum_steps": 7, "train.iterations": 600, "optim.ns_steps": 10})
     worker = follow_elsewhere(job, shared)
     wait_for(lambda: len(ranks(shared)) == 2)
     worker.kill()
