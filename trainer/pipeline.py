@@ -128,6 +128,8 @@ def export(trial: TrialSpec, record: TrainingRecord, layout: RunLayout, job: Job
     bench.forward.is_looped = config.recurrence.kind != "partial" or record.recurrence_on_step is not None
     events = EventLog(folder.events if bench.ranks.is_main else None)
     trained = layout.trained(record.train_fingerprint)
+    if bench.ranks.is_main:  # a trial's folder tells its whole story, the shared training run included
+        write_bytes(folder.events, trained.events.read_bytes())
     raw = load_weights(trained.weights("last"))
     float_weights = load_weights(trained.weights(average_key(config)))
 
