@@ -109,7 +109,7 @@ def launch_torchrun(tmp_path: Path) -> Launch:
     return Launch(tmp_path / "run", Machine(cpus=2, nproc=2), TORCHRUN, grace_s=5.0)
 
 
-def wait_for(what: Callable[[], Any], patience_s: float = 30.0) -> Any:
+def wait_for(what: Callable[[], Any], patience_s: float = 60.0) -> Any:
     """Poll until `what()` is true and return it; fails with its name after the patience."""
     deadline = time.monotonic() + patience_s
     while not (value := what()):

@@ -40,9 +40,9 @@ def main() -> int:
     job = load_job(args.config)
     layout = RunLayout(args.out)
     is_main = int(os.environ.get("RANK", 0)) == 0
-    print(f"fake trainer: job {job.job_id}, rank {os.environ.get('RANK', 0)}, pid {os.getpid()}", flush=True)
     if job.config.optim.muon_momentum_steps == 7:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print(f"fake trainer: job {job.job_id}, rank {os.environ.get('RANK', 0)}, pid {os.getpid()}", flush=True)
     trained = layout.trained(job.train_fingerprint)
     if not trained.record.exists():
         train(job, layout, is_main)

@@ -114,13 +114,13 @@ ACCIDENT_ARMS = """
 
 def test_every_accident_is_a_row_with_kind_and_reason(write_sweep: WriteSweep, tmp_path: Path) -> None:
     path = write_sweep(arms=ACCIDENT_ARMS, seeds="[1]", set="optim: {ns_steps: 1, muon_momentum_steps: 0}")
-    outcome = drive(path, tmp_path / "runs", timeout_s=4.0)
+    outcome = drive(path, tmp_path / "runs", timeout_s=10.0)
     assert outcome.exit_code == 3
     rows = results.load(outcome.run_root).set_index("arm")
     expected = {
         "diverged": ("diverged", "training loss is nan at step 3"),
         "exception": ("user_error", "RuntimeError: the flux compensator is missing"),
-        "hangs": ("timeout", "ran longer than 4 s; last line: step step=2"),
+        "hangs": ("timeout", "ran longer than 10 s; last line: step step=2"),
         "killed": ("infra", "killed by SIGKILL"),
         "empty": ("infra", "result.json was not written"),
         "half": ("infra", "result.json is not valid"),
@@ -133,7 +133,7 @@ def test_every_accident_is_a_row_with_kind_and_reason(write_sweep: WriteSweep, t
     assert marked(outcome.run_root) == []
 
     # Running again tries only what may go away by itself; those here do not, and keep their logs.
-    again = drive(path, tmp_path / "runs", timeout_s=4.0)
+    again = drive(path, tmp_path / "runs", timeout_s=10.0)
     assert again.exit_code == 3
     assert again.num_launched_trials == 3
     trial = next((outcome.run_root / "trials").glob("killed-*"))

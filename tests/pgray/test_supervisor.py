@@ -42,8 +42,9 @@ def in_thread(job: Job, shared: Launch) -> threading.Thread:
     return thread
 
 
-def ranks(shared: Launch) -> list[psutil.Process]:
-    return [p for p in processes.of_run(str(shared.run_root)) if "torch.distributed.run" not in p.cmdline()]
+def both_ranks_are_up(job: Job, shared: Launch) -> bool:
+    log = RunLayout(shared.run_root).job(job.job_id).log
+    return log.exists() and log.read_text().count("fake trainer: job") == 2
 
 
 def agent(shared: Launch) -> psutil.Process:
@@ -119,7 +120,7 @@ def test_when_the_worker_is_killed_the_job_ends(make_job: MakeJob, launch_torchr
     shared = replace(launch_torchrun, grace_s=1.0)
     job = make_job({"optim.muon_momentum_steps": 7, "train.iterations": 600, "optim.ns_steps": 10})
     worker = follow_elsewhere(job, shared)
-    wait_for(lambda: len(ranks(shared)) == 2)
+    wait_for(lambda: both_ranks_are_up(job, shared))
     worker.kill()
     exit_file = RunLayout(shared.run_root).job(job.job_id).exit
     wait_for(exit_file.exists)
@@ -131,7 +132,7 @@ def test_when_the_worker_is_killed_the_job_ends(make_job: MakeJob, launch_torchr
 def test_when_the_supervisor_is_killed_the_job_ends(make_job: MakeJob, launch_torchrun: Launch) -> None:
     job = make_job({"optim.muon_momentum_steps": 7, "train.iterations": 600, "optim.ns_steps": 10})
     thread = in_thread(job, launch_torchrun)
-    wait_for(lambda: len(ranks(launch_torchrun)) == 2)
+    wait_for(lambda: both_ranks_are_up(job, launch_torchrun))
     psutil.Process(supervisor_pid(job, launch_torchrun)).kill()
     thread.join(30)
     record = json.loads(RunLayout(launch_torchrun.run_root).job(job.job_id).exit.read_text())
@@ -143,7 +144,7 @@ def test_when_the_supervisor_is_killed_the_job_ends(make_job: MakeJob, launch_to
 def test_when_torchrun_is_killed_its_ranks_end(make_job: MakeJob, launch_torchrun: Launch) -> None:
     job = make_job({"optim.muon_momentum_steps": 7, "train.iterations": 600, "optim.ns_steps": 10})
     thread = in_thread(job, launch_torchrun)
-    wait_for(lambda: len(ranks(launch_torchrun)) == 2)
+    wait_for(lambda: both_ranks_are_up(job, launch_torchrun))
     agent(launch_torchrun).kill()
     thread.join(30)
     record = json.loads(RunLayout(launch_torchrun.run_root).job(job.job_id).exit.read_text())
@@ -158,7 +159,7 @@ def test_when_worker_and_supervisor_and_torchrun_are_killed_the_next_driver_ends
 ) -> None:
     job = make_job({"optim.muon_momentum_steps": 7, "train.iterations": 600, "optim.ns_steps": 10})
     worker = follow_elsewhere(job, launch_torchrun)
-    wait_for(lambda: len(ranks(launch_torchrun)) == 2)
+    wait_for(lambda: both_ranks_are_up(job, launch_torchrun))
     worker.kill()
     psutil.Process(supervisor_pid(job, launch_torchrun)).kill()
     agent(launch_torchrun).kill()
