@@ -10,6 +10,10 @@ from typing import Any
 
 from trainer.config import Config
 
+FINGERPRINT_VERSION = 1
+"""Raise it when a default in `config.py` changes its value, or a fix changes what a config means: values at their defaults
+are not in the hash, so old results would stand for the new behaviour. A golden file of the defaults reminds us."""
+
 _DOES_NOT_MOVE_WEIGHTS = ("average", "export", "eval", "data")
 _EXPORT_ONLY_QUANT = ("prune_frac", "svd_rank")
 
@@ -74,6 +78,7 @@ def train_fingerprint(config: Config, data_sha: str, tokenizer_sha: str, world_s
     """
     return digest(
         {
+            "version": FINGERPRINT_VERSION,
             "training": training_part(config),
             "data": data_sha,
             "tokenizer": tokenizer_sha,

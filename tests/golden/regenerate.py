@@ -2,6 +2,7 @@
 
 `losses.json`   training loss of each of 20 steps of a tiny run on made-up tokens (CPU, one rank)
 `quantizer.json`  sha256 of symbols and scales of fixed weights under every scheme: the artifact's content
+`defaults.json`   every default of `config.py`, with the FINGERPRINT_VERSION that they belong to
 `help.txt`      `pgray --help` and the trainer's
 """
 
@@ -19,7 +20,8 @@ import torch
 from trainer.config import Config
 from trainer.dist import Ranks
 from trainer.loop import TrainingRun
-from trainer.presets.resolve import build_config
+from trainer.fingerprint import FINGERPRINT_VERSION
+from trainer.presets.resolve import build_config, flatten
 from trainer.quant.base import Scheme, quantize
 
 HERE = Path(__file__).parent
@@ -80,6 +82,12 @@ def quantizer_hashes() -> dict[str, str]:
     return hashes
 
 
+def defaults() -> dict[str, object]:
+    """Dotted key -> default, beside the version under which results were recorded with it."""
+    flat = dict(flatten(Config().model_dump(mode="json")))
+    return {"fingerprint_version": FINGERPRINT_VERSION, **flat}
+
+
 def help_text() -> str:
     """Every verb's help as a terminal of 100 columns shows it."""
     texts = []
@@ -95,6 +103,7 @@ def help_text() -> str:
 def main() -> None:
     (HERE / "losses.json").write_text(json.dumps(losses(), indent=1) + "\n")
     (HERE / "quantizer.json").write_text(json.dumps(quantizer_hashes(), indent=1) + "\n")
+    (HERE / "defaults.json").write_text(json.dumps(defaults(), indent=1) + "\n")
     (HERE / "help.txt").write_text(help_text())
 
 

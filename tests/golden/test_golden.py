@@ -28,5 +28,12 @@ def test_quantizer_content() -> None:
     assert regenerate.quantizer_hashes() == json.loads((HERE / "quantizer.json").read_text())
 
 
+def test_a_default_changes_only_with_the_fingerprint_version() -> None:
+    """Values at their defaults are not in a fingerprint. A new key is fine; a changed default needs a new version."""
+    expected, found = json.loads((HERE / "defaults.json").read_text()), regenerate.defaults()
+    if found["fingerprint_version"] == expected["fingerprint_version"]:
+        assert {key: found.get(key) for key in expected} == expected, "raise FINGERPRINT_VERSION, then `make golden`"
+
+
 def test_help() -> None:
     assert regenerate.help_text() == (HERE / "help.txt").read_text()
