@@ -19,8 +19,8 @@ import torch
 
 from trainer.config import Config
 from trainer.dist import Ranks
-from trainer.loop import TrainingRun
 from trainer.fingerprint import FINGERPRINT_VERSION
+from trainer.loop import TrainingRun
 from trainer.presets.resolve import build_config, flatten
 from trainer.quant.base import Scheme, quantize
 
