@@ -23,6 +23,7 @@ from trainer.job import Job
 from trainer.layout import RunLayout
 
 if TYPE_CHECKING:
+    from pgray.gang import Cluster
     from pgray.job import Launch
 
 _TABLE_SHARE = 0.1  # of the driver's time, at most, goes into rewriting the table
@@ -75,10 +76,10 @@ def run_sweep(
     with catch_interrupts() as interrupt, hold_lock(layout.root) as last_driver:
         end_strays(layout, grace_s, last_driver)
         decision = decide(plan, layout)
-        _say_plan(decision, show)
         has_work = bool(decision.with_action("run"))
-        slots = _slots(sweep, address) if has_work else 0
+        cluster = _connect(sweep, address, show) if has_work else None
         interrupt.listen()  # again: Ray has put its own handler in the place of ours
+        _say_plan(decision, cluster, show)
 
         history = History(layout, decision)
         jobs: dict[str, Job] = {}
@@ -87,12 +88,14 @@ def run_sweep(
             git_sha = write_provenance(layout, sweep, plan.expansion)
             history.begin(decision)
             jobs = make_jobs(decision, layout, git_sha)
-        if jobs:
+        if jobs and cluster:
             from pgray.job import Launch
 
             start = tuple(trainer_command) if trainer_command else None
             shared = Launch(layout.root, sweep.machine, start, grace_s, timeout_s)
-            _run_jobs(jobs, shared, slots, _Conductor(layout, jobs, history, show, interrupt, grace_s))
+            _run_jobs(
+                jobs, shared, cluster.slots(sweep.machine), _Conductor(layout, jobs, history, show, interrupt, grace_s)
+            )
         if is_news or not layout.table("md").exists():
             _write_tables(layout)
         states = Ledger(layout.ledger).states()
@@ -106,13 +109,14 @@ def run_sweep(
         )
 
 
-def _slots(sweep: Sweep, address: str | None) -> int:
-    """How many jobs the cluster runs at once; refuses a job that no node can hold, before anything is written."""
+def _connect(sweep: Sweep, address: str | None, show: Silent) -> "Cluster":
+    """The Ray cluster to run on; a job that no node of it can hold is refused before anything is written."""
     from pgray.gang import check_fits, connect
 
-    cluster = connect(address)
+    with show.waiting("connecting to Ray" if address else "starting Ray"):
+        cluster = connect(address)
     check_fits(cluster, sweep.machine, sweep.place)
-    return cluster.slots(sweep.machine)
+    return cluster
 
 
 def _run_jobs(jobs: Mapping[str, Job], shared: "Launch", slots: int, conductor: "_Conductor") -> None:
@@ -192,16 +196,17 @@ def _write_tables(layout: RunLayout) -> None:
     write_all(layout.root)
 
 
-def _say_plan(decision: Decision, show: Silent) -> None:
+def _say_plan(decision: Decision, cluster: "Cluster | None", show: Silent) -> None:
     for warning in decision.plan.warnings:
         show.say(f"warning: {warning}")
     groups = decision.shared()
-    num_run = sum(len(group) for group in groups)
-    num_left = len(decision.with_action("leave"))
     parts = [f"{len(decision.plan.trials)} trials: {len(decision.with_action('finished'))} finished"]
     if decision.with_action("recover"):
         parts.append(f"{len(decision.with_action('recover'))} found finished on disk")
-    if num_left:
-        parts.append(f"{num_left} failed before (pgray retry queues them)")
+    if decision.with_action("leave"):
+        parts.append(f"{len(decision.with_action('leave'))} failed before (pgray retry queues them)")
+    num_run = sum(len(group) for group in groups)
     parts.append(f"{num_run} to run in {len(groups)} jobs" if num_run else "nothing to run")
+    if cluster:
+        parts.append(f"{cluster.slots(decision.plan.sweep.machine)} at a time on {cluster}")
     show.say(", ".join(parts))

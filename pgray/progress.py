@@ -5,6 +5,7 @@ Everything goes to standard error, so that standard output holds only what was a
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -30,6 +31,9 @@ class Silent:
     def say(self, text: str) -> None:
         pass
 
+    def waiting(self, _: str) -> AbstractContextManager[object]:
+        return nullcontext()
+
     def begin(self, num_jobs: int, slots: int) -> None:
         pass
 
@@ -48,6 +52,12 @@ class _Running:
     label: str
     began: float
     metrics: dict[str, Any] = field(default_factory=dict)
+    total_s: float | None = None  # expected, from the last report
+
+    def report(self, metrics: Mapping[str, Any]) -> None:
+        self.metrics = dict(metrics)
+        if self.done_frac > 0.02:
+            self.total_s = (time.monotonic() - self.began) / self.done_frac
 
     @property
     def done_frac(self) -> float:
@@ -57,8 +67,7 @@ class _Running:
         return float(0.8 * self.metrics.get("train_frac", 0.0) + 0.2 * exported_frac)
 
     def left_s(self) -> float | None:
-        done = self.done_frac
-        return (time.monotonic() - self.began) * (1 - done) / done if done > 0.02 else None
+        return None if self.total_s is None else max(0.0, self.total_s - (time.monotonic() - self.began))
 
 
 class Terminal(Silent):
@@ -84,6 +93,9 @@ class Terminal(Silent):
     def say(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True)
 
+    def waiting(self, what: str) -> AbstractContextManager[object]:
+        return self._console.status(what) if self._console.is_terminal else nullcontext()
+
     def begin(self, num_jobs: int, slots: int) -> None:
         self._num_jobs, self._slots = num_jobs, max(1, slots)
 
@@ -94,7 +106,7 @@ class Terminal(Silent):
 
     def progressed(self, job_id: str, metrics: Mapping[str, Any]) -> None:
         if job_id in self._running and "train_frac" in metrics:
-            self._running[job_id].metrics = dict(metrics)
+            self._running[job_id].report(metrics)
 
     def ended(self, job_id: str, entries: Sequence[LedgerEntry]) -> None:
         running = self._running.pop(job_id, None)
@@ -130,19 +142,24 @@ class Terminal(Silent):
         exporting = f"export {metrics.get('exported', 0)}/{metrics.get('exports', 0)}"
         step = exporting if is_trained else f"{metrics.get('step', 0)}/{metrics.get('steps', 0)}"
         left = running.left_s()
-        return [running.label, bar, step, f"{loss:.3f}" if loss is not None else "", duration(left) if left else ""]
+        return [
+            running.label,
+            bar,
+            step,
+            f"{loss:.3f}" if loss is not None else "",
+            duration(left) if left is not None else "",
+        ]
 
     def _left_s(self) -> float | None:
-        """Jobs that have ended say how long the others take; until one has, the running ones do."""
-        lefts = [left for running in list(self._running.values()) if (left := running.left_s()) is not None]
-        waiting = self._num_jobs - self._num_ended - len(self._running)
-        if self._took_s:
-            each = sum(self._took_s) / len(self._took_s)
-        elif lefts:
-            each = max(time.monotonic() - r.began + (r.left_s() or 0) for r in list(self._running.values()))
-        else:
+        """Until the last job ends, if those that wait take as long as the mean of the others."""
+        running = list(self._running.values())
+        known_s = [*self._took_s, *(job.total_s for job in running if job.total_s is not None)]
+        if not known_s:
             return None
-        return max(lefts, default=each if self._running else 0.0) + waiting * each / self._slots
+        each_s = sum(known_s) / len(known_s)
+        num_waiting = self._num_jobs - self._num_ended - len(running)
+        lefts = [each_s if (left := job.left_s()) is None else left for job in running]
+        return max(lefts, default=0.0) + num_waiting * each_s / self._slots
 
 
 def duration(seconds: float) -> str:
