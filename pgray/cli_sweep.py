@@ -131,6 +131,9 @@ def _load(path: Path, preset: str | None, seeds: str | None, overrides: list[str
 
 
 def _summary(decision: "Decision", runs: Path) -> dict[str, Any]:
+    from trainer.limits import ARTIFACT_CAP_BYTES
+    from trainer.shapes import num_params, predicted_artifact_bytes
+
     plan = decision.plan
     sweep, machine = plan.sweep, plan.sweep.machine
     groups = decision.shared()
@@ -156,7 +159,16 @@ def _summary(decision: "Decision", runs: Path) -> dict[str, Any]:
         "dropped": list(plan.expansion.dropped),
         "merged": list(plan.expansion.merged),
         "superseded": [entry.trial_id for entry in decision.superseded],
-        "arms": [{"arm": arm.name, "changes": arm.changes} for arm in plan.expansion.arms],
+        "arms": [
+            {
+                "arm": arm.name,
+                "changes": arm.changes,
+                "num_params": num_params(arm.config),
+                "predicted_artifact_bytes": predicted_artifact_bytes(arm.config),
+            }
+            for arm in plan.expansion.arms
+        ],
+        "artifact_cap_bytes": ARTIFACT_CAP_BYTES,
         "trials": [
             {
                 "arm": trial.arm,
@@ -182,14 +194,22 @@ def _print_plan(summary: dict[str, Any], decision: "Decision") -> None:
     machine = decision.plan.sweep.machine
     holds = f"{machine.gpus} GPUs, {machine.cpus} CPUs, {machine.nproc} ranks"
     console.print(Text(f"preset {summary['preset']}; each job holds {holds}; run folder {summary['run']}", style="dim"))
-    table = Table("arm", "changes", "to run", "finished", "left", box=None, padding=(0, 1))
-    for arm in decision.plan.expansion.arms:
+    table = Table("arm", "changes", box=None, padding=(0, 1))
+    for heading in ("params", "bytes ~", "% of cap", "to run", "finished", "left"):
+        table.add_column(heading, justify="right")
+    cap = summary["artifact_cap_bytes"]
+    for arm, sizes in zip(decision.plan.expansion.arms, summary["arms"], strict=True):
         actions = [decision.actions[trial.trial_id] for trial in decision.plan.trials if trial.arm == arm.name]
         counts = [actions.count("run"), actions.count("finished") + actions.count("recover"), actions.count("leave")]
         changes = ", ".join(f"{key}={value}" for key, value in arm.changes.items())
         mark = " (control)" if arm.name == summary["control"] else ""
-        table.add_row(Text(arm.name + mark), Text(changes), *(str(count) if count else "" for count in counts))
+        num_bytes = sizes["predicted_artifact_bytes"]
+        size = [f"{sizes['num_params']:,}", f"{num_bytes:,}", f"{num_bytes / cap:.0%}"]
+        table.add_row(Text(arm.name + mark), Text(changes), *size, *(str(count) if count else "" for count in counts))
     console.print(table)
+    if any(sizes["predicted_artifact_bytes"] > cap for sizes in summary["arms"]):
+        hint = "bytes ~ takes weights for Gaussian; trained for long they have come out up to 15 % smaller"
+        console.print(Text(f"some arms may exceed the cap of {cap:,} bytes ({hint})", style="yellow"))
     for warning in [*summary["warnings"], *(f"superseded: {name}" for name in summary["superseded"])]:
         console.print(Text(f"warning: {warning}", style="yellow"))
     num_run, num_jobs = summary["counts"]["run"], len(summary["jobs"])
