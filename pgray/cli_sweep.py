@@ -189,23 +189,28 @@ def _print_plan(summary: dict[str, Any], decision: "Decision") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from pgray.designs import changes_text
+
     console = Console()
     console.print(Text(f"{summary['sweep']}: {summary['question']}" if summary["question"] else summary["sweep"]))
     machine = decision.plan.sweep.machine
     holds = f"{machine.gpus} GPUs, {machine.cpus} CPUs, {machine.nproc} ranks"
     console.print(Text(f"preset {summary['preset']}; each job holds {holds}; run folder {summary['run']}", style="dim"))
-    table = Table("arm", "changes", box=None, padding=(0, 1))
-    for heading in ("params", "bytes ~", "% of cap", "to run", "finished", "left"):
+    table = Table("arm", "trials", box=None, padding=(0, 1), pad_edge=False)
+    table.columns[0].overflow = "fold"
+    for heading in ("parameters", "bytes, about"):
         table.add_column(heading, justify="right")
     cap = summary["artifact_cap_bytes"]
     for arm, sizes in zip(decision.plan.expansion.arms, summary["arms"], strict=True):
+        name = Text(arm.name + (" (control)" if arm.name == summary["control"] else ""))
+        if arm.changes:
+            name.append(f"\n  {changes_text(arm.changes)}", style="dim")
         actions = [decision.actions[trial.trial_id] for trial in decision.plan.trials if trial.arm == arm.name]
-        counts = [actions.count("run"), actions.count("finished") + actions.count("recover"), actions.count("leave")]
-        changes = ", ".join(f"{key}={value}" for key, value in arm.changes.items())
-        mark = " (control)" if arm.name == summary["control"] else ""
+        done = actions.count("finished") + actions.count("recover")
+        counts = {"to run": actions.count("run"), "finished": done, "failed": actions.count("leave")}
+        trials = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         num_bytes = sizes["predicted_artifact_bytes"]
-        size = [f"{sizes['num_params']:,}", f"{num_bytes:,}", f"{num_bytes / cap:.0%}"]
-        table.add_row(Text(arm.name + mark), Text(changes), *size, *(str(count) if count else "" for count in counts))
+        table.add_row(name, trials, f"{sizes['num_params']:,}", f"{num_bytes:,} {num_bytes / cap:4.0%}")
     console.print(table)
     if any(sizes["predicted_artifact_bytes"] > cap for sizes in summary["arms"]):
         hint = "bytes ~ takes weights for Gaussian; trained for long they have come out up to 15 % smaller"

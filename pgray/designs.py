@@ -11,7 +11,7 @@ from typing import Any
 
 from pgray.sweep import LeaveOneOut, SweepFile
 from trainer.errors import InputError
-from trainer.presets.resolve import flatten
+from trainer.presets.resolve import config_keys, flatten
 
 Overrides = dict[str, Any]
 NamedArms = dict[str, Overrides]
@@ -61,6 +61,23 @@ def grid_name(point: Mapping[str, Any]) -> str:
     """An arm's name from the values it is made of: `qna.magnitude=1.0,quant.bits.mlp=6`."""
     # A slash would make a folder of the name; arms written by hand may not have one either.
     return ",".join(f"{key}={value_text(value)}" for key, value in point.items()).replace("/", "|")
+
+
+def changes_text(changes: Mapping[str, Any]) -> str:
+    """What an arm sets, for people; `quant.bits.*=6` where every key of a section has one value."""
+    left = {key: value_text(value) for key, value in changes.items()}
+    shown: list[str] = []
+    for key, value in changes.items():
+        section = key.rpartition(".")[0]
+        siblings = [name for name in config_keys() if name.rpartition(".")[0] == section]
+        if key not in left:
+            continue
+        if len(siblings) > 2 and all(left.get(name) == left[key] for name in siblings):
+            shown.append(f"{section}.*={left[key]}")
+            left = {name: text for name, text in left.items() if name not in siblings}
+        else:
+            shown.append(f"{key}={value_text(value)}")
+    return ", ".join(shown)
 
 
 def value_text(value: object) -> str:

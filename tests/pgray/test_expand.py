@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgray.conditions import Condition
+from pgray.designs import changes_text
 from pgray.expand import Expansion, expand, identical_arms
 from pgray.sweep import Sweep
 from trainer.config import Config
@@ -144,6 +145,16 @@ def test_when_takes_a_key_out_where_it_does_not_act() -> None:
         "qat.enabled=true,qat.start.value=0.2",
     ]
     assert expansion.merged == ("qat.enabled=false,qat.start.value=0.2",)
+
+
+def test_changes_are_short_for_people() -> None:
+    classes = ("mlp", "attn", "embed", "bigram", "value_embed", "other")
+    all_six = {f"quant.bits.{name}": 6 for name in classes}
+    assert (
+        changes_text({"qat.enabled": True, **all_six, "eval.stride": 8})
+        == "qat.enabled=true, quant.bits.*=6, eval.stride=8"
+    )
+    assert changes_text({**all_six, "quant.bits.mlp": 4}).startswith("quant.bits.mlp=4, quant.bits.attn=6, ")
 
 
 def test_identical_arms_are_named() -> None:
