@@ -38,7 +38,10 @@ _SIGNS: tuple[tuple[re.Pattern[str], FailureKind], ...] = (
 )
 _TRACEBACK = re.compile(r"^(?:\[rank\d+\]:\s*)?Traceback \(most recent call last\)", re.M)
 _RANK_SIGNAL = re.compile(r"exitcode\s*:\s*-(\d+)|Signal (\d+) \(SIG\w+\) received by PID")
-_NOISE = re.compile(r"^[\s=\-*.]*$|^\s*(?:File|\^)|^W\d{4} |^E\d{4} |ChildFailedError|elastic|error_file|traceback :")
+_NOISE = re.compile(  # rulers, frames of a traceback, and torchrun's own summary of what its ranks did
+    r"^[\s=\-*.^~]*$|^\s+File |^[WE]\d{4} |ChildFailedError|elastic|<NO_OTHER_FAILURES>|^Root Cause|^Failures:| FAILED$"
+    r"|^\s+(?:exitcode|error_file|traceback|time|host|rank)\s*:"
+)
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,8 @@ def trial_ending(trial: TrialLayout, job: JobLayout, is_stopping: bool, worker_e
         failure = _read(JobFailure, path)
         if failure is not None:
             return Ending("failed", failure.kind, one_line(failure.reason))
-    if not exit_record:
-        said = f": {one_line(worker_error)}" if worker_error else ""
-        return Ending("failed", "infra", f"the job's Ray worker ended before the job had{said}")
+    if not exit_record or exit_record.get("stop") == "lifeline":
+        return _worker_died(worker_error)
     return _from_exit(trial, job, exit_record)
 
 
@@ -101,14 +103,24 @@ def one_line(text: str) -> str:
     return " ".join(text.split())[:400]
 
 
+def _worker_died(error: str | None) -> Ending:
+    """Ray ends a worker when memory runs out or its node is taken away, and says so in its error."""
+    kind: FailureKind = "infra"
+    if error and re.search(r"OutOfMemory|running low on memory", error):
+        kind = "oom"
+    elif error and "preempted" in error:
+        kind = "preempted"
+    said = f": {one_line(error)}" if error else ""
+    return Ending("failed", kind, f"its Ray worker died before the job was over{said}")
+
+
 def _from_exit(trial: TrialLayout, job: JobLayout, exit_record: Mapping[str, Any]) -> Ending:
     if exit_record.get("stop") == "supervisor":
         return Ending("failed", "infra", "the job's supervisor died before the job was over")
     if exit_record.get("error"):
         return Ending("failed", "infra", one_line(str(exit_record["error"])))
     if exit_record.get("stop"):
-        who = "its Ray worker died" if exit_record["stop"] == "lifeline" else "somebody sent SIGTERM to its supervisor"
-        return Ending("failed", "infra", f"stopped in the middle: {who}")
+        return Ending("failed", "infra", "stopped in the middle: somebody sent SIGTERM to its supervisor")
     tail = _tail(job.log)
     for sign, kind in _SIGNS:
         found = sign.search(tail)

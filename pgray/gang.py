@@ -8,6 +8,7 @@ orchestration.md 3.5). No `Tuner.restore`: it ignores what was added to a sweep 
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,12 +80,26 @@ def connect(address: str | None) -> Cluster:
             # Bound to the loopback: nobody else on the network has business with it.
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
             options |= {"object_store_memory": _OBJECT_STORE_BYTES}
+        else:
+            _check_answers(address)
         try:
             ray.init(**options)
         except (ConnectionError, ValueError) as error:
             raise InputError("--address", "address", address, f"no Ray cluster answers there ({error})") from None
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return Cluster(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive))
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself tries an address where nobody listens for more than ten minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # `auto` and the like: for Ray to tell
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        fix = f"nobody answers there ({error.strerror or error}); give the address that ray start printed"
+        raise InputError("--address", "address", address, fix) from None
 
 
 def check_fits(cluster: Cluster, machine: Machine, place: str) -> None:
@@ -180,6 +195,6 @@ def _callback(listener: Listener) -> Any:
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             error = trial.get_error()
-            self.kept.listener.ended(trial.config["job_id"], str(error).strip().splitlines()[-1] if error else None)
+            self.kept.listener.ended(trial.config["job_id"], str(error) if error else None)
 
     return Callback(_Kept(listener))

@@ -21,6 +21,7 @@ from trainer.fingerprint import train_fingerprint, trial_id
 from trainer.job import Job, TrialSpec
 from trainer.layout import RunLayout
 from trainer.record import LedgerEntry
+from trainer.shapes import check_patterns
 
 Action = Literal["run", "finished", "recover", "leave"]
 """run: launch it; finished: nothing to do; recover: its result is on disk and only the ledger lacks it;
@@ -156,6 +157,7 @@ def _check_machine(sweep: Sweep, expansion: Expansion) -> str:
     machine = sweep.machine
     for arm in expansion.arms:
         train, place = arm.config.train, f"{sweep.place}: arm {arm.name}"
+        check_patterns(arm.config, place)
         if train.device == "cuda" and machine.gpus == 0:
             raise InputError(
                 place, "train.device", "cuda", "a job holds no GPU; set resources.gpus or train.device: auto"

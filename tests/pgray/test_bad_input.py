@@ -3,6 +3,7 @@
 The command line is driven in this process; that nothing is launched is shown by Ray never being started.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,18 @@ def no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("Ray was started for a sweep that is wrong")
 
     monkeypatch.setattr(pgray.gang, "connect", refuse)
+
+
+def test_an_address_where_nobody_listens(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        pytest.skip("this process has a Ray, and another address would not be tried")
+    path = tmp_path / "good.yaml"
+    path.write_text(HEAD.replace("DATA", str(data)) + ARMS)
+    assert main(["run", str(path), "--runs", str(tmp_path / "runs"), "--address", "127.0.0.1:1"]) == 2
+    error = capsys.readouterr().err
+    assert "error: --address: address: 127.0.0.1:1: nobody answers there" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs" / "bad").exists()
 
 
 @pytest.mark.usefixtures("no_launch")
