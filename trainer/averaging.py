@@ -116,7 +116,9 @@ class Ema(Average):
         return {name: w.clone() for name, w in (self._shadow or master).items()}
 
     def record(self) -> AverageRecord:
-        return AverageRecord(key=self.key, updates=self._updates, initial_share=self._initial_share)
+        return AverageRecord(
+            key=self.key, updates=self._updates, initial_share=self._initial_share, never_began=not self._shadow
+        )
 
     def state(self) -> dict[str, Tensor]:
         numbers = [float(self._was_qat), self._last_progress, float(self._updates), self._initial_share]
@@ -149,7 +151,7 @@ class RunningMean(Average):
         return {name: w.clone() for name, w in (self._mean or master).items()}
 
     def record(self) -> AverageRecord:
-        return AverageRecord(key=self.key, snapshots=self._count)
+        return AverageRecord(key=self.key, snapshots=self._count, never_began=not self._count)
 
     def state(self) -> dict[str, Tensor]:
         return {"count": torch.tensor([self._count])} | {f"mean.{n}": w for n, w in self._mean.items()}
@@ -190,7 +192,8 @@ class Swa(RunningMean):
         return {name: w.lerp(master[name], share) for name, w in self._mean.items()}
 
     def record(self) -> AverageRecord:
-        return AverageRecord(key=self.key, snapshots=self._count + int(self._adds_last))
+        last = int(self._adds_last)
+        return AverageRecord(key=self.key, snapshots=self._count + last, never_began=not self._count)
 
     def state(self) -> dict[str, Tensor]:
         return super().state() | {"thresholds_left": torch.tensor([len(self._thresholds)])}
@@ -226,7 +229,7 @@ class LawaLatest(Average):
         return {name: torch.stack([s[name] for s in snapshots]).mean(0) for name in master}
 
     def record(self) -> AverageRecord:
-        return AverageRecord(key=self.key, snapshots=len(self._latest))
+        return AverageRecord(key=self.key, snapshots=len(self._latest), never_began=not self._latest)
 
     def state(self) -> dict[str, Tensor]:
         return {f"{i}.{name}": w for i, snapshot in enumerate(self._latest) for name, w in snapshot.items()}

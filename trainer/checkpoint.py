@@ -5,11 +5,13 @@ complete when `checkpoint/latest.json` names it, which is written last, after a 
 """
 
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -52,7 +54,8 @@ class Checkpoint:
             _save(target / "common.safetensors", common)
         self._ranks.barrier()
         if self._ranks.is_main:
-            write_json(self._folder / "latest.json", {"folder": target.name, **asdict(position)})
+            kept = [average.key for average in averages]
+            write_json(self._folder / "latest.json", {"folder": target.name, "averages": kept, **asdict(position)})
             for other in self._folder.glob("step-*"):
                 if other != target:
                     shutil.rmtree(other, ignore_errors=True)
@@ -63,20 +66,11 @@ class Checkpoint:
         A job may ask for other averages than the one that was cut off: those it lacks cannot be made up, so then the
         training run starts again.
         """
-        try:
-            raw = json.loads((self._folder / "latest.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+        found = self._read({average.key for average in averages})
+        if not self._ranks.all_true(found is not None) or found is None:
             return None
-        target = self._folder / raw.pop("folder")
-        position = Position(**raw)
-        mine = target / f"rank-{self._ranks.rank}.safetensors"
-        fits = position.world_size == self._ranks.world_size and mine.is_file()
-        common = load_file(target / "common.safetensors") if fits else {}
-        fits = fits and all(any(n.startswith(f"average/{a.key}/") for n in common) or not a.state() for a in averages)
-        if not self._ranks.all_true(fits):
-            return None
+        position, common, local = found
         device = self._ranks.device
-        local = load_file(mine)
         weights.noise.set_state(local.pop("noise"))
         optimizer.load_state({n.removeprefix("optim/"): w.to(device) for n, w in local.items()})
         weights.load({n.removeprefix("master/"): w.to(device) for n, w in common.items() if n.startswith("master/")})
@@ -86,6 +80,20 @@ class Checkpoint:
                 {n.removeprefix(prefix): _place(w, device) for n, w in common.items() if n.startswith(prefix)}
             )
         return position
+
+    def _read(self, wanted: set[str]) -> tuple[Position, dict[str, Tensor], dict[str, Tensor]] | None:
+        """What is on disk, if it is whole and fits this job: position, common tensors, this rank's tensors."""
+        try:
+            raw = json.loads((self._folder / "latest.json").read_text())
+            target = self._folder / raw.pop("folder")
+            kept = set(raw.pop("averages"))
+            position = Position(**raw)
+            if position.world_size != self._ranks.world_size or not wanted <= kept:
+                return None
+            common = load_file(target / "common.safetensors")
+            return position, common, load_file(target / f"rank-{self._ranks.rank}.safetensors")
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            return None  # none there, cut off, or of another version: train from the start
 
     def remove(self) -> None:
         if self._ranks.is_main:
@@ -100,6 +108,8 @@ def _place(w: Tensor, device: torch.device) -> Tensor:
 def _save(path: Path, named: dict[str, Tensor]) -> None:
     temporary = path.with_suffix(".partial")
     save_file({name: w.detach().cpu().contiguous() for name, w in named.items()}, temporary)
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())  # or a node that loses power keeps the record and not the weights
     temporary.replace(path)
 
 

@@ -44,8 +44,12 @@ class Start(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.kind in ("lr_scale", "wallclock_frac") and not 0 <= self.value <= 1:
-            raise RuleError("value", self.value, f"must be within 0..1 for kind {self.kind}")
+        if self.kind == "immediately" and self.value:
+            raise RuleError(
+                "value", self.value, "kind immediately takes no value; say start.kind as well as start.value"
+            )
+        if self.kind in ("lr_scale", "wallclock_frac") and not 0 < self.value <= 1:
+            raise RuleError("value", self.value, f"must be above 0 and at most 1 for kind {self.kind}")
         return self
 
 
@@ -257,6 +261,14 @@ class AverageConfig(Section):
     every: int = Field(0, ge=0)
     count: int = Field(0, ge=0)
     lr_below: float | None = Field(None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "swa" and not (self.count or self.every):
+            raise RuleError("count", self.count, "swa needs count (snapshots by LR multiplier) or every (steps)")
+        if self.kind == "lawa" and self.every and not self.count:
+            raise RuleError("count", self.count, "lawa with every needs count, how many snapshots it keeps")
+        return self
 
 
 class BitsConfig(Section):

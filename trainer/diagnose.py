@@ -23,6 +23,7 @@ class QatCheck:
     is_live: bool
     coverage: float
     note: str
+    is_final: bool = True  # False: nothing could be seen yet, look again after the next update
 
 
 def qat_coverage(weights: Weights) -> float:
@@ -33,8 +34,14 @@ def qat_coverage(weights: Weights) -> float:
 
 
 @torch.no_grad()
-def check_qat(weights: Weights, config: Config, forward: Forward, tokens: Tensor, targets: Tensor) -> QatCheck:
-    """Open the gate, compare with the exporter, and compare the losses of one micro-batch. Leaves the gate open."""
+def check_qat(
+    weights: Weights, config: Config, forward: Forward, tokens: Tensor, targets: Tensor, is_start: bool = False
+) -> QatCheck:
+    """Open the gate, compare with the exporter, and compare the losses of one micro-batch. Leaves the gate open.
+
+    Args:
+        is_start: before the first few updates, when output projections are still zero and may hide the others.
+    """
     coverage = qat_coverage(weights)
     weights.write(NO_GATES)
     loss_off = forward(tokens, targets).double().mean()
@@ -53,6 +60,13 @@ def check_qat(weights: Weights, config: Config, forward: Forward, tokens: Tensor
         return QatCheck(False, coverage, f"{note}: check qat.scope, quant.bits and quant.fp16_max_elements")
     if differing:
         return QatCheck(False, coverage, f"compute weights differ from the exporter's in {', '.join(differing)}")
+    is_changed = any(
+        not torch.equal(weights.compute[name].detach(), w)
+        for name, w in weights.master.items()
+        if weights.is_fake_quantized(name)
+    )
+    if bool(loss_on == loss_off) and is_changed and is_start:
+        return QatCheck(True, coverage, "no effect on the loss yet: projections start at zero", is_final=False)
     if bool(loss_on == loss_off):
         return QatCheck(
             False, coverage, f"the loss did not change when QAT was switched on ({loss_on.item():.6f} nats)"

@@ -24,6 +24,9 @@ Forward = Callable[[Tensor, Tensor], Tensor]
 """(B, T) tokens, (B, T) targets -> (B, T) nats."""
 
 
+RECOMPILE_LIMIT = 64
+
+
 @dataclass(frozen=True)
 class Score:
     """Sums over scored targets. Add scores of disjoint targets."""
@@ -146,9 +149,12 @@ def make_forward(model: nn.Module, config: Config, device: torch.device) -> "Com
     """
     is_cuda = device.type == "cuda"
     use_compile = config.train.compile if config.train.compile is not None else is_cuda
+    if use_compile:
+        # One code object serves training, validation, the QAT check, every evaluation shape and both recurrence schedules.
+        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     call = torch.compile(model, dynamic=False, fullgraph=True) if use_compile else model
 
-    return CompiledModel(call, device.type, is_cuda)
+    return CompiledModel(call, device.type, is_cuda, is_compiled=use_compile)
 
 
 @dataclass
@@ -160,6 +166,7 @@ class CompiledModel:
     device_type: str
     is_bf16: bool
     is_looped: bool = True
+    is_compiled: bool = False
 
     def __call__(self, tokens: Tensor, targets: Tensor) -> Tensor:
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.is_bf16):

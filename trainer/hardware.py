@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 import socket
 from pathlib import Path
 
@@ -33,8 +32,6 @@ def _cpu_name() -> str:
     return platform.machine()
 
 
-def peak_memory_mib(device: torch.device) -> float:
-    """Peak of this rank, MiB: of the device's allocator on CUDA, of the process on CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak_memory_mib(device: torch.device) -> float | None:
+    """Peak of the device's allocator on this rank, MiB; None on CPU."""
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None

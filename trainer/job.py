@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from trainer.config import Config
 from trainer.errors import InputError
-from trainer.fingerprint import average_key, training_part
+from trainer.fingerprint import average_key, digest, training_part
 from trainer.presets.resolve import build_config, flatten, input_error, load_preset
 from trainer.yamlfile import read_yaml
 
@@ -69,4 +69,6 @@ def load_job(path: Path) -> Job:
         raise InputError(str(path), unknown[0], "unknown key", "use preset and set")
     preset = load_preset(str(raw.get("preset", "")), str(path))
     config = build_config({**preset.overrides, **dict(flatten(raw.get("set") or {}))}, str(path))
-    return Job(job_id="job", train_fingerprint="standalone", trials=[TrialSpec(trial_id="trial", config=config)])
+    identity, training = digest(config.model_dump(mode="json")), digest(training_part(config))
+    spec = TrialSpec(trial_id=f"trial-{identity}", config=config)
+    return Job(job_id=f"job-{identity}", train_fingerprint=f"standalone-{training}", trials=[spec])

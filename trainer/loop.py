@@ -70,13 +70,14 @@ class TrainingRun:
         self._warm_up()
         clock = self._resume()
         last_checkpoint = time.monotonic()
+        loss, gates = None, NO_GATES  # a resumed run may have nothing left to do
         clock.start()
         while (now := moment(self.config, self.step, clock.agreed_s())).progress < 1:
             batch = self.stream.batch(self.step)
             self.forward.is_looped = self._is_looped(now)
             is_qat = self._is_qat(now)
             gates = self.weights.gates(now, is_qat)
-            if is_qat and self.qat is None:
+            if is_qat and (self.qat is None or not self.qat.is_final):
                 with clock.paused():
                     self._switch_qat_on(now, batch)
             self.weights.write(gates)
@@ -95,8 +96,9 @@ class TrainingRun:
                 with clock.paused():
                     self._save(clock)
                 last_checkpoint = time.monotonic()
-        if self.step and self.step % self.config.train.log_every:
+        if loss is not None and self.step % self.config.train.log_every:
             self._log_step(now, gates, loss)
+        self._check_finite()
         averaged = {average.key: average.weights(self.weights.master) for average in self.averages}
         train_s = self.ranks.agree(clock.stop())
         return Trained(
@@ -133,13 +135,16 @@ class TrainingRun:
 
     def _warm_up(self) -> None:
         """A few steps before the clock starts, for compilation and caches, then everything is put back."""
-        if not self.config.train.warmup_steps:
+        is_partial = self.config.recurrence.kind == "partial"
+        least = (2 if is_partial else 1) if self.forward.is_compiled else 0  # compilation must not fall on the clock
+        steps = max(self.config.train.warmup_steps, least)
+        if not steps:
             return
         initial = self.weights.snapshot()
         noise = self.weights.noise.get_state()
         now = Moment(0, 0.0, 0.0, 1.0)
-        for step in range(max(self.config.train.warmup_steps, 2 if self.config.recurrence.kind == "partial" else 1)):
-            self.forward.is_looped = step % 2 == 1 or self.config.recurrence.kind != "partial"  # compile both graphs
+        for step in range(steps):
+            self.forward.is_looped = step % 2 == 1 or not is_partial  # build both graphs
             batch = self.stream.batch(step)
             self.weights.write(NO_GATES)
             self._forward_backward(batch)
@@ -160,8 +165,10 @@ class TrainingRun:
         return TrainingClock(self.ranks, position.elapsed_s)
 
     def _switch_qat_on(self, now: Moment, batch: Batch) -> None:
-        self.qat_on_step = self.step
-        self.qat = check_qat(self.weights, self.config, self.forward, batch.tokens_MBT[0], batch.targets_MBT[0])
+        self.qat_on_step = self.step if self.qat_on_step is None else self.qat_on_step
+        is_start = self.step < 3
+        tokens, targets = batch.tokens_MBT[0], batch.targets_MBT[0]
+        self.qat = check_qat(self.weights, self.config, self.forward, tokens, targets, is_start)
         is_live = self.ranks.all_true(self.qat.is_live)
         self.events.write(
             "gate", gate="qat", step=self.step, train_s=now.elapsed_s, lr_scale=now.lr_scale, is_live=is_live,
@@ -185,9 +192,17 @@ class TrainingRun:
         """Validation of the raw float weights, off the clock; the next step writes compute weights anew."""
         self.weights.write(NO_GATES)
         score = self.validation.score(self.forward, self.config.eval, self.config.eval.seq_len)
+        if not math.isfinite(score.nats):
+            raise DivergedError(f"validation loss is {score.nats} at step {self.step}")
         self.events.write(
             "val", step=self.step, train_s=now.elapsed_s, raw_bpb=score.bpb, val_loss_nats=score.loss_nats
         )
+
+    def _check_finite(self) -> None:
+        """The weights of the last step have seen no loss yet."""
+        bad = [name for name, w in self.weights.master.items() if not bool(w.isfinite().all())]
+        if bad:
+            raise DivergedError(f"weights are not finite after step {self.step}: {', '.join(bad[:3])}")
 
     def _checkpoint_due(self, last: float) -> bool:
         every = self.config.train.checkpoint_every_s

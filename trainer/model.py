@@ -53,6 +53,7 @@ class Model(nn.Module):
             self.resid_mix = nn.Parameter(torch.stack((torch.ones(L, D), torch.zeros(L, D)), dim=1))
         if m.deep_delta:
             self.deep_delta = zeros(L, D)
+        self.calls = {is_looped: block_calls(config, is_looped) for is_looped in (False, True)}
         self.num_skips = num_skips(config) if m.unet_skips else 0
         if self.num_skips:
             self.skip_weight = full(1.0, self.num_skips, D)
@@ -118,7 +119,7 @@ class Model(nn.Module):
         x0 = x
         skips: list[Tensor] = []
         pushed = 0
-        for call in block_calls(self.config, is_looped):
+        for call in self.calls[is_looped]:
             is_second_half = pushed == self.num_skips
             if skips and is_second_half and call.takes_part_in_skips:
                 x = x + self.skip_weight[self.num_skips - len(skips)].to(x.dtype) * skips.pop()
@@ -141,6 +142,8 @@ class Model(nn.Module):
     def embed_tokens(self, tokens_BT: Tensor) -> Tensor:
         m = self.config.model
         x = F.embedding(tokens_BT, self.embed)
+        if torch.is_autocast_enabled(x.device.type):  # the residual stream too, or half the memory traffic is fp32
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         if m.bigram.buckets:
             x = x + bigram_embedding(tokens_BT, self.bigram_table, self.bigram_proj, self.bigram_scale)
         x = rms_norm(x)

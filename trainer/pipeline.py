@@ -3,6 +3,7 @@
 Read this file first. What a step means is in the module that it names.
 """
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,12 +24,13 @@ from trainer.evaluate import CompiledModel, Score, Validation, make_forward
 from trainer.fingerprint import average_key
 from trainer.hardware import describe_hardware, node_name, peak_memory_mib
 from trainer.job import Job, TrialSpec
-from trainer.layout import JobLayout, RunLayout, TrainedLayout, write_bytes, write_json
-from trainer.limits import ARTIFACT_CAP_BYTES
+from trainer.layout import JobLayout, RunLayout, TrainedLayout, TrialLayout, write_bytes, write_json
+from trainer.limits import ARTIFACT_CAP_BYTES, EVAL_CAP_S, TRAIN_CAP_S
 from trainer.loop import Trained, TrainingRun
 from trainer.model import Model, build_model, num_params
 from trainer.quant.export import assemble, store_weights
 from trainer.record import EventLog, JobFailure, TrainingRecord, TrialResult
+from trainer.shapes import check_patterns
 from trainer.shards import data_sha, find_tokenizer, tokenizer_sha
 from trainer.ttt import TestTimeTraining
 
@@ -43,11 +45,15 @@ def run_job(job: Job, out: Path, ranks: Ranks) -> list[TrialResult]:
         The results of the job's trials, on every rank. A trial whose export failed is missing and has a failure.json.
     """
     layout = RunLayout(out)
+    for trial in job.trials:
+        check_patterns(trial.config, trial.trial_id)
     bench = Bench.build(job, ranks)
     record = trained_record(layout.trained(job.train_fingerprint), job)
-    if record is None:
+    is_new = not ranks.all_true(record is not None) or record is None
+    if record is None or is_new:
         record = train(job, layout.trained(job.train_fingerprint), bench)
-    results = [export(trial, record, layout, job, bench) for trial in job.trials]
+    training_share_s = record.wall_s / len(job.trials) if is_new else 0.0
+    results = [export(trial, record, layout, job, bench, training_share_s) for trial in job.trials]
     return [result for result in results if result is not None]
 
 
@@ -97,6 +103,9 @@ def train(job: Job, folder: TrainedLayout, bench: Bench) -> TrainingRecord:
     """The training run: float weights of every average that a trial of the job exports, and of the last step."""
     started, config, ranks = time.perf_counter(), bench.config, bench.ranks
     events = EventLog(folder.events if ranks.is_main else None)
+    if ranks.is_main:  # averages of an earlier training run must not stand beside the record of this one
+        for stale in (folder.record, *folder.root.glob("*.safetensors")):
+            stale.unlink(missing_ok=True)
     events.write("training", train_fingerprint=job.train_fingerprint, seed=config.seed, world_size=ranks.world_size)
     raw_config = config.model_copy(update={"average": config.average.model_copy(update={"kind": "none"})})
     wanted = {**job.averages, average_key(raw_config): raw_config}
@@ -120,10 +129,12 @@ def train(job: Job, folder: TrainedLayout, bench: Bench) -> TrainingRecord:
     return record
 
 
-def export(trial: TrialSpec, record: TrainingRecord, layout: RunLayout, job: Job, bench: Bench) -> TrialResult | None:
+def export(
+    trial: TrialSpec, record: TrainingRecord, layout: RunLayout, job: Job, bench: Bench, training_share_s: float
+) -> TrialResult | None:
     """Averaged float weights -> bytes on disk -> numbers measured on what those bytes unpack to."""
     started, config, folder = time.perf_counter(), trial.config, layout.trial(trial.trial_id)
-    if folder.result.is_file():
+    if bench.ranks.all_true(folder.result.is_file()):
         return TrialResult.model_validate_json(folder.result.read_text())
     bench.forward.is_looped = config.recurrence.kind != "partial" or record.recurrence_on_step is not None
     events = EventLog(folder.events if bench.ranks.is_main else None)
@@ -137,27 +148,29 @@ def export(trial: TrialSpec, record: TrainingRecord, layout: RunLayout, job: Job
     failure = quantize_and_pack(float_weights, config, folder.artifact, bench.ranks) if bench.ranks.is_main else None
     export_s = time.perf_counter() - export_started
     if not bench.ranks.all_true(failure is None):
-        if failure:
-            write_json(folder.failure, failure.model_dump(mode="json"))
+        _write_failure(failure, folder)
         return None
     artifact = read_artifact(folder.artifact)
     weights = artifact.weights
     events.write("packed", trial_id=trial.trial_id, model_bytes=folder.artifact.stat().st_size, export_s=export_s)
 
-    eval_started = time.perf_counter()
     settings = config.eval
     raw_score = bench.float_score("last", raw, settings)
     float_score = bench.float_score(average_key(config), float_weights, settings)
+    eval_started = time.perf_counter()
     post_quant = bench.score(weights, settings, settings.seq_len)
     sliding = bench.score(weights, settings, settings.stride) if settings.stride else None
     ttt = bench.score_ttt(weights, settings) if settings.ttt.enabled else None
     eval_s = time.perf_counter() - eval_started
+    scores = [s for s in (raw_score, float_score, post_quant, sliding, ttt) if s]
+    if not all(math.isfinite(s.nats) for s in scores):
+        reason = f"evaluation gave {', '.join(f'{s.nats:.6g}' for s in scores)} nats"
+        _write_failure(JobFailure(kind="diverged", reason=reason) if bench.ranks.is_main else None, folder)
+        return None
     silenced = antilayer(weights, lambda w: bench.score(w, settings, settings.seq_len)) if settings.antilayer else None
 
     model_bytes = folder.artifact.stat().st_size
     tensors = byte_ledger(artifact.stored)
-    dead_qat = record.qat_note if record.qat_is_live is False else None
-    notes = [note for note in (dead_qat, *recurrence_note(config, record)) if note]
     result = TrialResult(
         trial_id=trial.trial_id,
         train_fingerprint=record.train_fingerprint,
@@ -177,7 +190,7 @@ def export(trial: TrialSpec, record: TrainingRecord, layout: RunLayout, job: Job
         entropy_bytes=sum(tensor.entropy_bytes for tensor in tensors),
         eval_s=eval_s,
         export_s=export_s,
-        wall_s=time.perf_counter() - started,
+        wall_s=time.perf_counter() - started + training_share_s,
         git_sha=job.git_sha,
         scored_tokens=post_quant.tokens,
         scored_bytes=post_quant.bytes,
@@ -185,7 +198,7 @@ def export(trial: TrialSpec, record: TrainingRecord, layout: RunLayout, job: Job
         eval_stride=settings.stride or None,
         tensors=tensors,
         antilayer=silenced,
-        notes=notes,
+        notes=doubts(config, record, job, eval_s),
         **record.model_dump(include=SHARED_WITH_TRAINING),
     )
     if bench.ranks.is_main:
@@ -222,9 +235,9 @@ def trained_record(folder: TrainedLayout, job: Job) -> TrainingRecord | None:
     """The record of a finished training run, if it kept every average that this job's trials need."""
     if not folder.record.is_file():
         return None
-    if not all(folder.weights(key).is_file() for key in (*job.averages, "last")):
-        return None
-    return TrainingRecord.model_validate_json(folder.record.read_text())
+    record = TrainingRecord.model_validate_json(folder.record.read_text())
+    kept = {average.key for average in record.averages if folder.weights(average.key).is_file()}
+    return record if {*job.averages, "last"} <= kept else None
 
 
 def describe_training(job: Job, bench: Bench, trained: Trained, wall_s: float) -> TrainingRecord:
@@ -248,16 +261,36 @@ def describe_training(job: Job, bench: Bench, trained: Trained, wall_s: float) -
         hardware=describe_hardware(ranks),
         node=node_name(),
         torch_version=torch.__version__,
+        git_sha=job.git_sha,
         data_sha=data_sha(bench.folder),
         tokenizer_sha=tokenizer_sha(find_tokenizer(bench.folder, config.data.tokenizer)),
         wall_s=wall_s,
     )
 
 
-def recurrence_note(config: Config, record: TrainingRecord) -> list[str]:
-    if config.recurrence.kind != "partial" or record.recurrence_on_step is not None:
-        return []
-    return ["partial recurrence was asked for but its gate never opened: evaluated without the second pass"]
+def _write_failure(failure: JobFailure | None, folder: TrialLayout) -> None:
+    """Say why this export has no result; the job's other trials go on."""
+    if failure:
+        write_json(folder.failure, failure.model_dump(mode="json"))
+
+
+def doubts(config: Config, record: TrainingRecord, job: Job, eval_s: float) -> list[str]:
+    """What a reader of the numbers must know: said in the record and under the table."""
+    average = next(a for a in record.averages if a.key == average_key(config))
+    quant, is_qat = config.quant, record.qat_on_step is not None
+    said = {
+        record.qat_note or "QAT is not live": record.qat_is_live is False,
+        "the average never began: the last weights were exported": average.never_began,
+        "partial recurrence never began: evaluated without the second pass": config.recurrence.kind == "partial"
+        and record.recurrence_on_step is None,
+        "QAT trained the plain matrices; export pruned or factored them first": is_qat
+        and bool(quant.svd_rank or quant.prune_frac),
+        f"training took {record.train_s:.1f} s, over the cap of {TRAIN_CAP_S:.0f} s": record.train_s
+        > TRAIN_CAP_S + 2 * record.step_ms / 1000,
+        f"evaluation took {eval_s:.0f} s, over the cap of {EVAL_CAP_S:.0f} s": eval_s > EVAL_CAP_S,
+        f"weights were trained by the code of {record.git_sha}": record.git_sha != job.git_sha,
+    }
+    return [note for note, is_so in said.items() if is_so]
 
 
 def write_failure(job: Job, out: Path, failure: JobFailure) -> None:

@@ -27,6 +27,7 @@ class AverageRecord(Record):
     snapshots: int | None = None  # how many sets of weights went in; None for an EMA
     updates: int | None = None  # EMA updates made
     initial_share: float | None = None  # weight of the initialization left in the average, 0..1
+    never_began: bool = False  # nothing was averaged: these are the last weights
 
 
 class TrainingRecord(Record):
@@ -54,6 +55,7 @@ class TrainingRecord(Record):
     data_sha: str
     tokenizer_sha: str
     wall_s: float
+    git_sha: str | None = None  # of the code that trained; an export by later code says so
 
 
 class TensorBytes(Record):

@@ -39,7 +39,7 @@ def block_calls(config: Config, is_looped: bool) -> list[BlockCall]:
         return [BlockCall(layer, n) for n in range(recurrence.loops) for layer in range(layers)]
     calls = [BlockCall(layer) for layer in range(layers)]
     if recurrence.kind == "partial" and is_looped:
-        after = calls.index(BlockCall(max(recurrence.layers))) + 1
+        after = max(recurrence.layers) + 1
         again = [BlockCall(layer, 1, takes_part_in_skips=False) for layer in sorted(recurrence.layers)]
         calls[after:after] = again
     return calls

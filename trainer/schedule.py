@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from trainer.config import Config, OptimConfig, Start, TrainConfig
 
+STEPS_BEFORE_ESTIMATE = 10
+"""One slow first step must not make the run look short: a gate that it opened would stay open."""
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -37,7 +40,7 @@ def lr_scale(optim: OptimConfig, train: TrainConfig, step: int, elapsed_s: float
         remaining = (1 - progress) / warmdown.value
     else:
         remaining = (train.iterations - step) / warmdown.value
-        if step > 0 and elapsed_s > 0:
+        if step >= STEPS_BEFORE_ESTIMATE and elapsed_s > 0:
             steps_left = (train.wallclock_s - elapsed_s) / (elapsed_s / step)
             remaining = min(remaining, steps_left / warmdown.value)
     return warmdown.min_lr + (1 - warmdown.min_lr) * min(1.0, max(0.0, remaining))

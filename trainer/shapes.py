@@ -6,9 +6,11 @@ so fewer bits per symbol: PR 975's baseline came to 15.9 MB where this says 18.5
 """
 
 import math
+from fnmatch import fnmatchcase
 
 from trainer.bundle import code_bytes
 from trainer.config import Config, QuantConfig
+from trainer.errors import InputError
 from trainer.quant.classes import CLASS_OF
 
 Shapes = dict[str, tuple[int, ...]]
@@ -67,6 +69,18 @@ def parameter_shapes(config: Config) -> Shapes:
     if r.kind == "gated":
         shapes |= {"depth_gate": (D, 2 * D), "depth_gate_bias": (D,), "depth_embed": (r.steps - 1, D)}
     return shapes
+
+
+def check_patterns(config: Config, place: str) -> None:
+    """Refuse a `quant.keep_fp16` pattern that matches no stored tensor: it would do nothing and say nothing."""
+    names = list(parameter_shapes(config))
+    stored = [
+        f"{n}.{i}" for n, s in parameter_shapes(config).items() if len(s) == 3 and n in CLASS_OF for i in range(s[0])
+    ]
+    for pattern in config.quant.keep_fp16:
+        if not any(fnmatchcase(name, pattern) for name in (*names, *stored)):
+            fix = "matches no tensor; names are such as embed, attn_k, mlp_up.3"
+            raise InputError(place, "quant.keep_fp16", pattern, fix)
 
 
 def num_params(config: Config) -> int:

@@ -4,6 +4,8 @@ compute = master + U(-1, 1) * half_step * g, half_step = group max / (2 q_max), 
 QAT is on, and evaluation never sees noise. Every rank draws its own (PR 975 drew the same on all), from a seeded generator.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,12 @@ class Qna(Technique):
         return add_quantization_noise(w, plan, gate, generator)
 
 
+@cache
+def _layer_mask(int_layers: tuple[bool, ...], device: torch.device) -> Tensor:
+    """(L, 1, 1) float32, built once: making it every step would wait for the device."""
+    return torch.tensor(int_layers, device=device, dtype=torch.float32).view(-1, 1, 1)
+
+
 def add_quantization_noise(w: Tensor, plan: TensorPlan, gate: float, generator: torch.Generator) -> Tensor:
     """Uniform noise of +-gate half-steps on the layers that export turns into integers; others pass unchanged."""
     if plan.scheme is None or gate == 0:
@@ -31,5 +39,5 @@ def add_quantization_noise(w: Tensor, plan: TensorPlan, gate: float, generator: 
     uniform = torch.empty_like(stack).uniform_(-1, 1, generator=generator)
     step = half_step(stack, plan.scheme) * gate
     if not all(plan.int_layers):
-        step = step * torch.tensor(plan.int_layers, device=w.device, dtype=w.dtype).view(-1, 1, 1)
+        step = step * _layer_mask(plan.int_layers, w.device)
     return (stack + uniform * step).reshape(w.shape)
