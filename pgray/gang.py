@@ -117,7 +117,7 @@ def run_jobs(job_ids: Sequence[str], jobs: Mapping[str, Job], shared: Launch, sl
     """Run every job once, in order, as many at a time as fit. Returns when all have ended or the listener stops it."""
     from ray import tune
 
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are the driver's to tell
     scratch = Path(tempfile.mkdtemp(prefix="pgray-tune-"))
     machine = shared.machine
     bundle = {"CPU": float(machine.cpus)} | ({"GPU": float(machine.gpus)} if machine.gpus else {})
@@ -194,7 +194,14 @@ def _callback(listener: Listener) -> Any:
             self.kept.listener.ended(trial.config["job_id"], None)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            error = trial.get_error()
-            self.kept.listener.ended(trial.config["job_id"], str(error) if error else None)
+            self.kept.listener.ended(trial.config["job_id"], _error_text(trial.error_file))
 
     return Callback(_Kept(listener))
+
+
+def _error_text(path: str | None) -> str | None:
+    """What Ray wrote about the failure of a worker, without the headline of its error file."""
+    try:
+        return " ".join(Path(path).read_text(errors="replace").splitlines()[1:]) if path else None
+    except OSError:
+        return None

@@ -75,7 +75,7 @@ def go_on(path: Path, root: Path) -> None:
     ends = [entry.trial_id for entry in entries if entry.state == "finished"]
     assert len(ends) == len(set(ends)) == outcome.counts["finished"]
     assert (results.load(root)["status"] == "finished").all()
-    assert marked(root) == []
+    wait_for(lambda: not marked(root), 5)
 
 
 def test_sigkill_in_the_middle_and_again(write_sweep: Callable[..., Path], tmp_path: Path, start_driver: Start) -> None:
@@ -103,7 +103,7 @@ def test_ctrl_c_in_the_middle_and_again(
     _, error = driver.communicate(timeout=40)
     assert driver.returncode == 130, error
     assert "Traceback" not in error
-    assert marked(root) == []
+    wait_for(lambda: not marked(root), 5)
     assert not is_held(root)
     states = {e.arm: (e.state, e.reason) for e in Ledger(RunLayout(root).ledger).states().values()}
     assert states["slow"] == ("queued", "interrupted before it ended")
@@ -132,7 +132,7 @@ def test_status_and_stop_from_another_terminal(
     assert json.loads(capsys.readouterr().out)["stopped_driver"] == driver.pid
     driver.communicate(timeout=20)
     assert driver.returncode == 130
-    assert marked(root) == []
+    wait_for(lambda: not marked(root), 5)
     assert main(["status", str(root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["driver"] is None
     assert main(["stop", str(root)]) == 0

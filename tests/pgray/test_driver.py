@@ -67,7 +67,7 @@ def test_a_sweep_from_file_to_table_and_again(write_sweep: WriteSweep, tmp_path:
         assert trial.log.read_text().startswith("fake trainer: job")
         assert json.loads(trial.config.read_text())["seed"] == entry.seed
         assert (entry.source, entry.attempt) == ("run", 1)
-    assert marked(root) == []
+    wait_for(lambda: not marked(root), 5)
 
     before = layout.ledger.read_bytes()
     again = drive(path, tmp_path / "runs")
@@ -130,7 +130,7 @@ def test_every_accident_is_a_row_with_kind_and_reason(write_sweep: WriteSweep, t
     for arm, (kind, reason) in expected.items():
         assert (rows.loc[arm, "status"], rows.loc[arm, "failure_kind"]) == ("failed", kind), arm
         assert reason in rows.loc[arm, "reason"], arm
-    assert marked(outcome.run_root) == []
+    wait_for(lambda: not marked(outcome.run_root), 5)
 
     # Running again tries only what may go away by itself; those here do not, and keep their logs.
     again = drive(path, tmp_path / "runs", timeout_s=10.0)
@@ -147,7 +147,7 @@ def test_ranks_of_two_processes(write_sweep: WriteSweep, tmp_path: Path) -> None
     outcome = drive(path, tmp_path / "runs", trainer_command=TORCHRUN)
     assert outcome.exit_code == 0
     assert results.load(outcome.run_root)["world_size"].tolist() == [2]
-    assert marked(outcome.run_root) == []
+    wait_for(lambda: not marked(outcome.run_root), 5)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_when_the_worker_dies_its_job_is_infra_and_the_others_go_on(write_sweep:
     row = results.load(outcome.run_root).set_index("arm").loc["slow"]
     assert row["failure_kind"] == "infra"
     assert row["reason"].startswith("its Ray worker died before the job was over: ")
-    assert marked(outcome.run_root) == []
+    wait_for(lambda: not marked(outcome.run_root), 5)
 
 
 def kill_the_worker_of_the_hanging_job(run_root: Path) -> None:

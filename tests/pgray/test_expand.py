@@ -33,7 +33,7 @@ VALUES = {
     "quant.bits.mlp": st.sampled_from([2, 4, 6, 8, 16]),
     "quant.bits.attn": st.sampled_from([3, 5, 7]),
     "qna.magnitude": st.sampled_from([0.0, 0.5, 1.0, 2.0]),
-    "average.kind": st.sampled_from(["none", "ema", "swa"]),
+    "average.kind": st.sampled_from(["none", "ema"]),
     "qat.enabled": st.booleans(),
     "quant.keep_fp16": st.sampled_from([[], ["*.embed"], ["a", "b"]]),
 }
@@ -70,16 +70,16 @@ def test_names_of_a_grid() -> None:
 
 
 def test_leave_one_out() -> None:
-    full = {"qna.magnitude": 1.0, "average.kind": "swa", "model.smear_gate": True}
-    parts = {"qna": {"qna.magnitude": 0.0}, "swa": {"average.kind": "swa"}}
+    full = {"qna.magnitude": 1.0, "average.kind": "none", "model.smear_gate": True}
+    parts = {"qna": {"qna.magnitude": 0.0}, "last": {"average.kind": "none"}}
     expansion = expanded(leave_one_out={"full": full, "parts": parts})
     found = configs(expansion)
-    assert list(found) == ["full", "full minus qna", "full minus swa"]
+    assert list(found) == ["full", "full minus qna", "full minus last"]
     assert expansion.control == "full"
     assert found["full minus qna"].qna.magnitude == 0.0
-    assert found["full minus qna"].average.kind == "swa"
-    assert found["full minus swa"].average.kind == "ema"  # the preset's
-    assert found["full minus swa"].qna.magnitude == 1.0
+    assert found["full minus qna"].average.kind == "none"
+    assert found["full minus last"].average.kind == "ema"  # the preset's
+    assert found["full minus last"].qna.magnitude == 1.0
 
 
 def test_later_wins_from_preset_to_command_line() -> None:
@@ -137,14 +137,14 @@ def test_where_must_not_drop_the_control() -> None:
 
 
 def test_when_takes_a_key_out_where_it_does_not_act() -> None:
-    grid = {"qat.enabled": [False, True], "qat.start.value": [0.1, 0.2]}
-    expansion = expanded(grid=grid, when={"qat.start.value": "qat.enabled"})
+    grid = {"qat.enabled": [False, True], "qat.reset_ema": [False, True]}
+    expansion = expanded(grid=grid, when={"qat.reset_ema": "qat.enabled"})
     assert [arm.name for arm in expansion.arms] == [
         "qat.enabled=false",
-        "qat.enabled=true,qat.start.value=0.1",
-        "qat.enabled=true,qat.start.value=0.2",
+        "qat.enabled=true,qat.reset_ema=false",
+        "qat.enabled=true,qat.reset_ema=true",
     ]
-    assert expansion.merged == ("qat.enabled=false,qat.start.value=0.2",)
+    assert expansion.merged == ("qat.enabled=false,qat.reset_ema=true",)
 
 
 def test_changes_are_short_for_people() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pgray.cli import main
-from tests.pgray.conftest import marked
+from tests.pgray.conftest import marked, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray")]
 
@@ -59,7 +59,7 @@ def test_a_sweep_through_everything(tmp_path: Path, data: Path, capsys: pytest.C
     assert rows["int4"]["model_bytes"] < rows["int8"]["model_bytes"]
     assert main(["logs", outcome["run"], "int8"]) == 0
     assert "step=6" in capsys.readouterr().out
-    assert marked(Path(outcome["run"])) == []
+    wait_for(lambda: not marked(Path(outcome["run"])), 5)
 
     assert main(command) == 3
     again = json.loads(capsys.readouterr().out)

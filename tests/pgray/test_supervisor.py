@@ -66,7 +66,7 @@ def test_a_job_that_ends_well(make_job: MakeJob, launch_plain: Launch) -> None:
     assert trial.result.exists()
     assert trial.log.read_text().startswith("fake trainer: job job-0")
     assert trial.log.samefile(layout.job(job.job_id).log)
-    assert marked(launch_plain.run_root) == []
+    wait_for(lambda: not marked(launch_plain.run_root), 5)
 
 
 def test_the_token_is_in_the_children_only_and_launcher_variables_are_gone(
@@ -87,20 +87,20 @@ def test_the_token_is_in_the_children_only_and_launcher_variables_are_gone(
     assert processes.JOB_TOKEN not in supervisor.environ()
     supervisor.terminate()
     thread.join(20)
-    assert marked(launch_plain.run_root) == []
+    wait_for(lambda: not marked(launch_plain.run_root), 5)
 
 
 def test_what_a_job_leaves_behind_is_ended_after_a_normal_end(make_job: MakeJob, launch_plain: Launch) -> None:
     record = follow(make_job({"optim.muon_momentum_steps": 5}), launch_plain)
     assert record["code"] == 0
     assert [process["command"] for process in record["killed"]] == ["sleep 3600"]
-    assert marked(launch_plain.run_root) == []
+    wait_for(lambda: not marked(launch_plain.run_root), 5)
 
 
 def test_a_job_that_takes_too_long_is_stopped(make_job: MakeJob, launch_plain: Launch) -> None:
     record = follow(make_job({"optim.muon_momentum_steps": 3}), replace(launch_plain, timeout_s=2.0))
     assert record["stop"] == "timeout"
-    assert marked(launch_plain.run_root) == []
+    wait_for(lambda: not marked(launch_plain.run_root), 5)
 
 
 def test_a_command_that_cannot_start_is_an_exit_record(make_job: MakeJob, launch_plain: Launch) -> None:
@@ -112,7 +112,7 @@ def test_a_command_that_cannot_start_is_an_exit_record(make_job: MakeJob, launch
 def test_two_ranks_under_torchrun_end_well(make_job: MakeJob, launch_torchrun: Launch) -> None:
     record = follow(make_job(), launch_torchrun)
     assert (record["code"], record["killed"]) == (0, [])
-    assert marked(launch_torchrun.run_root) == []
+    wait_for(lambda: not marked(launch_torchrun.run_root), 5)
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_when_the_supervisor_is_killed_the_job_ends(make_job: MakeJob, launch_to
     thread.join(30)
     record = json.loads(RunLayout(launch_torchrun.run_root).job(job.job_id).exit.read_text())
     assert record["stop"] == "supervisor"
-    assert marked(launch_torchrun.run_root) == []
+    wait_for(lambda: not marked(launch_torchrun.run_root), 5)
 
 
 @pytest.mark.slow
@@ -150,7 +150,7 @@ def test_when_torchrun_is_killed_its_ranks_end(make_job: MakeJob, launch_torchru
     record = json.loads(RunLayout(launch_torchrun.run_root).job(job.job_id).exit.read_text())
     assert record["code"] == -signal.SIGKILL
     assert len(record["killed"]) == 2
-    assert marked(launch_torchrun.run_root) == []
+    wait_for(lambda: not marked(launch_torchrun.run_root), 5)
 
 
 @pytest.mark.slow
@@ -165,7 +165,7 @@ def test_when_worker_and_supervisor_and_torchrun_are_killed_the_next_driver_ends
     agent(launch_torchrun).kill()
     assert len(marked(launch_torchrun.run_root)) == 2
     assert end_strays(RunLayout(launch_torchrun.run_root), grace_s=5) == 2
-    assert marked(launch_torchrun.run_root) == []
+    wait_for(lambda: not marked(launch_torchrun.run_root), 5)
 
 
 def test_a_new_attempt_keeps_the_old_one(tmp_path: Path) -> None:
