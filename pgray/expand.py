@@ -100,11 +100,7 @@ def _apply_when(
     kept: NamedArms = {}
     merged: list[str] = []
     for name, changes in arms.items():
-        acting = dict(changes)
-        for key, condition in conditions.items():
-            without = {k: v for k, v in acting.items() if k != key}
-            if key in acting and not condition.holds(_config(sweep, f"arm {name}", base, without, last)):
-                acting = without
+        acting = _acting(sweep, f"arm {name}", changes, conditions, base, last)
         if acting != changes and acting in kept.values():
             merged.append(name)
             continue
@@ -112,6 +108,24 @@ def _apply_when(
             name = grid_name({key: value for key, value in acting.items() if key in sweep.file.grid}) or "none"
         kept[name] = acting
     return kept, merged
+
+
+def _acting(
+    sweep: Sweep,
+    where: str,
+    changes: dict[str, Any],
+    conditions: dict[str, Condition],
+    base: dict[str, Any],
+    last: dict[str, Any],
+) -> dict[str, Any]:
+    """The changes that act: without conditional keys at first, then with those whose conditions hold, until no more do."""
+    acting = {key for key in changes if key not in conditions}
+    while True:
+        config = _config(sweep, where, base, {key: changes[key] for key in changes if key in acting}, last)
+        more = {key for key in changes if key not in acting and conditions[key].holds(config)}
+        if not more:
+            return {key: value for key, value in changes.items() if key in acting}
+        acting |= more
 
 
 def _apply_where(

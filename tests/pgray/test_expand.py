@@ -147,6 +147,12 @@ def test_when_takes_a_key_out_where_it_does_not_act() -> None:
     assert expansion.merged == ("qat.enabled=false,qat.reset_ema=true",)
 
 
+def test_when_for_keys_that_only_make_sense_together() -> None:
+    grid = {"qat.enabled": [False, True], "qat.start.kind": ["wallclock_frac"], "qat.start.value": [0.5]}
+    found = configs(expanded(grid=grid, when={"qat.start.kind": "qat.enabled", "qat.start.value": "qat.enabled"}))
+    assert list(found) == ["qat.enabled=false", "qat.enabled=true,qat.start.kind=wallclock_frac,qat.start.value=0.5"]
+
+
 def test_changes_are_short_for_people() -> None:
     classes = ("mlp", "attn", "embed", "bigram", "value_embed", "other")
     all_six = {f"quant.bits.{name}": 6 for name in classes}
