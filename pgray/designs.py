@@ -82,7 +82,9 @@ def changes_text(changes: Mapping[str, Any]) -> str:
 
 def value_text(value: object) -> str:
     """A value as it stands in an arm's name: `1.0`, `true`, `[9,10]`, `ema`."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return (
+        value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    )
 
 
 def _with_parents(
