@@ -42,13 +42,13 @@ ARMS = """
 
 @pytest.fixture(scope="session")
 def ray() -> Iterator[None]:
-    """One Ray for all tests: starting it takes seconds."""
+    """One Ray for all tests, since starting it takes seconds. Its four GPUs are only numbers."""
     from pgray.gang import prepare_ray
 
     prepare_ray()
     import ray
 
-    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 1024**2)
+    ray.init(num_cpus=2, num_gpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 1024**2)
     yield
     ray.shutdown()
 

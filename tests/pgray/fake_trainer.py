@@ -43,6 +43,7 @@ def main() -> int:
     if job.config.optim.muon_momentum_steps == 7:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print(f"fake trainer: job {job.job_id}, rank {os.environ.get('RANK', 0)}, pid {os.getpid()}", flush=True)
+    print(f"CUDA_VISIBLE_DEVICES {os.environ.get('CUDA_VISIBLE_DEVICES')}", flush=True)
     trained = layout.trained(job.train_fingerprint)
     if not trained.record.exists():
         train(job, layout, is_main)

@@ -150,11 +150,26 @@ def test_ranks_of_two_processes(write_sweep: WriteSweep, tmp_path: Path) -> None
     wait_for(lambda: not marked(outcome.run_root), 5)
 
 
+def test_a_job_sees_the_gpus_that_it_holds_and_their_time_is_counted(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    path = write_sweep(arms="  int8: {}\n  int6: {quant.bits.mlp: 6}\n", seeds="[1]")
+    path.write_text(path.read_text() + "resources: {gpus: 4}\nbudget: {usd_per_gpu_hour: 3600}\n")
+    outcome = drive(path, tmp_path / "runs")
+    assert outcome.exit_code == 0
+    (log,) = outcome.run_root.glob("jobs/*/log.txt")
+    assert "CUDA_VISIBLE_DEVICES 0,1,2,3" in log.read_text()
+    (exit_file,) = outcome.run_root.glob("jobs/*/exit.json")
+    record = json.loads(exit_file.read_text())
+    held_s = 4 * (record["ended_at"] - record["started_at"])
+    rows = results.load(outcome.run_root)
+    assert rows["gpu_held_s"].sum() == pytest.approx(held_s)
+    assert rows["cost_usd"].tolist() == pytest.approx([held_s / 2] * 2)
+
+
 @pytest.mark.parametrize(
     ("resources", "message"),
     [
-        ("{gpus: 8}", "resources.gpus: 8: the cluster has 0 GPUs and 2 CPUs on 1 node; lower it"),
-        ("{cpus: 64}", "resources.cpus: 64: the cluster has 0 GPUs and 2 CPUs on 1 node; lower it"),
+        ("{gpus: 8}", "resources.gpus: 8: the cluster has 4 GPUs and 2 CPUs on 1 node; lower it"),
+        ("{cpus: 64}", "resources.cpus: 64: the cluster has 4 GPUs and 2 CPUs on 1 node; lower it"),
     ],
 )
 def test_more_than_the_cluster_has_is_refused(
