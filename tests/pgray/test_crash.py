@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -38,7 +39,10 @@ def start_driver(tmp_path: Path) -> Iterator[Start]:
 
     def start(path: Path, *address: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "tests.pgray.drive", str(path), str(tmp_path / "runs"), *address]
-        started.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True))
+        # A test run in the background of a shell has inherited that SIGINT is ignored, and the driver would respect it.
+        heeds_ctrl_c = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heeds_ctrl_c)
+        started.append(process)
         return started[-1]
 
     yield start
