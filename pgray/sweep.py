@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from pgray.part import Part
 from trainer.config import Machine
 from trainer.errors import InputError
 from trainer.presets.resolve import Preset, input_error, load_preset, preset_names
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 DESIGNS = ("arms", "grid", "one_factor", "leave_one_out", "search")
 NOT_YET = ("search", "kill", "script")
 _MAX_SEED = 2**31
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Resources(Part):
@@ -59,8 +56,8 @@ class LeaveOneOut(Part):
 class At(Part):
     """What stands in at one preset, where a value only makes sense at one size."""
 
-    set: dict[str, Any] = {}
-    arms: dict[str, dict[str, Any]] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
+    arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 class SweepFile(Part):
@@ -68,16 +65,16 @@ class SweepFile(Part):
     question: str = ""
     source: str = ""
     preset: str
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
     seeds: list[int]
     control: str | None = None
     arms: dict[str, dict[str, Any] | None] | None = None
     grid: dict[str, list[Any]] | None = None
     one_factor: dict[str, list[Any]] | None = None
     leave_one_out: LeaveOneOut | None = None
-    where: list[str] = []
-    when: dict[str, str] = {}
-    at: dict[str, At] = {}
+    where: list[str] = Field(default_factory=list)
+    when: dict[str, str] = Field(default_factory=dict)
+    at: dict[str, At] = Field(default_factory=dict)
     resources: Resources | None = None
     nproc: int | None = Field(None, ge=1)
     budget: Budget | None = None
