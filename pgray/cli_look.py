@@ -127,10 +127,9 @@ def logs(
 
 
 def recorded_control(run: Path) -> str | None:
-    from pgray.provenance import read_provenance
-    from trainer.layout import RunLayout
+    from trainer.layout import RunLayout, read_json
 
-    control = read_provenance(RunLayout(run)).get("control")
+    control = read_json(RunLayout(run).provenance).get("control")
     return control if isinstance(control, str) else None
 
 

@@ -4,17 +4,16 @@ No trial is ever missing: each one that was asked for has an entry from the mome
 gives every one of its trials a last word. GPU time and cost are the job's, divided equally among its trials.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pgray.failures import read_exit, read_result, trial_ending
+from pgray.failures import read_result, trial_ending
 from pgray.ledger import Ledger
 from pgray.plan import Decision, PlannedTrial
 from trainer.config import Machine
 from trainer.job import Job
-from trainer.layout import RunLayout
+from trainer.layout import RunLayout, read_json
 from trainer.record import LedgerEntry, TrialState
 
 
@@ -57,7 +56,7 @@ class History:
     def ended(self, job: Job, is_stopping: bool, worker_error: str | None) -> list[LedgerEntry]:
         """Write how each trial of an ended job ended; arguments as in `trial_ending`. Returns the entries."""
         records = self._layout.job(job.job_id)
-        exit_record = read_exit(records)
+        exit_record = read_json(records.exit)
         shares = self._shares(exit_record, len(job.trials), self._sweep.machine)
         entries = []
         for spec in job.trials:
@@ -112,10 +111,5 @@ def count_states(entries: Sequence[LedgerEntry]) -> dict[str, int]:
 
 def job_token(layout: RunLayout, job_id: str) -> str | None:
     """The token that the processes of a job carry; None where the job never came to be started."""
-    from pgray.job import spec_file
-
-    try:
-        token = json.loads(spec_file(layout.job(job_id)).read_text())["token"]
-    except (OSError, json.JSONDecodeError, KeyError):
-        return None
-    return str(token)
+    token = read_json(layout.job(job_id).launch).get("token")
+    return None if token is None else str(token)

@@ -4,7 +4,6 @@ The most specific witness wins: a valid result; the supervisor's timeout; the tr
 the log; the exit code. What is left over is `infra`, the one kind that a rerun tries again without being asked.
 """
 
-import json
 import re
 import signal
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from trainer.errors import FailureKind
-from trainer.layout import JobLayout, TrialLayout
+from trainer.layout import JobLayout, TrialLayout, read_json
 from trainer.record import JobFailure, TrialResult
 
 RETRIED_BY_RUN: frozenset[str] = frozenset({"infra", "lost", "preempted"})
@@ -63,7 +62,7 @@ def trial_ending(trial: TrialLayout, job: JobLayout, is_stopping: bool, worker_e
     """
     if read_result(trial) is not None:
         return Ending("finished")
-    exit_record = read_exit(job)
+    exit_record = read_json(job.exit)  # {} if the supervisor did not get to writing it
     if exit_record.get("stop") == "timeout":
         reason = f"ran longer than {exit_record.get('timeout_s', 0):.0f} s; last line: {last_line(job.log)}"
         return Ending("failed", "timeout", reason)
@@ -82,15 +81,6 @@ def read_result(trial: TrialLayout) -> TrialResult | None:
     """The trial's result, if it is there, whole, and this trial's."""
     result = _read(TrialResult, trial.result)
     return result if result is not None and result.trial_id == trial.root.name else None
-
-
-def read_exit(job: JobLayout) -> dict[str, Any]:
-    """What the supervisor wrote when the job was over; {} if it did not get to that."""
-    try:
-        record = json.loads(job.exit.read_text())
-    except (OSError, json.JSONDecodeError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def last_line(log: Path) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from pgray import launch, processes
 from trainer.config import Machine
 from trainer.job import Job
-from trainer.layout import JobLayout, RunLayout, TrialLayout, write_json, write_text
+from trainer.layout import JobLayout, RunLayout, TrialLayout, read_json, write_json, write_text
 
 _POLL_S = 0.2
 _REPORT_S = 2.0
@@ -62,7 +62,7 @@ def follow_job(job: Job, shared: Launch, report: Callable[[dict[str, Any]], None
     reported = 0.0
     try:
         while not records.exit.exists():
-            if not _supervisor_lives(records) and not records.exit.exists():
+            if not processes.is_alive(read_json(records.supervisor)) and not records.exit.exists():
                 _reap(token, records)
                 break
             if time.monotonic() > reported + _REPORT_S and progress.has_news():
@@ -101,16 +101,16 @@ def _start_supervisor(job: Job, shared: Launch, layout: RunLayout) -> tuple[str,
         "cwd": str(records.root),
         "log": str(records.log),
         "log_links": [str(layout.trial(trial.trial_id).log) for trial in job.trials],
-        "pid_file": str(pid_file(records)),
+        "pid_file": str(records.supervisor),
         "exit_file": str(records.exit),
         "timeout_s": shared.job_timeout_s(job),
         "grace_s": shared.grace_s,
     }
-    write_json(spec_file(records), spec)
+    write_json(records.launch, spec)
     read_end, lifeline = os.pipe()  # neither end is inherited by other children
     with (records.root / "supervisor.txt").open("ab") as output:
         starter = subprocess.Popen(
-            [sys.executable, "-m", "pgray.supervisor", str(spec_file(records))],
+            [sys.executable, "-m", "pgray.supervisor", str(records.launch)],
             stdin=read_end,
             stdout=output,
             stderr=output,
@@ -121,24 +121,9 @@ def _start_supervisor(job: Job, shared: Launch, layout: RunLayout) -> tuple[str,
     os.close(read_end)
     starter.wait()
     deadline = time.monotonic() + _START_PATIENCE_S
-    while not pid_file(records).exists() and time.monotonic() < deadline:
+    while not records.supervisor.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     return token, lifeline
-
-
-def spec_file(records: JobLayout) -> Path:
-    return records.root / "launch.json"
-
-
-def pid_file(records: JobLayout) -> Path:
-    return records.root / "supervisor.json"
-
-
-def _supervisor_lives(records: JobLayout) -> bool:
-    try:
-        return processes.is_alive(json.loads(pid_file(records).read_text()))
-    except (OSError, json.JSONDecodeError):
-        return False
 
 
 def _reap(token: str, records: JobLayout) -> None:

@@ -5,7 +5,6 @@ next holder. A run folder that was made only to be locked is removed again.
 """
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from pgray.processes import identity
 from trainer.errors import InputError
-from trainer.layout import write_json
+from trainer.layout import read_json, write_json
 
 LOCK = ".driver.lock"
 OWNER = ".driver.json"
@@ -23,11 +22,7 @@ OWNER = ".driver.json"
 
 def owner_of(root: Path) -> dict[str, Any] | None:
     """pid, host and start time of the driver that last held the lock of this run folder; None if nobody did."""
-    try:
-        owner = json.loads((root / OWNER).read_text())
-    except (OSError, json.JSONDecodeError):
-        return None
-    return owner if isinstance(owner, dict) else None
+    return read_json(root / OWNER) or None
 
 
 def is_held(root: Path) -> bool:

@@ -124,7 +124,7 @@ def decide(plan: Plan, layout: RunLayout) -> Decision:
 
 def make_jobs(decision: Decision, layout: RunLayout, git_sha: str | None) -> dict[str, Job]:
     """The jobs to run, in order. Every attempt at a training run has a folder, and so a number, of its own."""
-    attempts = Counter(path.name.rpartition("-")[0] for path in layout.job("x").root.parent.glob("*-*"))
+    attempts = Counter(path.name.rpartition("-")[0] for path in layout.jobs.glob("*-*"))
     jobs = {}
     for group in decision.shared():
         fingerprint = group[0].train_fingerprint

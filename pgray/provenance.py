@@ -4,7 +4,6 @@
 written; the overrides that the file does not know stand here.
 """
 
-import json
 import platform
 import shlex
 import socket
@@ -13,11 +12,10 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from pgray.expand import Expansion
 from pgray.sweep import Sweep
-from trainer.layout import RunLayout, write_json, write_text
+from trainer.layout import RunLayout, read_json, write_json, write_text
 
 _PACKAGES = ("pgray", "torch", "ray", "numpy", "sentencepiece", "pandas", "zstandard", "brotli")
 
@@ -54,19 +52,11 @@ def write_provenance(layout: RunLayout, sweep: Sweep, expansion: Expansion) -> s
         "control": expansion.control,
         "arms": [arm.name for arm in expansion.arms],
     }
-    earlier = read_provenance(layout)
+    earlier = read_json(layout.provenance)
     history = earlier.pop("earlier", [])
     write_json(layout.provenance, {**record, "earlier": [earlier, *history][:100] if earlier else []})
     write_text(layout.sweep, sweep.text)
     return sha
-
-
-def read_provenance(layout: RunLayout) -> dict[str, Any]:
-    try:
-        record = json.loads(layout.provenance.read_text())
-    except (OSError, json.JSONDecodeError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -1,7 +1,6 @@
 """Ending what an earlier driver left behind on this machine: supervisors first, then anything with the run's mark."""
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import psutil
 
 from pgray import processes
-from trainer.layout import RunLayout
+from trainer.layout import JobLayout, RunLayout, read_json
 
 
 def end_strays(layout: RunLayout, grace_s: float, last_driver: Mapping[str, Any] | None = None) -> int:
@@ -48,12 +47,7 @@ def end_job(token: str | None) -> None:
 
 
 def _supervisors(layout: RunLayout) -> Iterator[dict[str, Any]]:
-    for path in layout.job("x").root.parent.glob("*/supervisor.json"):
-        if (path.parent / "exit.json").exists():
-            continue
-        try:
-            identity = json.loads(path.read_text())
-        except (OSError, json.JSONDecodeError):
-            continue
-        if isinstance(identity, dict) and processes.is_alive(identity):
+    for folder in layout.jobs.glob("*"):
+        records = JobLayout(folder)
+        if not records.exit.exists() and processes.is_alive(identity := read_json(records.supervisor)):
             yield identity

@@ -6,7 +6,6 @@ and never a missing row. No pickle is read. What follows from the numbers is `ab
 """
 
 import glob
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 
 from results.schema import NAMES, frame
 from trainer.errors import InputError
-from trainer.layout import RunLayout
+from trainer.layout import RunLayout, read_json
 from trainer.record import LedgerEntry, TrialResult
 from trainer.yamlfile import read_yaml
 
@@ -72,12 +71,9 @@ def read_sweep(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
     for key, name in (("sweep", "name"), ("question", "question"), ("control", "control")):
         if isinstance(raw.get(name), str) and raw[name].strip():
             about[key] = " ".join(raw[name].split())
-    try:
-        launched = json.loads(layout.provenance.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        launched = None
-    if isinstance(launched, dict) and isinstance(launched.get("control"), str):
-        about["control"] = launched["control"]
+    launched = read_json(layout.provenance).get("control")
+    if isinstance(launched, str):
+        about["control"] = launched
     return about, problem
 
 

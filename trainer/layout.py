@@ -3,7 +3,7 @@
 RUN/ sweep.yaml provenance.json ledger.jsonl table.{parquet,csv,md}
      trained/<train_fingerprint>/   training.json, <average>.safetensors, events.jsonl, checkpoint
      trials/<trial_id>/             config.json result.json failure.json artifact.pgz events.jsonl log.txt attempt-N/
-     jobs/<job_id>/                 job.json log.txt exit.json: how it was launched and how it ended
+     jobs/<job_id>/                 {job,launch,supervisor,exit}.json log.txt: how it was launched and how it ended
 """
 
 import json
@@ -39,8 +39,12 @@ class RunLayout:
     def trial(self, trial_id: str) -> "TrialLayout":
         return TrialLayout(self.root / "trials" / trial_id)
 
+    @property
+    def jobs(self) -> Path:
+        return self.root / "jobs"
+
     def job(self, job_id: str) -> "JobLayout":
-        return JobLayout(self.root / "jobs" / job_id)
+        return JobLayout(self.jobs / job_id)
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,16 @@ class JobLayout:
         return self.root / "job.json"
 
     @property
+    def launch(self) -> Path:
+        """What the supervisor was told: command, the token that the job's processes carry, limits."""
+        return self.root / "launch.json"
+
+    @property
+    def supervisor(self) -> Path:
+        """Which process supervises the job; written by itself when it begins."""
+        return self.root / "supervisor.json"
+
+    @property
     def log(self) -> Path:
         return self.root / "log.txt"
 
@@ -140,3 +154,12 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} where the file is missing, broken or holds something else."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

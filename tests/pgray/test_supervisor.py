@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from pgray import processes
-from pgray.job import Launch, follow_job, make_room, pid_file, spec_file
+from pgray.job import Launch, follow_job, make_room
 from pgray.strays import end_strays
 from tests.pgray.conftest import marked, wait_for
 from trainer.job import Job
@@ -52,7 +52,7 @@ def agent(shared: Launch) -> psutil.Process:
 
 
 def supervisor_pid(job: Job, shared: Launch) -> int:
-    return int(json.loads(pid_file(RunLayout(shared.run_root).job(job.job_id)).read_text())["pid"])
+    return int(json.loads(RunLayout(shared.run_root).job(job.job_id).supervisor.read_text())["pid"])
 
 
 def test_a_job_that_ends_well(make_job: MakeJob, launch_plain: Launch) -> None:
@@ -187,4 +187,4 @@ def test_no_secret_of_the_environment_is_written_down(
     job = make_job()
     follow(job, launch_plain)
     records = RunLayout(launch_plain.run_root).job(job.job_id)
-    assert "hunter2" not in spec_file(records).read_text()
+    assert "hunter2" not in records.launch.read_text()
