@@ -5,14 +5,10 @@ thing happens. A line cut off by a kill or a full disk is ignored by readers and
 can never swallow the line after it.
 """
 
-import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from trainer.record import LedgerEntry
+from trainer.record import LedgerEntry, last_entries, read_ledger
 
 
 class Ledger:
@@ -36,25 +32,8 @@ class Ledger:
 
     def entries(self) -> list[LedgerEntry]:
         """Every whole line, in order. [] where there is no ledger yet."""
-        try:
-            lines = self.path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
-        return list(_parsed(lines))
+        return read_ledger(self.path)[0]
 
     def states(self) -> dict[str, LedgerEntry]:
         """Trial id -> its last entry, in the order in which the trials first appeared."""
-        states: dict[str, LedgerEntry] = {}
-        for entry in self.entries():
-            states[entry.trial_id] = entry
-        return states
-
-
-def _parsed(lines: Iterable[bytes]) -> Iterable[LedgerEntry]:
-    for line in lines:
-        if not line.strip():
-            continue
-        try:
-            yield LedgerEntry.model_validate(json.loads(line))
-        except (json.JSONDecodeError, UnicodeDecodeError, ValidationError):
-            continue
+        return last_entries(self.entries())

@@ -13,14 +13,13 @@ from typing import Literal
 from pgray.data.check import DataReport, preflight
 from pgray.expand import Expansion, expand, identical_arms
 from pgray.failures import RETRIED_BY_RUN, read_result
-from pgray.ledger import Ledger
 from pgray.sweep import Sweep
 from trainer.config import Config
 from trainer.errors import DataError, InputError
 from trainer.fingerprint import train_fingerprint, trial_id
 from trainer.job import Job, TrialSpec
 from trainer.layout import RunLayout
-from trainer.record import LedgerEntry
+from trainer.record import LedgerEntry, last_entries, newest_trials, read_ledger
 from trainer.shapes import check_patterns
 
 Action = Literal["run", "finished", "recover", "leave"]
@@ -100,12 +99,9 @@ def make_plan(sweep: Sweep) -> Plan:
 
 def decide(plan: Plan, layout: RunLayout) -> Decision:
     """Compare a plan with a run folder, which need not exist yet."""
-    states: dict[str, LedgerEntry] = {}
-    newest: dict[tuple[str, int], str] = {}  # (arm, seed) -> the trial that the ledger mentions last
-    for entry in Ledger(layout.ledger).entries():
-        states[entry.trial_id] = entry
-        if entry.sweep == plan.sweep.name:
-            newest[entry.arm, entry.seed] = entry.trial_id
+    entries, _ = read_ledger(layout.ledger)
+    states = last_entries(entries)
+    newest = newest_trials(entry for entry in entries if entry.sweep == plan.sweep.name)
     actions = {t.trial_id: _action(states.get(t.trial_id), layout, t.trial_id) for t in plan.trials}
     outdated = [t for t in plan.trials if newest.get((t.arm, t.seed), t.trial_id) != t.trial_id]
     asked_for = {trial.trial_id for trial in plan.trials}

@@ -2,12 +2,11 @@
 
 The ledger says which trials exist and in what state; `trials/<id>/result.json` holds the numbers of finished ones.
 Nothing on disk is trusted: a ledger line or result that cannot be read becomes a reason that people see, never a crash
-and never a missing row. No pickle is read. What follows from the numbers is `ablation.py`'s business.
+and never a missing row. No pickle is read. What follows from the numbers is `compare.py`'s business.
 """
 
 import glob
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 from results.schema import NAMES, frame
 from trainer.errors import InputError
 from trainer.layout import RunLayout, read_json
-from trainer.record import LedgerEntry, TrialResult
+from trainer.record import LedgerEntry, TrialResult, last_entries, newest_trials, read_ledger
 from trainer.yamlfile import read_yaml
 
 _FROM_RESULT = tuple(n for n in NAMES if n in TrialResult.model_fields and n not in ("trial_id", "seed", "notes"))
@@ -94,51 +93,18 @@ def _folders(runs: Iterable[str | Path]) -> list[Path]:
     return folders
 
 
-@dataclass
-class _Ledger:
-    entries: dict[str, LedgerEntry] = field(default_factory=dict)  # last entry per trial, in order of first appearance
-    last_line: dict[str, int] = field(default_factory=dict)
-    costs: dict[str, dict[str | None, LedgerEntry]] = field(
-        default_factory=dict
-    )  # per trial and job that cost something
-    problems: list[str] = field(default_factory=list)
-
-
-def _read_ledger(path: Path) -> _Ledger:
-    ledger = _Ledger()
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = LedgerEntry.model_validate_json(line)
-        except ValidationError:
-            cut = number == len(lines)  # whole lines end with a newline
-            what = "cut off in the middle, as by a kill" if cut else "not a ledger entry"
-            ledger.problems.append(f"{path}: line {number}: {what}; left out")
-            continue
-        ledger.entries[entry.trial_id] = entry  # a key keeps its first position
-        ledger.last_line[entry.trial_id] = number
-        if entry.gpu_held_s is not None and (entry.job_id or entry.trial_id not in ledger.costs):
-            ledger.costs.setdefault(entry.trial_id, {})[entry.job_id] = entry
-    return ledger
-
-
 def _load_run(layout: RunLayout) -> tuple[list[dict[str, Any]], list[str]]:
-    ledger = _read_ledger(layout.ledger)
-    problems = list(ledger.problems)
-    # A sweep that was edited and run again leaves trials of the old configuration. Of two trials with one arm and
-    # seed, the one that the ledger mentions last is the one that was asked for last.
-    newest: dict[tuple[str, int], str] = {}
-    for trial_id, entry in ledger.entries.items():
-        rival = newest.get((entry.arm, entry.seed))
-        if rival is None or ledger.last_line[trial_id] > ledger.last_line[rival]:
-            newest[entry.arm, entry.seed] = trial_id
+    entries, problems = read_ledger(layout.ledger)
+    newest = newest_trials(entries)
+    costs: dict[str, dict[str | None, LedgerEntry]] = {}  # per trial and job that cost something
+    for entry in entries:
+        if entry.gpu_held_s is not None and (entry.job_id or entry.trial_id not in costs):
+            costs.setdefault(entry.trial_id, {})[entry.job_id] = entry
     rows = []
-    for trial_id, entry in ledger.entries.items():
+    for trial_id, entry in last_entries(entries).items():
         current = newest[entry.arm, entry.seed]
         row, problem = _row(layout, entry)
-        row |= _total_cost(list(ledger.costs.get(trial_id, {}).values()))
+        row |= _total_cost(list(costs.get(trial_id, {}).values()))
         reasons = [entry.reason, problem]
         if current != trial_id:
             reasons.append(f"superseded by {current}: the sweep has since given this arm another configuration")

@@ -6,10 +6,11 @@ Units are in the names. Not measured = None, never 0. Change a field only with a
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainer.errors import FailureKind
 
@@ -150,6 +151,38 @@ class LedgerEntry(Record):
     node: str | None = None
     gpu_held_s: float | None = None
     cost_usd: float | None = None
+
+
+def read_ledger(path: Path) -> tuple[list[LedgerEntry], list[str]]:
+    """Every whole entry in the order written, and a sentence for each line left out. Both empty without a file."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return [], []
+    entries, problems = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entries.append(LedgerEntry.model_validate_json(line))
+        except ValidationError:
+            is_cut = number == len(lines)  # whole lines end with a newline
+            what = "cut off in the middle, as by a kill" if is_cut else "not a ledger entry"
+            problems.append(f"{path}: line {number}: {what}; left out")
+    return entries, problems
+
+
+def last_entries(entries: Iterable[LedgerEntry]) -> dict[str, LedgerEntry]:
+    """Trial id -> its last entry, in the order in which the trials first appeared."""
+    return {entry.trial_id: entry for entry in entries}  # a key keeps its first position
+
+
+def newest_trials(entries: Iterable[LedgerEntry]) -> dict[tuple[str, int], str]:
+    """(arm, seed) -> the trial id that the ledger mentions last.
+
+    A sweep that was edited and run again leaves trials of the old configuration; this one was asked for last.
+    """
+    return {(entry.arm, entry.seed): entry.trial_id for entry in entries}
 
 
 class EventLog:
