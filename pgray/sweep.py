@@ -16,7 +16,7 @@ from pgray.part import Part
 from trainer.config import Machine
 from trainer.errors import InputError
 from trainer.presets.resolve import Preset, input_error, load_preset, preset_names
-from trainer.yamlfile import parse_yaml, read_yaml
+from trainer.yamlfile import parse_yaml, read_text
 
 if TYPE_CHECKING:
     from pgray.driver import Outcome
@@ -131,11 +131,7 @@ class Sweep:
         Raises:
             InputError: names file, key, value and fix.
         """
-        path = Path(path)
-        read_yaml(path)  # for its errors about missing and unreadable files
-        return cls.from_text(
-            path.read_text(encoding="utf-8"), str(path), preset=preset, seeds=seeds, overrides=overrides
-        )
+        return cls.from_text(read_text(Path(path)), str(Path(path)), preset=preset, seeds=seeds, overrides=overrides)
 
     @classmethod
     def from_text(

@@ -62,12 +62,16 @@ def parse_yaml(text: str, place: str) -> Any:
         raise InputError(place, "document", str(error), "a value cannot be read; quote it or fix it") from None
 
 
-def read_yaml(path: Path) -> Any:
-    """Parse the YAML file at `path`. Raises InputError where it is missing, unreadable or not YAML."""
+def read_text(path: Path) -> str:
+    """The UTF-8 text in a file that a person wrote. Raises InputError where it is missing or unreadable."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(str(path), "file", "missing", "no such file; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(str(path), "file", type(error).__name__, f"cannot be read as UTF-8 text ({error})") from None
-    return parse_yaml(text, str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse the YAML file at `path`. Raises InputError where it is missing, unreadable or not YAML."""
+    return parse_yaml(read_text(path), str(path))
