@@ -5,13 +5,13 @@ no run folder; `decide` compares a plan with a run folder. Neither writes anythi
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pgray.data.check import DataReport, preflight
-from pgray.expand import Expansion, expand, identical_arms
+from pgray.doubts import plain_doubts
+from pgray.expand import Expansion, expand
 from pgray.failures import RETRIED_BY_RUN, read_result
 from pgray.sweep import Sweep
 from trainer.config import Config
@@ -41,6 +41,7 @@ class Plan:
     sweep: Sweep
     expansion: Expansion
     trials: tuple[PlannedTrial, ...]
+    data: tuple[DataReport, ...]  # one per data folder and demand on it; () planned without data
     warnings: tuple[str, ...]
 
 
@@ -66,9 +67,12 @@ class Decision:
         return list(groups.values())
 
 
-def make_plan(sweep: Sweep) -> Plan:
+def make_plan(sweep: Sweep, *, reads_data: bool = True) -> Plan:
     """Expand a sweep, build and check every config, check the data, and identify every trial.
 
+    Args:
+        reads_data: False plans without looking at the data. Identities are stand-ins then, which only tell which trials
+            share a training run: such a plan is for looking at, and matches no ledger.
     Raises:
         InputError, DataError: the first problem found, in one line. Nothing has been launched or written.
     """
@@ -78,23 +82,28 @@ def make_plan(sweep: Sweep) -> Plan:
     trials = []
     for trial in expansion.trials:
         config = _with_absolute_paths(trial.config)
-        longest = max(config.train.seq_len, config.eval.seq_len)
-        data = (config.data.path, config.data.tokenizer, config.model.vocab_size, longest)
-        if data not in checked:
-            checked[data] = preflight(Path(data[0]), *data[1:])
-        report = checked[data]
-        if report.train_tokens <= config.train.batch_tokens:
-            problem = f"{report.train_tokens} training tokens, fewer than one batch"
-            raise DataError(
-                config.data.path, problem, f"lower train.batch_tokens {config.train.batch_tokens}, or get more"
-            )
-        assert report.data_sha is not None
-        assert report.tokenizer_sha is not None
-        hashes = report.data_sha, report.tokenizer_sha
+        hashes = _check_data(config, checked) if reads_data else (config.data.path, config.data.tokenizer)
         fingerprint = train_fingerprint(config, *hashes, sweep.machine.world_size, device)
         identity = trial_id(trial.arm, config, fingerprint)
         trials.append(PlannedTrial(trial.arm, trial.seed, identity, fingerprint, config))
-    return Plan(sweep, expansion, tuple(trials), tuple(_warnings(expansion)))
+    data = tuple(checked.values())
+    warnings = [*plain_doubts(expansion), *dict.fromkeys(w for report in data for w in report.warnings)]
+    return Plan(sweep, expansion, tuple(trials), data, tuple(warnings))
+
+
+def _check_data(config: Config, checked: dict[tuple[str, str, int, int], DataReport]) -> tuple[str, str]:
+    """Data and tokenizer hash of a config's data folder; each folder is read once."""
+    longest = max(config.train.seq_len, config.eval.seq_len)
+    data = (config.data.path, config.data.tokenizer, config.model.vocab_size, longest)
+    if data not in checked:
+        checked[data] = preflight(Path(data[0]), *data[1:])
+    report = checked[data]
+    if report.train_tokens <= config.train.batch_tokens:
+        problem = f"{report.train_tokens} training tokens, fewer than one batch"
+        raise DataError(config.data.path, problem, f"lower train.batch_tokens {config.train.batch_tokens}, or get more")
+    assert report.data_sha is not None
+    assert report.tokenizer_sha is not None
+    return report.data_sha, report.tokenizer_sha
 
 
 def decide(plan: Plan, layout: RunLayout) -> Decision:
@@ -166,28 +175,3 @@ def _check_machine(sweep: Sweep, expansion: Expansion) -> str:
             fix = f"must be a multiple of ranks x train.seq_len = {machine.world_size} x {train.seq_len}"
             raise InputError(place, "train.batch_tokens", train.batch_tokens, fix)
     return "cuda" if machine.gpus else "cpu"
-
-
-def _warnings(expansion: Expansion) -> list[str]:
-    """What is allowed and probably not meant."""
-    found = [f"arms {' and '.join(names)} have the same configuration" for names in identical_arms(expansion.arms)]
-    found += [f"dropped: {name}" for name in expansion.dropped]
-    concerned: dict[str, list[str]] = defaultdict(list)
-    for arm in expansion.arms:
-        for doubt in _doubts(arm.config):
-            concerned[doubt].append(arm.name)
-    for doubt, names in concerned.items():
-        who = "every arm" if len(names) == len(expansion.arms) else f"arm {', '.join(names)}"
-        found.append(f"{who}: {doubt}")
-    return found
-
-
-def _doubts(config: Config) -> Iterator[str]:
-    warmdown, iterations = config.optim.warmdown, config.train.iterations
-    if warmdown.kind == "iterations" and warmdown.value > iterations:
-        yield f"optim.warmdown.value {warmdown.value:g} is longer than train.iterations {iterations}"
-    if config.qat.enabled:
-        if all(getattr(config.quant.bits, name) == 16 for name in config.qat.scope):
-            yield "qat covers nothing, since every class in qat.scope is stored with 16 bits"
-        if config.qat.start.kind == "step" and config.qat.start.value >= iterations:
-            yield f"qat starts at step {config.qat.start.value:g} of {iterations}: never"
