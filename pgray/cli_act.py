@@ -1,6 +1,5 @@
 """`pgray stop` and `pgray retry`: act on a run folder from any terminal."""
 
-import enum
 import json
 import os
 import signal
@@ -11,19 +10,9 @@ from typing import Annotated
 import typer
 
 from pgray.cli_look import JsonOption, RunArgument, read_states
+from trainer.errors import FailureKind
 
 _STOP_PATIENCE_S = 60.0
-
-
-class Kind(enum.StrEnum):
-    user_error = "user_error"
-    data_error = "data_error"
-    oom = "oom"
-    diverged = "diverged"
-    timeout = "timeout"
-    infra = "infra"
-    preempted = "preempted"
-    lost = "lost"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -61,7 +50,7 @@ def stop(run: RunArgument, as_json: JsonOption = False) -> None:
 
 def retry(
     run: RunArgument,
-    kind: Annotated[Kind | None, typer.Option(help="Only failures of this kind.")] = None,
+    kind: Annotated[FailureKind | None, typer.Option(help="Only failures of this kind.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Queue failed trials again; the next `pgray run` of the sweep runs them. Their logs are kept in attempt-N/."""
@@ -72,7 +61,7 @@ def retry(
     read_states(run)
     with hold_lock(run.absolute(), "retry"):
         failed = [entry for entry in read_states(run).values() if entry.state in ("failed", "killed", "lost")]
-        wanted = [entry for entry in failed if kind is None or entry.failure_kind == kind.value]
+        wanted = [entry for entry in failed if kind is None or entry.failure_kind == kind]
         cleared = {"at": time.time(), "state": "queued", "failure_kind": None, "job_id": None}
         reasons = {entry.trial_id: f"retry asked for; before: {entry.reason}" for entry in wanted}
         queued = [entry.model_copy(update={**cleared, "reason": reasons[entry.trial_id]}) for entry in wanted]

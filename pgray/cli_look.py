@@ -4,6 +4,7 @@ import enum
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,9 +53,7 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
     states = read_states(run)
     is_running = is_held(run)
     trials = [_trial_status(run, entry, is_running) for entry in states.values()]
-    counts: dict[str, int] = {}
-    for trial in trials:
-        counts[trial["status"]] = counts.get(trial["status"], 0) + 1
+    counts = Counter(trial["status"] for trial in trials)
     if as_json:
         owner = owner_of(run) if is_running else None
         print(json.dumps({"run": str(run), "driver": owner, "counts": counts, "trials": trials}, indent=1))
@@ -85,7 +84,7 @@ def table(
     read_states(run)
     from results import tables
 
-    control = control or recorded_control(run)
+    control = control or None  # `--control "$UNSET"` asks for none
     if form is not None:
         rendered = tables.render(run, form.value, control)
         if isinstance(rendered, bytes):  # parquet
@@ -124,13 +123,6 @@ def logs(
         if not follow or has_ended:
             return
         time.sleep(_FOLLOW_S)
-
-
-def recorded_control(run: Path) -> str | None:
-    from trainer.layout import RunLayout, read_json
-
-    control = read_json(RunLayout(run).provenance).get("control")
-    return control if isinstance(control, str) else None
 
 
 def _find_trial(run: Path, asked: str) -> str:

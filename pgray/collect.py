@@ -5,7 +5,7 @@ gives every one of its trials a last word. GPU time and cost are the job's, divi
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pgray.failures import read_result, trial_ending
@@ -100,13 +100,6 @@ class History:
         held_s = (exit_record["ended_at"] - exit_record["started_at"]) * machine.gpus * machine.nodes / num_trials
         price = self._sweep.usd_per_gpu_hour
         return {"gpu_held_s": held_s, "cost_usd": None if price is None else held_s / 3600 * price}
-
-
-def count_states(entries: Sequence[LedgerEntry]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for entry in entries:
-        counts[entry.state] = counts.get(entry.state, 0) + 1
-    return counts
 
 
 def job_token(layout: RunLayout, job_id: str) -> str | None:

@@ -5,12 +5,13 @@ the difference is launched. So running again is always right: after a crash of a
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgray.collect import History, count_states, job_token
+from pgray.collect import History, job_token
 from pgray.interrupt import Interrupt, catch_interrupts
 from pgray.ledger import Ledger
 from pgray.lock import hold_lock
@@ -35,7 +36,7 @@ class Outcome:
 
     run_root: Path
     control: str
-    counts: dict[str, int]
+    counts: Mapping[str, int]
     num_launched_jobs: int
     num_launched_trials: int
     is_interrupted: bool
@@ -102,7 +103,7 @@ def run_sweep(
         return Outcome(
             run_root=layout.root,
             control=plan.expansion.control,
-            counts=count_states([states[trial.trial_id] for trial in plan.trials]),
+            counts=Counter(states[trial.trial_id].state for trial in plan.trials),
             num_launched_jobs=len(jobs),
             num_launched_trials=sum(len(job.trials) for job in jobs.values()),
             is_interrupted=interrupt.is_set,
