@@ -23,8 +23,8 @@ from torch import Tensor
 from trainer.codecs import CODECS, entropy_bytes
 from trainer.config import Config, TensorClass
 from trainer.errors import DataError
-from trainer.quant.base import num_groups
 from trainer.quant.export import StoredTensor, assemble
+from trainer.quant.scheme import num_groups
 from trainer.record import TensorBytes
 
 MAGIC = b"PGRAY1\0\0"

@@ -11,7 +11,8 @@ from fnmatch import fnmatchcase
 from trainer.bundle import code_bytes
 from trainer.config import Config, QuantConfig
 from trainer.errors import InputError
-from trainer.quant.classes import CLASS_OF
+from trainer.quant.scheme import num_groups
+from trainer.quant.select import TensorPlan, plan_tensors
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -73,12 +74,10 @@ def parameter_shapes(config: Config) -> Shapes:
 
 def check_patterns(config: Config, place: str) -> None:
     """Refuse a `quant.keep_fp16` pattern that matches no stored tensor: it would do nothing and say nothing."""
-    names = list(parameter_shapes(config))
-    stored = [
-        f"{n}.{i}" for n, s in parameter_shapes(config).items() if len(s) == 3 and n in CLASS_OF for i in range(s[0])
-    ]
+    plans = plan_tensors(parameter_shapes(config), config.quant)
+    names = [*plans, *(stored for plan in plans.values() for stored in plan.stored_names)]
     for pattern in config.quant.keep_fp16:
-        if not any(fnmatchcase(name, pattern) for name in (*names, *stored)):
+        if not any(fnmatchcase(name, pattern) for name in names):
             fix = "matches no tensor; names are such as embed, attn_k, mlp_up.3"
             raise InputError(place, "quant.keep_fp16", pattern, fix)
 
@@ -89,27 +88,24 @@ def num_params(config: Config) -> int:
 
 def predicted_artifact_bytes(config: Config) -> int:
     """Expected size of code plus compressed weights, in bytes."""
-    total = 0.0
-    for name, shape in parameter_shapes(config).items():
-        stored = shape[0] if len(shape) == 3 and name in CLASS_OF else 1
-        each = math.prod(shape) // stored
-        total += stored * (_tensor_bytes(name, shape, each, config) + TENSOR_HEADER_BYTES)
-    return round(total) + code_bytes()
+    plans = plan_tensors(parameter_shapes(config), config.quant).values()
+    stored = sum(len(plan.stored_names) * TENSOR_HEADER_BYTES + _parameter_bytes(plan, config) for plan in plans)
+    return round(stored) + code_bytes()
 
 
-def _tensor_bytes(name: str, shape: tuple[int, ...], elements: int, config: Config) -> float:
-    quant = config.quant
-    if name not in CLASS_OF:
-        return 4.0 * elements
-    bits = getattr(quant.bits, CLASS_OF[name])
-    if bits == 16 or elements <= quant.fp16_max_elements:
-        return 2.0 * elements * 0.93  # zlib finds a little in fp16 exponents
-    rows, cols = shape[-2], shape[-1]
-    scales = 2.0 * -(-rows // quant.group_rows)
-    return (
-        elements * _bits_per_symbol(bits, cols * quant.group_rows, quant) / 8 * _codec_factor(config.export.codec, bits)
-        + scales
-    )
+def _parameter_bytes(plan: TensorPlan, config: Config) -> float:
+    """All that is stored of one parameter, without headers."""
+    floats = math.prod(plan.shape) - plan.int_elements
+    if plan.tensor_class == "control":
+        return 4.0 * floats
+    fp16 = 2.0 * floats * 0.93  # zlib finds a little in fp16 exponents
+    if plan.scheme is None:
+        return fp16
+    bits, group_rows = plan.scheme.bits, plan.scheme.group_rows
+    rows, cols = plan.shape[-2:]
+    scales = 2.0 * num_groups(rows, group_rows) * sum(plan.int_layers)
+    symbols = plan.int_elements * _bits_per_symbol(bits, cols * group_rows, config.quant) / 8
+    return fp16 + scales + symbols * _codec_factor(config.export.codec, bits)
 
 
 def _codec_factor(codec: str, bits: int) -> float:

@@ -8,29 +8,15 @@ grouped scales, PR 488; the scale floor that destroyed PR 1032, issue 775.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.quant.scheme import Scheme, num_groups
+
 SEARCH_PERCENTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
 SMALLEST_SCALE = 2.0**-24  # the smallest positive fp16
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """How a matrix becomes integers. bits: 2..8. group_rows: rows that share one scale."""
-
-    bits: int
-    group_rows: int = 1
-    clip: Literal["absmax", "search", "sigma"] = "absmax"
-    clip_sigma: float = 4.0
-    scale_floor: float | None = None
-
-    @property
-    def q_max(self) -> int:
-        return int(2 ** (self.bits - 1) - 1)
 
 
 @dataclass(frozen=True)
@@ -72,7 +58,7 @@ def quantize(w_LOI: Tensor, scheme: Scheme) -> Quantized:
         variance = (grouped_LGN.square().sum(-1, keepdim=True) / count - mean.square()).clamp_min(0)
         scale_LG = _scale(scheme.clip_sigma * variance.sqrt().squeeze(-1), scheme)
     elif scheme.clip == "search":
-        scale_LG = _searched_scale(grouped_LGN, w_LOI.size(2), scheme)
+        scale_LG = _searched_scale(grouped_LGN, scheme)
     else:
         scale_LG = _scale(grouped_LGN.abs().amax(-1), scheme)
     q = w_LOI / _per_row(scale_LG.float(), scheme.group_rows, w_LOI.size(1))
@@ -85,10 +71,6 @@ def half_step(w_LOI: Tensor, scheme: Scheme) -> Tensor:
     grouped_LGN, _ = _grouped(w_LOI, scheme.group_rows)
     half_LG = grouped_LGN.abs().amax(-1) / (2 * scheme.q_max)
     return _per_row(half_LG, scheme.group_rows, w_LOI.size(1))
-
-
-def num_groups(rows: int, group_rows: int) -> int:
-    return -(-rows // group_rows)
 
 
 def _grouped(w_LOI: Tensor, group_rows: int) -> tuple[Tensor, Tensor]:
@@ -117,13 +99,13 @@ def _scale(clip_LG: Tensor, scheme: Scheme) -> Tensor:
     return torch.where(clip_LG == 0, torch.ones_like(scale), scale.clamp_min(SMALLEST_SCALE)).half()
 
 
-def _searched_scale(w_LGN: Tensor, row_length: int, scheme: Scheme) -> Tensor:
+def _searched_scale(w_LGN: Tensor, scheme: Scheme) -> Tensor:
     """Per group, the scale of the percentile of |w| that gives the least squared error.
 
-    The percentiles are of a row of `row_length` (of a group: of all its entries) and lie close to 1, so a few of the
-    largest magnitudes suffice: top-k, not a sort.
+    The percentiles are of all N entries of a group and lie close to 1, so a few of the largest magnitudes suffice:
+    top-k, not a sort.
     """
-    n = max(w_LGN.size(-1), row_length)
+    n = w_LGN.size(-1)
     deepest = min(n, int((1 - min(SEARCH_PERCENTILES)) * (n - 1)) + 2)
     top = w_LGN.abs().topk(deepest, dim=-1).values
     best_error: Tensor | None = None

@@ -3,6 +3,7 @@
 Uses the same `quantize` on the same stacks of layers as QAT does, so the two are equal bit for bit.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from trainer.config import QuantConfig
-from trainer.quant.base import Quantized, Scheme, num_groups, quantize
+from trainer.quant.base import Quantized, quantize
+from trainer.quant.scheme import Scheme, num_groups
 from trainer.quant.select import TensorPlan, plan_tensors, shapes_of
 
 
@@ -34,10 +36,7 @@ class StoredTensor:
 
     @property
     def num_elements(self) -> int:
-        total = 1
-        for size in self.shape:
-            total *= size
-        return total
+        return math.prod(self.shape)
 
     def dequantize(self) -> Tensor:
         """Float32 values of `shape`: what the model computes with after unpacking."""

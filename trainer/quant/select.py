@@ -1,19 +1,22 @@
 """Which stored tensor gets which bits.
 
 A bank is stored as one tensor per layer (`mlp_up.3`), any other parameter as one tensor. Matrices belong to a class
-and get that class's bits; small ones, named ones and 16-bit classes stay fp16; control vectors stay fp32.
+and get that class's bits; small ones, named ones and 16-bit classes stay fp16; control vectors stay fp32. Torch-free, so
+that a plan decides by the same rules as export.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from trainer.config import QuantConfig, TensorClass
-from trainer.quant.base import Scheme
 from trainer.quant.classes import CLASS_OF
+from trainer.quant.scheme import Scheme
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,13 @@ class TensorPlan:
 
     @property
     def elements_each(self) -> int:
-        total = 1
-        for size in self.shape:
-            total *= size
-        return total // len(self.stored_names)
+        return math.prod(self.shape) // len(self.stored_names)
 
     @property
     def int_elements(self) -> int:
         return self.elements_each * sum(self.int_layers)
 
-    def as_stack(self, w: torch.Tensor) -> torch.Tensor:
+    def as_stack(self, w: "Tensor") -> "Tensor":
         """The parameter as (stored tensors, O, I): the shape that the quantizer takes."""
         return w if self.is_bank else w.reshape(1, *self.shape)
 
@@ -71,5 +71,5 @@ def plan_tensors(shapes: Mapping[str, tuple[int, ...]], quant: QuantConfig) -> d
     return {name: plan_tensor(name, tuple(shape), quant) for name, shape in shapes.items()}
 
 
-def shapes_of(named: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+def shapes_of(named: "Mapping[str, Tensor]") -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in named.items()}

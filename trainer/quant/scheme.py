@@ -1,0 +1,24 @@
+"""How a matrix becomes integers: the numbers of it. Torch-free, so that a plan can use it; `base` does the rounding."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a matrix becomes integers. bits: 2..8. group_rows: rows that share one scale."""
+
+    bits: int
+    group_rows: int = 1
+    clip: Literal["absmax", "search", "sigma"] = "absmax"
+    clip_sigma: float = 4.0
+    scale_floor: float | None = None
+
+    @property
+    def q_max(self) -> int:
+        return int(2 ** (self.bits - 1) - 1)
+
+
+def num_groups(rows: int, group_rows: int) -> int:
+    """How many scales a matrix of `rows` rows has."""
+    return -(-rows // group_rows)
