@@ -30,7 +30,7 @@ class Column:
 COLUMNS: tuple[Column, ...] = (
     Column("sweep", "string", "", "Name of the sweep the trial was asked for in."),
     Column("arm", "string", "", "Named configuration within the sweep."),
-    Column("seed", "Int64", "", "Seed of initialization, data order and noise."),
+    Column("seed", "Int64", "", "Seed of initialization and noise; the order of the data is the same for every seed."),
     Column("trial_id", "string", "", "Arm, seed and a hash of everything that can change the numbers."),
     Column(
         "train_fingerprint", "string", "", "Identity of the training run; trials that share it share float weights."
@@ -91,7 +91,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("hardware", "string", "", "Device model and count."),
     Column("node", "string", "", "Host name of the first node."),
     Column("torch_version", "string", "", "torch's version."),
-    Column("git_sha", "string", "", "Commit of the code; `-dirty` with uncommitted changes."),
+    Column(
+        "git_sha", "string", "", "Commit of the code; provenance.json says whether its files had uncommitted changes."
+    ),
     Column("data_sha", "string", "", "Content of the training and validation shards."),
     Column("tokenizer_sha", "string", "", "Content of the tokenizer."),
     Column("schema_version", "Int64", "", "Version of the record that the row was read from."),
