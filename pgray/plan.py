@@ -14,6 +14,7 @@ from pgray.doubts import plain_doubts
 from pgray.expand import Expansion, expand
 from pgray.failures import RETRIED_BY_RUN, read_result
 from pgray.sweep import Sweep
+from trainer.batch import split_batch
 from trainer.config import Config
 from trainer.errors import DataError, InputError
 from trainer.fingerprint import train_fingerprint, trial_id
@@ -171,7 +172,5 @@ def _check_machine(sweep: Sweep, expansion: Expansion) -> str:
             raise InputError(
                 place, "train.device", "cpu", "a job would hold GPUs for nothing; set resources: {gpus: 0}"
             )
-        if train.batch_tokens % (machine.world_size * train.seq_len):
-            fix = f"must be a multiple of ranks x train.seq_len = {machine.world_size} x {train.seq_len}"
-            raise InputError(place, "train.batch_tokens", train.batch_tokens, fix)
+        split_batch(train, machine.world_size, place)  # raises where the ranks cannot share a batch
     return "cuda" if machine.gpus else "cpu"

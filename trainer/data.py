@@ -14,9 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from trainer.batch import split_batch
 from trainer.config import TrainConfig
 from trainer.dist import Ranks
-from trainer.errors import DataError, InputError
+from trainer.errors import DataError
 from trainer.shards import list_shards, map_tokens
 
 
@@ -72,20 +73,3 @@ class TokenStream:
             start += len(part)
             shard += 1
         return np.concatenate(parts)
-
-
-def split_batch(train: TrainConfig, world_size: int) -> tuple[int, int]:
-    """(rows per rank and step, micro-batches they are split into).
-
-    Micro-batches are equal, so that the mean of their means is the mean.
-
-    Raises:
-        InputError: batch_tokens cannot be divided among the ranks in whole rows.
-    """
-    if train.batch_tokens % (world_size * train.seq_len):
-        fix = f"must be a multiple of ranks x train.seq_len = {world_size} x {train.seq_len}"
-        raise InputError("config", "train.batch_tokens", train.batch_tokens, fix)
-    rows = train.batch_tokens // (world_size * train.seq_len)
-    fewest = -(-rows * train.seq_len // train.micro_batch_tokens)
-    micro_batches = next((n for n in range(max(fewest, 1), rows + 1) if rows % n == 0), rows)
-    return rows, micro_batches
