@@ -312,6 +312,11 @@ class EvalConfig(Section):
     ttt: TttConfig = TttConfig()
     antilayer: bool = False  # silence one layer at a time and evaluate
 
+    @property
+    def batch_rows(self) -> int:
+        """Windows per rank and forward pass."""
+        return max(1, self.batch_tokens // self.seq_len)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.stride > self.seq_len:

@@ -36,6 +36,12 @@ class Ranks:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    def share(self, low: int, high: int) -> range:
+        """This rank's part of low..high-1: adjoining parts, equal but for the last ones, which may be short or empty."""
+        each = -(-(high - low) // self.world_size)
+        first = min(low + self.rank * each, high)
+        return range(first, min(first + each, high))
+
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum over ranks, in place."""
         if self.world_size > 1:

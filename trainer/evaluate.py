@@ -35,6 +35,12 @@ class Score:
     tokens: int
     bytes: int
 
+    @classmethod
+    def from_sums(cls, sums_3: Tensor) -> "Score":
+        """From nats, tokens and bytes as (3,) float64, summed over ranks."""
+        nats, tokens, num_bytes = sums_3.tolist()
+        return cls(nats, int(tokens), int(num_bytes))
+
     @property
     def loss_nats(self) -> float:
         return self.nats / self.tokens
@@ -100,12 +106,8 @@ class Validation:
     def score(self, forward: Forward, settings: EvalConfig, stride: int) -> Score:
         """Score all targets, windows dealt over ranks. Every rank returns the same Score."""
         plan = windows(self.num_targets(settings.seq_len), settings.seq_len, stride)
-        each = -(-len(plan) // self._ranks.world_size)
-        mine = range(self._ranks.rank * each, min((self._ranks.rank + 1) * each, len(plan)))
-        total = self.score_windows(forward, plan, mine, max(1, settings.batch_tokens // settings.seq_len))
-        self._ranks.sum(total)
-        nats, tokens, num_bytes = total.tolist()
-        return Score(nats, int(tokens), int(num_bytes))
+        mine = self._ranks.share(0, len(plan))
+        return Score.from_sums(self._ranks.sum(self.score_windows(forward, plan, mine, settings.batch_rows)))
 
     @torch.no_grad()
     def score_windows(self, forward: Forward, plan: Windows, chosen: range, rows: int) -> Tensor:

@@ -13,11 +13,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainer.config import EvalConfig
 from trainer.dist import Ranks
-from trainer.evaluate import Forward, Score, Validation, Windows, windows
+from trainer.evaluate import Forward, Score, Validation, windows
 
 MOMENTUM = 0.9
 CLIP_NORM = 1.0
@@ -54,24 +54,15 @@ class TestTimeTraining:
         total = torch.zeros(3, dtype=torch.float64, device=self._ranks.device)
         for index in range(num_chunks):
             low, high = (int(i) for i in np.searchsorted(owner, [index, index + 1]))
-            total += self._score(plan, low, high, observer)
+            if observer:
+                for i in range(low, high):
+                    observer.scored(int(plan.start[i] + plan.first_scored[i]), int(plan.start[i]) + plan.seq_len)
+            mine = self._ranks.share(low, high)
+            total += self._validation.score_windows(self._forward, plan, mine, settings.batch_rows)
             if index + 1 < num_chunks:
                 lr = settings.ttt.lr * 0.5 * (1 + math.cos(math.pi * index / num_chunks))
                 self._learn(index * chunk, min((index + 1) * chunk, num_targets), lr, observer)
-        nats, tokens, num_bytes = self._ranks.sum(total).tolist()
-        return Score(nats, int(tokens), int(num_bytes))
-
-    def _score(self, plan: Windows, low: int, high: int, observer: Observer | None) -> Tensor:
-        """This rank's share of windows low..high-1."""
-        if observer:
-            for i in range(low, high):
-                observer.scored(int(plan.start[i] + plan.first_scored[i]), int(plan.start[i]) + plan.seq_len)
-        each = -(-(high - low) // self._ranks.world_size)
-        first = low + self._ranks.rank * each
-        rows = max(1, self._settings.batch_tokens // plan.seq_len)
-        return self._validation.score_windows(
-            self._forward, plan, range(first, max(first, min(first + each, high))), rows
-        )
+        return Score.from_sums(self._ranks.sum(total))
 
     def _learn(self, first: int, end: int, lr: float, observer: Observer | None) -> None:
         """`epochs` of SGD on the targets first..end-1, whole sequences, dealt over ranks."""

@@ -121,6 +121,13 @@ def test_batch_size_and_number_of_ranks_do_not_change_the_score(tiny: Callable[.
     torch.testing.assert_close(total, parts, rtol=1e-7, atol=0)
 
 
+@given(st.integers(0, 20), st.integers(0, 40), st.integers(1, 9))
+def test_the_ranks_share_everything_once_and_in_order(low: int, length: int, world_size: int) -> None:
+    shares = [Ranks(rank, world_size, torch.device("cpu")).share(low, low + length) for rank in range(world_size)]
+    assert list(itertools.chain(*shares)) == list(range(low, low + length))
+    assert max(len(share) for share in shares) == -(-length // world_size)
+
+
 def test_the_model_is_causal(tiny: Callable[..., Config]) -> None:
     """Changing token t must not move any loss before t (validity rule C1)."""
     model = build_model(tiny(), "cpu")
