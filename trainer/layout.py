@@ -4,6 +4,7 @@ RUN/ sweep.yaml provenance.json ledger.jsonl table.{parquet,csv,md}
      trained/<train_fingerprint>/   training.json, <average>.safetensors, events.jsonl, checkpoint
      trials/<trial_id>/             config.json result.json failure.json artifact.pgz events.jsonl log.txt attempt-N/
      jobs/<job_id>/                 {job,launch,supervisor,exit}.json log.txt: how it was launched and how it ended
+     imported/<trial_id>.json       a row read from a foreign run's log, with the file and line of every value
 """
 
 import json
@@ -45,6 +46,13 @@ class RunLayout:
 
     def job(self, job_id: str) -> "JobLayout":
         return JobLayout(self.jobs / job_id)
+
+    @property
+    def imports(self) -> Path:
+        return self.root / "imported"
+
+    def imported(self, trial_id: str) -> Path:
+        return self.imports / f"{trial_id}.json"
 
 
 @dataclass(frozen=True)
