@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, ValidationError
 
+from pgray.budget import Budget
 from pgray.part import Part
 from trainer.config import Machine
 from trainer.errors import InputError
@@ -32,14 +33,6 @@ class Resources(Part):
     gpus: int | None = Field(None, ge=0)
     cpus: int | None = Field(None, ge=1)
     nodes: int | None = Field(None, ge=1)
-
-
-class Budget(Part):
-    """`usd_per_gpu_hour` prices the table's `cost_usd`. The limits are refused until they are enforced."""
-
-    gpu_hours: float | None = Field(None, gt=0)
-    usd: float | None = Field(None, gt=0)
-    usd_per_gpu_hour: float | None = Field(None, ge=0)
 
 
 class LeaveOneOut(Part):

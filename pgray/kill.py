@@ -1,0 +1,182 @@
+"""Kill rules: an arm that is worse than the control by more than was agreed beforehand is not paid for to the end.
+
+Pure functions from measurements to a verdict: the reason in one line, or None. A rule on a curve metric judges a training
+run while it runs; a rule on an end metric judges an arm when a seed of it has finished, and its remaining seeds are
+skipped. In every metric lower is better. What was not measured, or is not finite, is never judged.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
+from statistics import median
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pgray.curves import CURVE_METRICS, Curve, Point
+from pgray.part import Part
+from trainer.config import Config, RuleError
+from trainer.errors import InputError
+from trainer.record import TrialResult
+
+END_METRICS = (
+    "post_quant_bpb", "sliding_bpb", "ttt_bpb", "float_bpb", "raw_bpb", "quant_gap", "val_loss_nats", "artifact_bytes",
+    "model_bytes", "code_bytes", "entropy_bytes", "train_s", "step_ms", "eval_s", "export_s", "wall_s", "num_params",
+    "peak_memory_mib",
+)  # fmt: skip
+"""The numbers of a TrialResult of which less is better."""
+
+_SMOOTHED = 5  # points in a training loss's trailing median; a validation is of the whole split and needs none
+
+
+class KillRule(Part):
+    """`arm`: a name, or a pattern with * and ?; the control is never meant.
+
+    `at`: compare with the control at the equal `step`, or in the equal `phase`: at the equal share of the run, so that
+    a slower arm is judged at the same learning rate and with the same gates open. `after_frac`: share of the run within
+    which nothing is judged. These two are for curve metrics.
+    """
+
+    arm: str = "*"
+    metric: str
+    worse_than_control_by: float = Field(gt=0)
+    at: Literal["step", "phase"] = "phase"
+    after_frac: float = Field(0.25, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.metric not in CURVE_METRICS + END_METRICS:
+            fix = f"unknown metric; use {', '.join(CURVE_METRICS)} (while training) or {', '.join(END_METRICS)}"
+            raise RuleError("metric", self.metric, fix)
+        if not self.is_on_curve:
+            for key in ("at", "after_frac"):
+                if key in self.model_fields_set:
+                    fix = f"{self.metric} is judged when a seed has finished; remove it, or use {CURVE_METRICS[0]}"
+                    raise RuleError(key, getattr(self, key), fix)
+        return self
+
+    @property
+    def is_on_curve(self) -> bool:
+        return self.metric in CURVE_METRICS
+
+    @property
+    def text(self) -> str:
+        said = f"{self.arm}: {self.metric} worse than the control's by more than {self.worse_than_control_by:g}"
+        if not self.is_on_curve:
+            return f"{said} at the end of a seed"
+        return f"{said} at the equal {self.at}, after {self.after_frac:.0%} of the run"
+
+    def covers(self, arm: str, control: str) -> bool:
+        return arm != control and (arm == self.arm or fnmatchcase(arm, self.arm))
+
+
+def check_rules(rules: Sequence[KillRule], configs: Mapping[str, Config], control: str, place: str) -> None:
+    """Refuse a rule that could never act. `configs`: arm -> configuration.
+
+    Raises:
+        InputError: a rule covers no arm, or its metric is not measured in the control or in an arm that it covers.
+    """
+    for index, rule in enumerate(rules):
+        covered = [arm for arm in configs if rule.covers(arm, control)]
+        if not covered:
+            fix = f"covers no arm other than the control; use one of {', '.join(a for a in configs if a != control)}"
+            raise InputError(place, f"kill.{index}.arm", rule.arm, fix)
+        for arm in (control, *covered):
+            missing = _not_measured(rule.metric, configs[arm])
+            if missing:
+                raise InputError(
+                    place, f"kill.{index}.metric", rule.metric, f"arm {arm} does not measure it; {missing}"
+                )
+
+
+def curve_verdict(rule: KillRule, curve: Curve, control_curve: Curve) -> str | None:
+    """Whether a training run stands worse than the control's of the same seed, at the last point that both have reached.
+
+    Between two points of the control its curve is a straight line. A training loss is a trailing median on both sides.
+    """
+    control = _smooth(rule, control_curve)
+    for point in reversed(_smooth(rule, curve)):
+        expected = _interpolated(control, _position(rule, point), rule)
+        if expected is None:
+            continue  # the control has not got that far, or began later
+        if point.share <= rule.after_frac or not point.value - expected > rule.worse_than_control_by:
+            return None
+        where = f"step {point.step}, {point.share:.0%} of the run"
+        return _reason(rule, point.value, expected, f"at {where}")
+    return None
+
+
+def run_verdict(
+    rules: Sequence[KillRule], arms: Collection[str], control: str, curve: Curve, control_curve: Curve
+) -> str | None:
+    """Whether a training run is to be stopped: every arm that needs its weights must be condemned by some rule."""
+    reasons: list[str] = []
+    for arm in arms:
+        acting = (rule for rule in rules if rule.is_on_curve and rule.covers(arm, control))
+        reason = next(filter(None, (curve_verdict(rule, curve, control_curve) for rule in acting)), None)
+        if reason is None:
+            return None
+        reasons.append(reason)
+    return reasons[0] if reasons else None
+
+
+def seed_verdict(rule: KillRule, result: TrialResult, control_result: TrialResult) -> str | None:
+    """Whether a finished trial is so much worse than the control's of the same seed that no more seeds are due."""
+    if rule.is_on_curve or result.seed != control_result.seed:
+        return None
+    value, expected = (getattr(r, rule.metric) for r in (result, control_result))
+    if value is None or expected is None or not math.isfinite(value) or not math.isfinite(expected):
+        return None
+    if not value - expected > rule.worse_than_control_by:
+        return None
+    return _reason(rule, value, expected, f"with seed {result.seed}")
+
+
+def _reason(rule: KillRule, value: float, expected: float, where: str) -> str:
+    digits = ",.0f" if isinstance(value, int) else ".4f"
+    worse, limit = format(value - expected, digits), f"{rule.worse_than_control_by:g}"
+    return (
+        f"{rule.metric} {value:{digits}} is worse than the control's {expected:{digits}} by {worse}, over {limit}, "
+        f"{where} (rule {rule.text})"
+    )
+
+
+def _smooth(rule: KillRule, curve: Curve) -> list[Point]:
+    points = [point for point in curve.get(rule.metric, ()) if math.isfinite(point.value)]
+    if rule.metric != "train_loss_nats":
+        return points
+    return [
+        Point(p.step, p.share, p.train_s, p.at, median(q.value for q in points[max(0, i + 1 - _SMOOTHED) : i + 1]))
+        for i, p in enumerate(points)
+    ]
+
+
+def _position(rule: KillRule, point: Point) -> float:
+    return point.step if rule.at == "step" else point.share
+
+
+def _interpolated(points: Sequence[Point], position: float, rule: KillRule) -> float | None:
+    """The value of a curve at a step or share; None outside of what was measured."""
+    positions = [_position(rule, point) for point in points]
+    right = bisect_left(positions, position)
+    if right == len(points):
+        return None
+    if positions[right] == position:
+        return points[right].value
+    if right == 0:
+        return None
+    left = right - 1
+    weight = (position - positions[left]) / (positions[right] - positions[left])
+    return points[left].value + weight * (points[right].value - points[left].value)
+
+
+def _not_measured(metric: str, config: Config) -> str | None:
+    """What to set so that an arm measures this metric; None where it does."""
+    if metric == "val_bpb" and not config.train.val_every:
+        return "set train.val_every, steps between validations"
+    if metric == "sliding_bpb" and not config.eval.stride:
+        return "set eval.stride"
+    if metric == "ttt_bpb" and not config.eval.ttt.enabled:
+        return "set eval.ttt.enabled"
+    return None
