@@ -1,4 +1,4 @@
-"""Is a technique alive? Measured at run time, written into the record.
+"""Is a technique alive, and what else must a reader of the numbers know? Measured at run time, written into the record.
 
 QAT is live when, with its gate open, the compute weights equal what export would write for the same master weights, and
 the loss is not what it was with the gate closed. Its coverage is the share of exported integer elements that it touches.
@@ -12,7 +12,10 @@ from torch import Tensor
 
 from trainer.config import Config
 from trainer.evaluate import Forward, Score
+from trainer.fingerprint import average_key
+from trainer.limits import EVAL_CAP_S, TRAIN_CAP_S
 from trainer.quant.export import assemble, store_weights
+from trainer.record import TrainingRecord
 from trainer.weights import NO_GATES, QAT_ONLY, Weights
 
 SILENCED = ("attn_scale", "mlp_scale")
@@ -37,41 +40,36 @@ def qat_coverage(weights: Weights) -> float:
 def check_qat(
     weights: Weights, config: Config, forward: Forward, tokens: Tensor, targets: Tensor, is_start: bool = False
 ) -> QatCheck:
-    """Open the gate, compare with the exporter, and compare the losses of one micro-batch. Leaves the gate open.
+    """Open the gate, compare with the exporter, and compare the losses of one micro-batch.
+
+    The compute weights are to be written anew afterwards.
 
     Args:
         is_start: before the first few updates, when output projections are still zero and may hide the others.
     """
     coverage = qat_coverage(weights)
-    weights.write(NO_GATES)
-    loss_off = forward(tokens, targets).double().mean()
-    weights.write(QAT_ONLY)
-    loss_on = forward(tokens, targets).double().mean()
-    exact = config.quant.model_copy(update={"prune_frac": 0.0, "svd_rank": 0})
-    exported = assemble(store_weights(weights.master, exact))
-    differing = [
-        name
-        for name, plan in weights.plans.items()
-        if weights.is_fake_quantized(name)
-        and not _int_layers_equal(plan.int_layers, weights.compute[name], exported[name])
-    ]
     if coverage == 0:
         note = "QAT is on but covers none of the exported integer elements"
         return QatCheck(False, coverage, f"{note}: check qat.scope, quant.bits and quant.fp16_max_elements")
+    weights.write(NO_GATES)
+    loss_off = forward(tokens, targets).double().mean().item()
+    weights.write(QAT_ONLY)
+    loss_on = forward(tokens, targets).double().mean().item()
+    exact = config.quant.model_copy(update={"prune_frac": 0.0, "svd_rank": 0})
+    exported = assemble(store_weights(weights.master, exact))
+    covered = [name for name in weights.plans if weights.is_fake_quantized(name)]
+    differing = [
+        name
+        for name in covered
+        if not _int_layers_equal(weights.plans[name].int_layers, weights.compute[name], exported[name])
+    ]
     if differing:
         return QatCheck(False, coverage, f"compute weights differ from the exporter's in {', '.join(differing)}")
-    is_changed = any(
-        not torch.equal(weights.compute[name].detach(), w)
-        for name, w in weights.master.items()
-        if weights.is_fake_quantized(name)
-    )
-    if bool(loss_on == loss_off) and is_changed and is_start:
+    if loss_on != loss_off:
+        return QatCheck(True, coverage, f"loss {loss_off:.6f} -> {loss_on:.6f} nats at switch-on")
+    if is_start and any(not torch.equal(weights.compute[name], weights.master[name]) for name in covered):
         return QatCheck(True, coverage, "no effect on the loss yet: projections start at zero", is_final=False)
-    if bool(loss_on == loss_off):
-        return QatCheck(
-            False, coverage, f"the loss did not change when QAT was switched on ({loss_on.item():.6f} nats)"
-        )
-    return QatCheck(True, coverage, f"loss {loss_off.item():.6f} -> {loss_on.item():.6f} nats at switch-on")
+    return QatCheck(False, coverage, f"the loss did not change when QAT was switched on ({loss_on:.6f} nats)")
 
 
 def _int_layers_equal(int_layers: tuple[bool, ...], compute: Tensor, exported: Tensor) -> bool:
@@ -81,16 +79,18 @@ def _int_layers_equal(int_layers: tuple[bool, ...], compute: Tensor, exported: T
     return all(torch.equal(compute[i], exported[i]) for i, is_int in enumerate(int_layers) if is_int)
 
 
-def antilayer(weights: Mapping[str, Tensor], score: Callable[[Mapping[str, Tensor]], Score]) -> list[dict[str, float]]:
+def antilayer(
+    weights: Mapping[str, Tensor], whole: Score, score: Callable[[Mapping[str, Tensor]], Score]
+) -> list[dict[str, float]]:
     """The anti-layer diagnostic of PR 1032: zero one layer's attn_scale and mlp_scale at a time, and evaluate.
 
     Args:
         weights: the unpacked artifact's.
+        whole: their plain evaluation.
         score: plain evaluation of a set of weights.
     Returns:
         Per layer: its number, the bpb without it, and how much worse that is than with it.
     """
-    whole = score(weights).bpb
     rows = []
     for layer in range(weights["attn_scale"].size(0)):
         silenced = dict(weights)
@@ -98,5 +98,26 @@ def antilayer(weights: Mapping[str, Tensor], score: Callable[[Mapping[str, Tenso
             silenced[name] = weights[name].clone()
             silenced[name][layer] = 0
         bpb = score(silenced).bpb
-        rows.append({"layer": layer, "bpb_without": bpb, "delta_bpb": bpb - whole})
+        rows.append({"layer": layer, "bpb_without": bpb, "delta_bpb": bpb - whole.bpb})
     return rows
+
+
+def doubts(config: Config, record: TrainingRecord, git_sha: str | None, eval_s: float) -> list[str]:
+    """What a reader of the numbers must know: said in the record and under the table."""
+    average = next(a for a in record.averages if a.key == average_key(config))
+    quant, is_qat = config.quant, record.qat_on_step is not None
+    train_cap_s = TRAIN_CAP_S + 2 * record.step_ms / 1000
+    never_looped = config.recurrence.kind == "partial" and record.recurrence_on_step is None
+    said = [
+        (record.qat_is_live is False, record.qat_note or "QAT is not live"),
+        (average.never_began, "the average never began: the last weights were exported"),
+        (never_looped, "partial recurrence never began: evaluated without the second pass"),
+        (
+            is_qat and (quant.svd_rank or quant.prune_frac),
+            "QAT trained the plain matrices; export pruned or factored them first",
+        ),
+        (record.train_s > train_cap_s, f"training took {record.train_s:.1f} s, over the cap of {TRAIN_CAP_S:.0f} s"),
+        (eval_s > EVAL_CAP_S, f"evaluation took {eval_s:.0f} s, over the cap of {EVAL_CAP_S:.0f} s"),
+        (record.git_sha != git_sha, f"weights were trained by the code of {record.git_sha}"),
+    ]
+    return [note for is_so, note in said if is_so]

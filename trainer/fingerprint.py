@@ -14,6 +14,9 @@ FINGERPRINT_VERSION = 1
 """Raise it when a default in `config.py` changes its value, or a fix changes what a config means: values at their defaults
 are not in the hash, so old results would stand for the new behaviour. A golden file of the defaults reminds us."""
 
+LAST_WEIGHTS = "last"
+"""Key of the weights after the last step, not averaged; every training run keeps them."""
+
 _DOES_NOT_MOVE_WEIGHTS = ("average", "export", "eval", "data")
 _EXPORT_ONLY_QUANT = ("prune_frac", "svd_rank")
 
@@ -61,9 +64,9 @@ def digest(value: object, length: int = 12) -> str:
 
 
 def average_key(config: Config) -> str:
-    """Name of the average a config exports, e.g. `ema-1f0c22d94a6b`; `last` without averaging."""
+    """Name of the average a config exports, e.g. `ema-1f0c22d94a6b`; `LAST_WEIGHTS` without averaging."""
     if config.average.kind == "none":
-        return "last"
+        return LAST_WEIGHTS
     return f"{config.average.kind}-{digest(average_part(config))}"
 
 

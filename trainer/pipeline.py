@@ -17,15 +17,15 @@ from trainer.bundle import code_bytes
 from trainer.checkpoint import Checkpoint, load_weights, save_weights
 from trainer.config import Config, EvalConfig
 from trainer.data import TokenStream
-from trainer.diagnose import antilayer
+from trainer.diagnose import antilayer, doubts
 from trainer.dist import Ranks
 from trainer.errors import PgrayError
 from trainer.evaluate import CompiledModel, Score, Validation, make_forward
-from trainer.fingerprint import average_key
+from trainer.fingerprint import LAST_WEIGHTS, average_key
 from trainer.hardware import describe_hardware, node_name, peak_memory_mib
 from trainer.job import Job, TrialSpec
-from trainer.layout import JobLayout, RunLayout, TrainedLayout, TrialLayout, write_bytes, write_json
-from trainer.limits import ARTIFACT_CAP_BYTES, EVAL_CAP_S, TRAIN_CAP_S
+from trainer.layout import RunLayout, TrainedLayout, TrialLayout, write_bytes, write_json
+from trainer.limits import ARTIFACT_CAP_BYTES
 from trainer.loop import Trained, TrainingRun
 from trainer.model import Model, build_model, num_params
 from trainer.quant.export import assemble, store_weights
@@ -67,7 +67,7 @@ class Bench:
     forward: CompiledModel
     folder: Path
     validation: Validation
-    float_scores: dict[tuple[str, EvalConfig], Score] = field(default_factory=dict)
+    float_scores: dict[tuple[Path, EvalConfig], Score] = field(default_factory=dict)
 
     @classmethod
     def build(cls, job: Job, ranks: Ranks) -> "Bench":
@@ -92,11 +92,11 @@ class Bench:
         self.load(weights)
         return TestTimeTraining(self.model, self.forward, self.validation, settings, self.ranks).run()
 
-    def float_score(self, key: str, weights: Mapping[str, Tensor], settings: EvalConfig) -> Score:
-        """Plain evaluation before quantization; trials that share an average share it."""
-        if (key, settings) not in self.float_scores:
-            self.float_scores[key, settings] = self.score(weights, settings, settings.seq_len)
-        return self.float_scores[key, settings]
+    def float_score(self, path: Path, settings: EvalConfig) -> Score:
+        """Plain evaluation of float weights on disk, before quantization; trials that share an average share it."""
+        if (path, settings) not in self.float_scores:
+            self.float_scores[path, settings] = self.score(load_weights(path), settings, settings.seq_len)
+        return self.float_scores[path, settings]
 
 
 def train(job: Job, folder: TrainedLayout, bench: Bench) -> TrainingRecord:
@@ -108,7 +108,7 @@ def train(job: Job, folder: TrainedLayout, bench: Bench) -> TrainingRecord:
             stale.unlink(missing_ok=True)
     events.write("training", train_fingerprint=job.train_fingerprint, seed=config.seed, world_size=ranks.world_size)
     raw_config = config.model_copy(update={"average": config.average.model_copy(update={"kind": "none"})})
-    wanted = {**job.averages, average_key(raw_config): raw_config}
+    wanted = {**job.averages, LAST_WEIGHTS: raw_config}
     stream = TokenStream(bench.folder, config.train, ranks)
     run = TrainingRun(
         config, bench.model, bench.forward, wanted, stream, ranks, events, bench.validation,
@@ -141,12 +141,14 @@ def export(
     trained = layout.trained(record.train_fingerprint)
     if bench.ranks.is_main:  # a trial's folder tells its whole story, the shared training run included
         write_bytes(folder.events, trained.events.read_bytes())
-    raw = load_weights(trained.weights("last"))
-    float_weights = load_weights(trained.weights(average_key(config)))
+    average = trained.weights(average_key(config))
 
-    export_started = time.perf_counter()
-    failure = quantize_and_pack(float_weights, config, folder.artifact, bench.ranks) if bench.ranks.is_main else None
-    export_s = time.perf_counter() - export_started
+    failure, export_s = None, 0.0
+    if bench.ranks.is_main:
+        float_weights = load_weights(average)
+        export_started = time.perf_counter()
+        failure = quantize_and_pack(float_weights, config, folder.artifact, bench.ranks.device)
+        export_s = time.perf_counter() - export_started
     if not bench.ranks.all_true(failure is None):
         _write_failure(failure, folder)
         return None
@@ -155,8 +157,8 @@ def export(
     events.write("packed", trial_id=trial.trial_id, model_bytes=folder.artifact.stat().st_size, export_s=export_s)
 
     settings = config.eval
-    raw_score = bench.float_score("last", raw, settings)
-    float_score = bench.float_score(average_key(config), float_weights, settings)
+    raw_score = bench.float_score(trained.weights(LAST_WEIGHTS), settings)
+    float_score = bench.float_score(average, settings)
     eval_started = time.perf_counter()
     post_quant = bench.score(weights, settings, settings.seq_len)
     sliding = bench.score(weights, settings, settings.stride) if settings.stride else None
@@ -167,7 +169,9 @@ def export(
         reason = f"evaluation gave {', '.join(f'{s.nats:.6g}' for s in scores)} nats"
         _write_failure(JobFailure(kind="diverged", reason=reason) if bench.ranks.is_main else None, folder)
         return None
-    silenced = antilayer(weights, lambda w: bench.score(w, settings, settings.seq_len)) if settings.antilayer else None
+    silenced = None
+    if settings.antilayer:
+        silenced = antilayer(weights, post_quant, lambda w: bench.score(w, settings, settings.seq_len))
 
     model_bytes = folder.artifact.stat().st_size
     tensors = byte_ledger(artifact.stored)
@@ -198,7 +202,7 @@ def export(
         eval_stride=settings.stride or None,
         tensors=tensors,
         antilayer=silenced,
-        notes=doubts(config, record, job, eval_s),
+        notes=doubts(config, record, job.git_sha, eval_s),
         **record.model_dump(include=SHARED_WITH_TRAINING),
     )
     if bench.ranks.is_main:
@@ -218,9 +222,11 @@ SHARED_WITH_TRAINING = {
 }  # fmt: skip
 
 
-def quantize_and_pack(weights: Mapping[str, Tensor], config: Config, path: Path, ranks: Ranks) -> JobFailure | None:
+def quantize_and_pack(
+    weights: Mapping[str, Tensor], config: Config, path: Path, device: torch.device
+) -> JobFailure | None:
     """Write the artifact and read it back: what it unpacks to must be what was packed, bit for bit."""
-    on_device = {name: w.to(ranks.device) for name, w in weights.items()}
+    on_device = {name: w.to(device) for name, w in weights.items()}
     try:
         stored = store_weights(on_device, config.quant)
         write_bytes(path, pack(stored, config))
@@ -237,7 +243,7 @@ def trained_record(folder: TrainedLayout, job: Job) -> TrainingRecord | None:
         return None
     record = TrainingRecord.model_validate_json(folder.record.read_text())
     kept = {average.key for average in record.averages if folder.weights(average.key).is_file()}
-    return record if {*job.averages, "last"} <= kept else None
+    return record if {*job.averages, LAST_WEIGHTS} <= kept else None
 
 
 def describe_training(job: Job, bench: Bench, trained: Trained, wall_s: float) -> TrainingRecord:
@@ -274,27 +280,8 @@ def _write_failure(failure: JobFailure | None, folder: TrialLayout) -> None:
         write_json(folder.failure, failure.model_dump(mode="json"))
 
 
-def doubts(config: Config, record: TrainingRecord, job: Job, eval_s: float) -> list[str]:
-    """What a reader of the numbers must know: said in the record and under the table."""
-    average = next(a for a in record.averages if a.key == average_key(config))
-    quant, is_qat = config.quant, record.qat_on_step is not None
-    said = {
-        record.qat_note or "QAT is not live": record.qat_is_live is False,
-        "the average never began: the last weights were exported": average.never_began,
-        "partial recurrence never began: evaluated without the second pass": config.recurrence.kind == "partial"
-        and record.recurrence_on_step is None,
-        "QAT trained the plain matrices; export pruned or factored them first": is_qat
-        and bool(quant.svd_rank or quant.prune_frac),
-        f"training took {record.train_s:.1f} s, over the cap of {TRAIN_CAP_S:.0f} s": record.train_s
-        > TRAIN_CAP_S + 2 * record.step_ms / 1000,
-        f"evaluation took {eval_s:.0f} s, over the cap of {EVAL_CAP_S:.0f} s": eval_s > EVAL_CAP_S,
-        f"weights were trained by the code of {record.git_sha}": record.git_sha != job.git_sha,
-    }
-    return [note for note, is_so in said.items() if is_so]
-
-
 def write_failure(job: Job, out: Path, failure: JobFailure) -> None:
     """Why the job stopped; the first rank to know says so."""
-    path = JobLayout(out / "jobs" / job.job_id).failure
+    path = RunLayout(out).job(job.job_id).failure
     if not path.is_file():
         write_json(path, failure.model_dump(mode="json"))
