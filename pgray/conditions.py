@@ -55,6 +55,12 @@ class Condition:
             raise self._error("not a condition; write for instance model.layers <= 4") from None
         self._check(self._tree)
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """The config keys it names."""
+        nodes = (node for node in ast.walk(self._tree) if isinstance(node, (ast.Name, ast.Attribute)))
+        return frozenset(map(ast.unparse, nodes)) & _KEYS
+
     def holds(self, config: Config) -> bool:
         """Whether the condition is true of `config`. Raises InputError where it compares what cannot be compared."""
         try:
