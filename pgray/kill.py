@@ -95,15 +95,15 @@ def curve_verdict(rule: KillRule, curve: Curve, control_curve: Curve) -> str | N
 
     Between two points of the control its curve is a straight line. A training loss is a trailing median on both sides.
     """
-    control = _smooth(rule, control_curve)
-    for point in reversed(_smooth(rule, curve)):
-        expected = _interpolated(control, _position(rule, point), rule)
+    points, control = (_finite(c.get(rule.metric, ())) for c in (curve, control_curve))
+    for index in reversed(range(len(points))):
+        point, value = points[index], _smooth(rule, points, index)
+        expected = _interpolated(rule, control, point)
         if expected is None:
             continue  # the control has not got that far, or began later
-        if point.share <= rule.after_frac or not point.value - expected > rule.worse_than_control_by:
+        if point.share <= rule.after_frac or not value - expected > rule.worse_than_control_by:
             return None
-        where = f"step {point.step}, {point.share:.0%} of the run"
-        return _reason(rule, point.value, expected, f"at {where}")
+        return _reason(rule, value, expected, f"at step {point.step}, {point.share:.0%} of the run")
     return None
 
 
@@ -142,33 +142,32 @@ def _reason(rule: KillRule, value: float, expected: float, where: str) -> str:
     )
 
 
-def _smooth(rule: KillRule, curve: Curve) -> list[Point]:
-    points = [point for point in curve.get(rule.metric, ()) if math.isfinite(point.value)]
+def _finite(points: Sequence[Point]) -> list[Point]:
+    return [point for point in points if math.isfinite(point.value)]
+
+
+def _smooth(rule: KillRule, points: Sequence[Point], index: int) -> float:
     if rule.metric != "train_loss_nats":
-        return points
-    return [
-        Point(p.step, p.share, p.train_s, p.at, median(q.value for q in points[max(0, i + 1 - _SMOOTHED) : i + 1]))
-        for i, p in enumerate(points)
-    ]
+        return points[index].value
+    return median(point.value for point in points[max(0, index + 1 - _SMOOTHED) : index + 1])
 
 
-def _position(rule: KillRule, point: Point) -> float:
-    return point.step if rule.at == "step" else point.share
+def _interpolated(rule: KillRule, points: Sequence[Point], where: Point) -> float | None:
+    """The value of a curve at the step or share of another's point; None outside of what was measured."""
 
+    def position(point: Point) -> float:
+        return point.step if rule.at == "step" else point.share
 
-def _interpolated(points: Sequence[Point], position: float, rule: KillRule) -> float | None:
-    """The value of a curve at a step or share; None outside of what was measured."""
-    positions = [_position(rule, point) for point in points]
-    right = bisect_left(positions, position)
+    right = bisect_left(points, position(where), key=position)
     if right == len(points):
         return None
-    if positions[right] == position:
-        return points[right].value
+    if position(points[right]) == position(where):
+        return _smooth(rule, points, right)
     if right == 0:
         return None
-    left = right - 1
-    weight = (position - positions[left]) / (positions[right] - positions[left])
-    return points[left].value + weight * (points[right].value - points[left].value)
+    start, end = position(points[right - 1]), position(points[right])
+    weight = (position(where) - start) / (end - start)
+    return (1 - weight) * _smooth(rule, points, right - 1) + weight * _smooth(rule, points, right)
 
 
 def _not_measured(metric: str, config: Config) -> str | None:
