@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainer.averaging import Average
+from trainer.diagnose import QatCheck
 from trainer.dist import Ranks
 from trainer.layout import write_json
 from trainer.optim import Optimizer
@@ -29,9 +30,7 @@ class Position:
     step: int
     elapsed_s: float
     qat_on_step: int | None
-    qat_coverage: float | None = None
-    qat_is_live: bool | None = None
-    qat_note: str | None = None
+    qat: QatCheck | None = None
     world_size: int = 1
     recurrence_on_step: int | None = None
 
@@ -87,7 +86,8 @@ class Checkpoint:
             raw = json.loads((self._folder / "latest.json").read_text())
             target = self._folder / raw.pop("folder")
             kept = set(raw.pop("averages"))
-            position = Position(**raw)
+            qat = raw.pop("qat")
+            position = Position(**raw, qat=QatCheck(**qat) if qat else None)
             if position.world_size != self._ranks.world_size or not wanted <= kept:
                 return None
             common = load_file(target / "common.safetensors")

@@ -141,7 +141,6 @@ class TrainingRun:
         if not steps:
             return
         initial = self.weights.snapshot()
-        noise = self.weights.noise.get_state()
         now = Moment(0, 0.0, 0.0, 1.0)
         for step in range(steps):
             self.forward.is_looped = step % 2 == 1 or not is_partial  # build both graphs
@@ -150,7 +149,6 @@ class TrainingRun:
             self._forward_backward(batch)
             self.optimizer.step(self.weights.compute, now)
         self.weights.load(initial)
-        self.weights.noise.set_state(noise)
         self.optimizer.reset()
 
     def _resume(self) -> TrainingClock:
@@ -158,9 +156,7 @@ class TrainingRun:
         if position is None:
             return TrainingClock(self.ranks)
         self.step, self.qat_on_step = position.step, position.qat_on_step
-        self.recurrence_on_step = position.recurrence_on_step
-        if position.qat_is_live is not None:
-            self.qat = QatCheck(position.qat_is_live, position.qat_coverage or 0.0, position.qat_note or "")
+        self.qat, self.recurrence_on_step = position.qat, position.recurrence_on_step
         self.events.write("resumed", step=position.step, train_s=position.elapsed_s)
         return TrainingClock(self.ranks, position.elapsed_s)
 
@@ -211,11 +207,9 @@ class TrainingRun:
         return self.ranks.agree(float(time.monotonic() - last >= every)) == 1.0
 
     def _save(self, clock: TrainingClock) -> None:
-        qat = self.qat
         position = Position(
-            self.step, clock.stop(), self.qat_on_step, qat.coverage if qat else None, qat.is_live if qat else None,
-            qat.note if qat else None, self.ranks.world_size, self.recurrence_on_step,
-        )  # fmt: skip
+            self.step, clock.stop(), self.qat_on_step, self.qat, self.ranks.world_size, self.recurrence_on_step
+        )
         self.checkpoint.save(position, self.weights, self.optimizer, self.averages)
         self.events.write("checkpoint", step=self.step)
 

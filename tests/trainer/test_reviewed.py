@@ -12,6 +12,7 @@ from tests.trainer.conftest import job_of
 from trainer.averaging import build_average
 from trainer.checkpoint import Checkpoint, Position
 from trainer.config import Config
+from trainer.diagnose import QatCheck
 from trainer.dist import Ranks
 from trainer.errors import DivergedError, InputError
 from trainer.evaluate import CompiledModel
@@ -151,6 +152,19 @@ def torch_load(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return dict(load_file(path))
+
+
+@pytest.mark.parametrize("qat", [None, QatCheck(True, 0.5, "no effect on the loss yet", is_final=False)])
+def test_a_checkpoint_keeps_the_qat_check_whole(
+    tiny: Callable[..., Config], tmp_path: Path, alone: Ranks, qat: QatCheck | None
+) -> None:
+    """A check that must be made again after the next update must be made again after a resume."""
+    config = tiny()
+    weights = Weights(build_model(config, "cpu"), config, alone)
+    optimizer = Optimizer(weights.master, config, alone)
+    position = Position(2, 1.0, 0 if qat else None, qat)
+    Checkpoint(tmp_path, alone).save(position, weights, optimizer, [])
+    assert Checkpoint(tmp_path, alone).load(weights, optimizer, []) == position
 
 
 @pytest.mark.parametrize("damage", ["latest", "common", "averages"])
