@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.config import QuantConfig
 from trainer.quant.base import Quantized, quantize
-from trainer.quant.scheme import Scheme, num_groups
+from trainer.quant.scheme import factors_are_smaller
 from trainer.quant.select import TensorPlan, plan_tensors, shapes_of
 
 
@@ -93,7 +93,7 @@ def _store_layer(
     if quantized is None or plan.scheme is None:
         return StoredTensor(name, plan.tensor_class, "fp16", shape, 16, data=w.half().cpu())
     scheme = plan.scheme
-    if quant.svd_rank and _factors_are_smaller(shape, quant.svd_rank, scheme):
+    if quant.svd_rank and factors_are_smaller(shape, quant.svd_rank, scheme):
         parts = tuple(_as_part(quantize(factor[None], scheme), 0) for factor in svd_factors(w, quant.svd_rank))
         return StoredTensor(name, plan.tensor_class, "svd", shape, scheme.bits, scheme.group_rows, parts)
     part = _as_part(quantized, index)
@@ -118,12 +118,3 @@ def svd_factors(w_OI: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     u, s, vh = torch.linalg.svd(w_OI, full_matrices=False)
     root = s[:rank].sqrt()
     return u[:, :rank] * root, root[:, None] * vh[:rank]
-
-
-def _factors_are_smaller(shape: tuple[int, ...], rank: int, scheme: Scheme) -> bool:
-    rows, cols = shape
-
-    def stored_bits(r: int, c: int) -> int:
-        return r * c * scheme.bits + 16 * num_groups(r, scheme.group_rows)
-
-    return rank < min(rows, cols) and stored_bits(rows, rank) + stored_bits(rank, cols) < stored_bits(rows, cols)

@@ -22,3 +22,13 @@ class Scheme:
 def num_groups(rows: int, group_rows: int) -> int:
     """How many scales a matrix of `rows` rows has."""
     return -(-rows // group_rows)
+
+
+def factors_are_smaller(shape: tuple[int, ...], rank: int, scheme: Scheme) -> bool:
+    """Whether two factors (rows, rank) and (rank, cols) take fewer bits than the matrix (rows, cols) itself."""
+    rows, cols = shape
+
+    def stored_bits(r: int, c: int) -> int:
+        return r * c * scheme.bits + 16 * num_groups(r, scheme.group_rows)
+
+    return rank < min(rows, cols) and stored_bits(rows, rank) + stored_bits(rank, cols) < stored_bits(rows, cols)
