@@ -91,8 +91,12 @@ def train_fingerprint(config: Config, data_sha: str, tokenizer_sha: str, world_s
     )
 
 
+def slug(arm: str) -> str:
+    """An arm's name as a part of file names."""
+    return "".join(c if c.isalnum() or c in "._+=-" else "_" for c in arm)[:60]
+
+
 def trial_id(arm: str, config: Config, fingerprint: str) -> str:
     """Readable and unique: `<arm>-s<seed>-<hash>`; the hash covers the training run and the export's knobs."""
     export = config.model_dump(mode="json", include={"export", "eval", "quant"})
-    slug = "".join(c if c.isalnum() or c in "._+=-" else "_" for c in arm)[:60]
-    return f"{slug}-s{config.seed}-{digest([arm, fingerprint, average_part(config), export], 10)}"
+    return f"{slug(arm)}-s{config.seed}-{digest([arm, fingerprint, average_part(config), export], 10)}"
