@@ -50,10 +50,6 @@ def code_bytes() -> int:
     return len(bundle_code())
 
 
-def write_bundle(path: Path) -> None:
-    path.write_bytes(bundle_code())
-
-
 def strip_source(source: str) -> str:
     """The same program without comments and docstrings."""
     tree = ast.parse(source)

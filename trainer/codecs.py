@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import brotli
+import constriction
 import numpy as np
 import numpy.typing as npt
 import zstandard
@@ -98,14 +99,10 @@ class Ans(Codec):
 
     @staticmethod
     def _model(counts: npt.NDArray[np.uint32]) -> object:
-        import constriction
-
         probabilities = counts.astype(np.float64) / counts.sum()
         return constriction.stream.model.Categorical(probabilities, perfect=False)
 
     def _encode(self, array: Symbols) -> bytes:
-        import constriction
-
         if array.size == 0:
             return b""
         lowest = int(array.min())
@@ -120,8 +117,6 @@ class Ans(Codec):
         return head + struct.pack("<I", len(words)) + words.tobytes()
 
     def _decode(self, raw: bytes, offset: int, size: int) -> tuple[Symbols, int]:
-        import constriction
-
         if size == 0:
             return np.zeros(0, np.int8), offset
         lowest, levels = struct.unpack_from("<bB", raw, offset)

@@ -16,7 +16,6 @@ from trainer.embeddings import bigram_embedding, value_embedding
 from trainer.layers import attention, mlp, rms_norm, smear, softcap
 from trainer.recurrence import GATE_BIAS_INIT, BlockCall, block_calls, gated_update, low_rank, num_skips
 
-BANKS = ("attn_q", "attn_k", "attn_v", "attn_o", "mlp_up", "mlp_down")
 BIGRAM_INIT_SCALE = 0.05
 VALUE_EMBED_INIT_SCALE = 0.1
 SIDE_TABLE_INIT_STD = 0.01

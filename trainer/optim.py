@@ -3,7 +3,7 @@
 Every parameter is in exactly one group (a test holds it for every technique: PR 1032's gates were in none).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,10 @@ class ParameterGroups:
     muon: tuple[str, ...]
     embed: tuple[str, ...]
     scalar: tuple[str, ...]
+
+    @property
+    def adam(self) -> tuple[str, ...]:
+        return (*self.embed, *self.scalar)
 
 
 def group_parameters(named: Mapping[str, Tensor]) -> ParameterGroups:
@@ -63,12 +67,12 @@ class Optimizer:
     def step(self, compute: Mapping[str, Tensor], now: Moment) -> None:
         """Apply the gradients that hang on the compute weights (summed over micro-batches, not yet over ranks)."""
         shards = {n: self._ranks.reduce_scatter_mean(self._padded(_grad(compute[n]))) for n in self.groups.muon}
-        others = self._mean_of([_grad(compute[n]) for n in (*self.groups.embed, *self.groups.scalar)])
+        others = self._mean_of([_grad(compute[n]) for n in self.groups.adam])
         self._clip_(shards, others)
         momentum = muon_momentum(self._optim, now.step)
         for name, grad in shards.items():
             self._update_bank(name, grad, self._optim.matrix_lr * now.lr_scale, momentum)
-        for name, grad in zip((*self.groups.embed, *self.groups.scalar), others, strict=True):
+        for name, grad in zip(self.groups.adam, others, strict=True):
             self._master[name].grad = grad
         for group in self.adam.param_groups:
             group["lr"] = self._base_lr[group["kind"]] * now.lr_scale
@@ -87,7 +91,7 @@ class Optimizer:
         """All state as named tensors; this rank's shard of it."""
         named = {f"muon.momentum.{n}": bank.momentum for n, bank in self.banks.items()}
         named |= {f"muon.variance.{n}": b.variance for n, b in self.banks.items() if b.variance is not None}
-        for name in (*self.groups.embed, *self.groups.scalar):
+        for name in self.groups.adam:
             for key, value in self.adam.state.get(self._master[name], {}).items():
                 named[f"adam.{key}.{name}"] = value
         return named
@@ -98,11 +102,11 @@ class Optimizer:
             bank.momentum.copy_(named[f"muon.momentum.{name}"])
             if bank.variance is not None:
                 bank.variance.copy_(named[f"muon.variance.{name}"])
-        for name in (*self.groups.embed, *self.groups.scalar):
-            prefix_of = {f"adam.{key}.{name}": key for key in ("step", "exp_avg", "exp_avg_sq")}
-            self.adam.state[self._master[name]] = {
-                key: named[full].clone() for full, key in prefix_of.items() if full in named
-            }
+        self.adam.state.clear()
+        for full, value in named.items():
+            if full.startswith("adam."):
+                _, key, name = full.split(".")
+                self.adam.state[self._master[name]][key] = value.clone()
 
     def _padded(self, w: Tensor) -> Tensor:
         """The bank with zero layers added, so that each rank gets as many."""
@@ -131,11 +135,10 @@ class Optimizer:
         flat = self._ranks.mean_(torch.cat([g.reshape(-1) for g in grads]))
         return [part.view_as(g) for part, g in zip(torch.split(flat, sizes), grads, strict=True)]
 
-    def _clip_(self, shards: Mapping[str, Tensor], others: Iterable[Tensor]) -> None:
+    def _clip_(self, shards: Mapping[str, Tensor], others: list[Tensor]) -> None:
         """Scale all gradients to a global norm of at most `grad_clip`, without waiting for the device."""
         if not self._clip:
             return
-        others = list(others)
         squares = torch.stack([s.square().sum() for s in shards.values()]).sum()
         total = self._ranks.sum(squares) + torch.stack([g.square().sum() for g in others]).sum()
         factor = (self._clip / (total.sqrt() + 1e-6)).clamp_max(1.0)
