@@ -1,4 +1,4 @@
-"""The ablation: every arm against the control, paired by seed, and a refusal where a comparison would be false.
+"""The ablation: every arm against the control over seeds, and a refusal where a comparison would be false.
 
 Only finished trials of an arm's current configuration enter a mean. All others are counted beside it: failed, pending,
 over the cap, finished without this metric. A seed over the cap stays in the mean, since the control of a bit-width
@@ -8,16 +8,19 @@ sweep is often too big, but its arm is INFEASIBLE whatever its number.
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 
 from results.schema import COLUMNS, IN_NATS, NAMES, Dtype, Row, records, typed_frame
-from results.stats import holm, nats_per_token, paired, verdict
+from results.stats import Difference, difference, holm, nats_per_token, p_margin, seeds_required, verdict
 from trainer.errors import InputError
+from trainer.limits import WIN_MIN_SEEDS
 
 _SAME_EVALUATION = ("tokenizer_sha", "data_sha", "scored_tokens", "scored_bytes", "eval_seq_len")
 _NEEDS_STRIDE = ("sliding_bpb", "ttt_bpb")
+_CIRCUMSTANCES = ("hardware", "world_size", "torch_version", "git_sha")  # may differ, but not in silence
 _FAILED = ("failed", "killed", "invalid", "lost")
 _PENDING = ("queued", "running")
 _DTYPES: dict[str, Dtype] = {
@@ -31,8 +34,11 @@ _DTYPES: dict[str, Dtype] = {
     "p": "Float64",
     "p_holm": "Float64",
     "verdict": "string",
+    "test": "string",
     "n_pairs": "Int64",
     "delta_nats": "Float64",
+    "p_margin": "Float64",
+    "seeds_needed": "Int64",
     "n_over_cap": "Int64",
     "n_failed": "Int64",
     "n_pending": "Int64",
@@ -51,8 +57,9 @@ def ablation(
     metric: str = "sliding_bpb",
     *,
     on_mismatch: Literal["raise", "mark"] = "raise",
+    assume_same: str | None = None,
 ) -> pd.DataFrame:
-    """Every arm against the control over their shared seeds.
+    """Every arm against the control, paired by seed; by Welch's test where fewer than two seeds are shared.
 
     Args:
         trials: rows as from `results.load`. Needs `arm`, `seed` and the metric; a column that is absent is unknown.
@@ -60,50 +67,123 @@ def ablation(
         metric: any numeric column, lower is better. The verdict exists for bpb metrics and `val_loss_nats` only.
         on_mismatch: what to do with an arm whose evaluation differs from the control's: raise, or give its row no
             delta, the verdict NOT COMPARABLE and the reason.
+        assume_same: why an evaluation that was not recorded (null, as in imported rows) may be taken for the others';
+            shown as the reason of each arm that it lets through. None: null is comparable with null only.
     Returns:
         One row per arm, the control first: arm, n, mean, std over all its finished seeds; delta (arm - control),
-        95 % interval and p over the n_pairs seeds shared with the control; p_holm (Holm over the arms); verdict (on
-        p_holm); delta_nats per token; counts of what is not in the mean or over the cap; reason. std is the sample
+        95 % interval and p of the `test` over n_pairs pairs of seeds (Welch: the seeds of the smaller side); p_holm
+        (Holm over the arms); verdict (on p_holm); delta_nats per token; p_margin (one-sided, uncorrected: that the
+        improvement is below 0.005 nats); seeds_needed (how many more: see `stats.seeds_required`; without a spread, as
+        many as the rule lacks at least); counts of what is not in the mean or over the cap; reason. std is the sample
         standard deviation. Null = cannot be said.
     Raises:
         NotComparableError: rows were scored on other tokens, bytes, data, tokenizer or evaluation settings, or a seed of
             an arm occurs twice.
         InputError: no such control, no such metric.
     """
-    rows = _checked(trials, metric)
+    arms = group(trials, control, metric, on_mismatch=on_mismatch, assume_same=assume_same)
+    reference = arms.reference
+    lines, found = [], []
+    for arm, rows in arms.rows.items():
+        mine, problem = measured(rows, metric), arms.problems.get(arm)
+        line, notes = _counted(arm, rows, metric)
+        line["verdict"] = "CONTROL" if arm == arms.control else "NOT COMPARABLE" if problem else None
+        test = Difference(0, None) if line["verdict"] else difference(by_seed(mine, metric), by_seed(reference, metric))
+        if line["verdict"] is None:
+            notes += _about_comparison(mine, reference, metric, test, assume_same)
+        line["reason"] = "; ".join(filter(None, [*notes, problem])) or None
+        lines.append(line)
+        found.append(test)
+    p_holm = holm([test.p for test in found])
+    num_tests = sum(p is not None for p in p_holm)
+    for line, test, corrected in zip(lines, found, p_holm, strict=True):
+        if line["verdict"] is None:
+            scale = nats_per_unit(metric, [*reference, *measured(arms.rows[line["arm"]], metric)])
+            line |= _judged(test, corrected, num_tests, scale, line["n_over_cap"] == 0, metric)
+    return typed_frame(lines, _DTYPES)
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The current rows of every arm, the control first, the others in the order of the table.
+
+    reference: the control's rows in which the metric was measured. problems: arm -> why it cannot be compared with them.
+    """
+
+    control: str
+    rows: dict[str, list[Row]]
+    reference: list[Row]
+    problems: dict[str, str]
+
+
+def group(
+    trials: pd.DataFrame,
+    control: str | None,
+    metric: str,
+    *,
+    on_mismatch: Literal["raise", "mark"] = "raise",
+    assume_same: str | None = None,
+) -> Arms:
+    """Rows by arm, with every column of the schema; an absent one is None, but for status: finished. Args as `ablation`.
+
+    Raises:
+        InputError: no such metric or control, or rows without arm or seed.
+        NotComparableError: a seed of an arm occurs twice; or an arm has a problem, unless problems are to be marked.
+    """
     by_arm: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in _checked(trials, metric):
         by_arm.setdefault(row["arm"], []).append(row)
     control = _control(control, trials, list(by_arm))
-    reference = _measured(by_arm[control], metric)
-    spoiled = mismatch(reference, reference, metric)
-    if spoiled and on_mismatch == "raise":
-        raise _refusal(spoiled)
-    out = []
-    for arm in sorted(by_arm, key=lambda name: name != control):  # stable: the others keep their order
-        problem = spoiled or mismatch(_measured(by_arm[arm], metric), reference, metric)
+    reference = measured(by_arm[control], metric)
+    problems: dict[str, str] = {}
+    for arm, rows in ({control: by_arm[control]} | by_arm).items():
+        spoiled = problems.get(control)  # a control that mixes evaluations compares with nothing
+        problem = spoiled or mismatch(measured(rows, metric), reference, metric, nulls_match=assume_same is not None)
         if problem and on_mismatch == "raise":
-            raise _refusal(problem)
-        out.append(_arm(arm, by_arm[arm], reference, metric, arm == control, problem))
-    for line, p_holm in zip(out, holm([line["p"] for line in out]), strict=True):
-        line["p_holm"] = p_holm
-        if line["verdict"] is None and metric in IN_NATS:
-            line["verdict"] = verdict(line["delta_nats"], p_holm, line["n_pairs"], line["n_over_cap"] == 0)
-    return typed_frame(out, _DTYPES)
+            fix = f"{problem}; leave out or repeat one of them"
+            raise NotComparableError("trials", "comparison", "refused", fix)
+        if problem:
+            problems[arm] = problem
+    return Arms(control, {control: by_arm[control]} | by_arm, reference, problems)
 
 
-def mismatch(rows: Sequence[Row], reference: Sequence[Row], metric: str) -> str | None:
+def measured(rows: Sequence[Row], metric: str) -> list[Row]:
+    return [row for row in rows if row["status"] == "finished" and row[metric] is not None]
+
+
+def by_seed(rows: Sequence[Row], metric: str) -> dict[int, float]:
+    return {row["seed"]: float(row[metric]) for row in rows}
+
+
+def mismatch(rows: Sequence[Row], reference: Sequence[Row], metric: str, *, nulls_match: bool = False) -> str | None:
     """Why these measured rows cannot be compared with the reference's in this metric; None where they can."""
     if metric not in IN_NATS or not reference:
         return None
-    first = reference[0]
-    for column in (*_SAME_EVALUATION, *(("eval_stride",) if metric in _NEEDS_STRIDE else ())):
+    for column in _evaluation(metric):
+        known = [row for row in (*reference, *rows) if row[column] is not None]
+        first = known[0] if nulls_match and known else reference[0]
         for row in rows:
-            if row[column] != first[column]:
-                return (
-                    f"{row['arm']} seed {row['seed']} has {column} {_shown(row[column])}, "
-                    f"{first['arm']} seed {first['seed']} has {_shown(first[column])}"
-                )
+            if row[column] != first[column] and not (nulls_match and row[column] is None):
+                return f"{_named(row)} has {column} {_shown(row[column])}, {_named(first)} has {_shown(first[column])}"
+    return None
+
+
+def nats_per_unit(metric: str, rows: Sequence[Row]) -> float | None:
+    """Nats per token for a difference of 1 in the metric, in the evaluation that these comparable rows share.
+
+    From the scored bytes and tokens; rows without them (imported logs) say it by val_loss_nats over post_quant_bpb. None
+    where the metric has no such meaning or nobody knows.
+    """
+    if metric == "val_loss_nats":
+        return 1.0
+    if metric not in IN_NATS:
+        return None
+    for row in rows:
+        if row["scored_bytes"] is not None and row["scored_tokens"] is not None:
+            return nats_per_token(1.0, row["scored_bytes"], row["scored_tokens"])
+    for row in rows:
+        if row["val_loss_nats"] is not None and row["post_quant_bpb"]:
+            return float(row["val_loss_nats"] / row["post_quant_bpb"])
     return None
 
 
@@ -114,20 +194,19 @@ def current(trials: pd.DataFrame) -> pd.DataFrame:
     return trials[trials["is_current"].astype("boolean").fillna(True)]
 
 
-def _refusal(problem: str) -> NotComparableError:
-    return NotComparableError("trials", "comparison", "refused", f"{problem}; leave out or repeat one of them")
+def _evaluation(metric: str) -> tuple[str, ...]:
+    return (*_SAME_EVALUATION, "eval_stride") if metric in _NEEDS_STRIDE else _SAME_EVALUATION
+
+
+def _named(row: Row) -> str:
+    return f"{row['arm']} seed {row['seed']}"
 
 
 def _shown(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def _measured(rows: Sequence[Row], metric: str) -> list[Row]:
-    return [row for row in rows if row["status"] == "finished" and row[metric] is not None]
-
-
 def _checked(trials: pd.DataFrame, metric: str) -> list[Row]:
-    """The current rows with every column of the schema; an absent one is None, but for status: finished."""
     if metric not in trials or not pd.api.types.is_numeric_dtype(trials[metric]):
         numeric = ", ".join(c.name for c in COLUMNS if c.dtype in ("Int64", "Float64"))
         raise InputError("ablation", "metric", metric, f"no such number in these trials; use one of {numeric}")
@@ -142,7 +221,7 @@ def _checked(trials: pd.DataFrame, metric: str) -> list[Row]:
         if other is not row:
             sweeps = " and ".join(dict.fromkeys(_shown(r["sweep"]) for r in (other, row)))
             problem = f"occurs twice (sweeps: {sweeps}); compare one sweep at a time"
-            raise NotComparableError("trials", "arm", f"{row['arm']} seed {row['seed']}", problem)
+            raise NotComparableError("trials", "arm", _named(row), problem)
     return rows
 
 
@@ -155,53 +234,79 @@ def _control(asked: str | None, trials: pd.DataFrame, arms: list[str]) -> str:
     return str(name)
 
 
-def _arm(
-    arm: str, rows: list[Row], reference: list[Row], metric: str, is_control: bool, problem: str | None
-) -> dict[str, Any]:
-    """One arm's row without its p_holm and verdict, except where the verdict is already settled."""
+def _counted(arm: str, rows: list[Row], metric: str) -> tuple[dict[str, Any], list[str]]:
+    """An arm's own numbers, and what is to be said of the trials that are not among them."""
     finished = [row for row in rows if row["status"] == "finished"]
-    values = {row["seed"]: float(row[metric]) for row in finished if row[metric] is not None}
+    values = list(by_seed(measured(rows, metric), metric).values())
     over_cap = sum(row["is_within_cap"] is False for row in finished)
-    line: dict[str, Any] = {
+    missing = len(finished) - len(values)
+    line = {
         "arm": arm,
         "n": len(values),
-        "mean": statistics.fmean(values.values()) if values else None,
-        "std": statistics.stdev(values.values()) if len(values) > 1 else None,
+        "mean": statistics.fmean(values) if values else None,
+        "std": statistics.stdev(values) if len(values) > 1 else None,
         "n_over_cap": over_cap,
         "n_failed": sum(row["status"] in _FAILED for row in rows),
         "n_pending": sum(row["status"] in _PENDING for row in rows),
-        "n_missing": len(finished) - len(values),
-        "p": None,
-        "verdict": "CONTROL" if is_control else "NOT COMPARABLE" if problem else None,
+        "n_missing": missing,
     }
-    notes = [
+    others = Counter(row["status"] for row in rows if row["status"] != "finished")
+    return line, [
         f"{over_cap} of {len(finished)} seeds over the cap" if over_cap else "",
-        *(
-            f"{count} {status}"
-            for status, count in Counter(row["status"] for row in rows).items()
-            if status != "finished"
-        ),
-        f"{line['n_missing']} finished without {metric}" if line["n_missing"] else "",
+        *(f"{count} {status}" for status, count in others.items()),
+        f"{missing} finished without {metric}" if missing else "",
     ]
-    if line["verdict"] is None:
-        base = {row["seed"]: float(row[metric]) for row in reference}
-        shared = [seed for seed in values if seed in base]
-        test = paired([values[seed] for seed in shared], [base[seed] for seed in shared])
-        line |= {"n_pairs": test.n, "delta": test.delta, "ci_low": test.ci_low, "ci_high": test.ci_high, "p": test.p}
-        line["delta_nats"] = _nats(test.delta, metric, reference)
-        alone = len(values) - len(shared)
-        notes += [f"{alone} seeds without a partner in the control" if alone and shared else "", test.note or ""]
-    line["reason"] = "; ".join(filter(None, [*notes, problem])) or None
+
+
+def _about_comparison(
+    mine: list[Row], reference: list[Row], metric: str, test: Difference, assume_same: str | None
+) -> list[str]:
+    """What a reader must know of this difference."""
+    if not mine or not reference:
+        return []
+    both = [*mine, *reference]
+    notes = [test.note or ""]
+    alone = len(mine) - test.n
+    if test.test == "paired" and alone:
+        notes.append(f"{alone} seeds without a partner in the control")
+    if metric in IN_NATS:
+        unknown = [column for column in _evaluation(metric) if any(row[column] is None for row in both)]
+        if unknown:
+            why = f"taken for the same: {assume_same}" if assume_same else "comparable only if it was the same"
+            notes.append(f"evaluation not recorded ({', '.join(unknown)}), {why}")
+        unchecked = sum(row["is_within_cap"] is None for row in mine)
+        notes.append(f"cap not checked on {unchecked} seeds: size unknown" if unchecked else "")
+        if nats_per_unit(metric, both) is None:
+            notes.append("no verdict: without token and byte counts, bpb cannot be converted into nats")
+    for column in _CIRCUMSTANCES:
+        here, there = (sorted({str(r[column]) for r in rows if r[column] is not None}) for rows in (mine, reference))
+        if here and there and here != there:
+            notes.append(f"{column} {'/'.join(here)}, control {'/'.join(there)}")
+    return notes
+
+
+def _judged(
+    test: Difference, p_holm: float | None, num_tests: int, scale: float | None, is_feasible: bool, metric: str
+) -> dict[str, Any]:
+    """The columns of a comparison that was made. `scale`: nats per token for 1 of the metric."""
+    line: dict[str, Any] = {
+        "n_pairs": test.n,
+        "test": test.test,
+        "delta": test.delta,
+        "ci_low": test.ci_low,
+        "ci_high": test.ci_high,
+        "p": test.p,
+        "p_holm": p_holm,
+    }
+    if metric not in IN_NATS:
+        return line
+    if test.delta is not None and scale is not None:
+        line["delta_nats"] = test.delta * scale
+        if test.std_error is not None and test.std is not None and test.df is not None:
+            line["p_margin"] = p_margin(test.delta * scale, test.std_error * scale, test.df)
+            required = seeds_required(test.std * scale, num_tests)
+            line["seeds_needed"] = None if required is None else max(0, required - test.n)
+    if test.std is None and test.n < WIN_MIN_SEEDS:
+        line["seeds_needed"] = WIN_MIN_SEEDS - test.n
+    line["verdict"] = verdict(line.get("delta_nats"), p_holm, test.n, is_feasible)
     return line
-
-
-def _nats(delta: float | None, metric: str, reference: list[Row]) -> float | None:
-    """`delta` in nats per token; None where the metric has no such meaning or the totals are unknown."""
-    if delta is None or metric == "val_loss_nats":
-        return delta
-    if metric not in IN_NATS or not reference:
-        return None
-    scored_bytes, scored_tokens = reference[0]["scored_bytes"], reference[0]["scored_tokens"]
-    if scored_bytes is None or scored_tokens is None:
-        return None
-    return nats_per_token(delta, scored_bytes, scored_tokens)

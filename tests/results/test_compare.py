@@ -96,11 +96,26 @@ def test_delta_is_over_shared_seeds_only(run: Run) -> None:
     assert "1 seeds without a partner" in line["reason"]
 
 
-def test_no_shared_seed(run: Run) -> None:
+def test_no_shared_seed_and_a_single_one(run: Run) -> None:
     run.finish("int6", 99, 1.0)
     line = table(run).loc["int6"]
-    assert line["n_pairs"] == 0
-    assert pd.isna(line["delta"])
+    assert (line["n_pairs"], line["verdict"], line["seeds_needed"]) == (1, "TOO FEW SEEDS", 2)
+    assert line["delta"] == pytest.approx(1.0 - sum(CONTROL.values()) / 3)
+    assert line[["test", "ci_low", "p"]].isna().all()
+    assert "no seed in common" in line["reason"]
+
+
+def test_seeds_that_do_not_pair_are_compared_by_welch(run: Run) -> None:
+    values = (2.4601, 2.4902, 2.4503)
+    for seed, bpb in zip((42, 98, 99), values, strict=True):  # one shared seed makes no pairs
+        run.finish("int6", seed, bpb)
+    line = table(run).loc["int6"]
+    reference = stats.ttest_ind(values, list(CONTROL.values()), equal_var=False)
+    assert (line["test"], line["n_pairs"]) == ("Welch", 3)
+    assert line["p"] == pytest.approx(reference.pvalue)
+    assert line["delta"] == pytest.approx(sum(values) / 3 - sum(CONTROL.values()) / 3)
+    assert line["ci_high"] == pytest.approx(reference.confidence_interval(0.95).high)
+    assert "Welch" in line["reason"]
 
 
 def test_failed_and_pending_are_counted(run: Run) -> None:
@@ -244,8 +259,13 @@ def test_ablation_equals_a_merge_on_seeds(cells: dict[str, list[tuple[int, float
         assert got.loc[arm, "n_failed"] == sum(status == "failed" for _, _, status in cells[arm])
         if len(mine) > 1:
             assert got.loc[arm, "std"] == pytest.approx(mine["sliding_bpb"].std(), abs=1e-12)
-        pairs = mine.merge(done[done["arm"] == control], on="seed")
-        if arm != control and len(pairs):
+        theirs = done[done["arm"] == control]
+        pairs = mine.merge(theirs, on="seed")
+        if arm != control and (len(pairs) > 1 or (len(pairs) and min(len(mine), len(theirs)) == 1)):
             delta = (pairs["sliding_bpb_x"] - pairs["sliding_bpb_y"]).mean()
             assert got.loc[arm, "n_pairs"] == len(pairs)
+            assert got.loc[arm, "delta"] == pytest.approx(delta, abs=1e-12)
+        elif arm != control and len(mine) and len(theirs):
+            delta = mine["sliding_bpb"].mean() - theirs["sliding_bpb"].mean()
+            assert got.loc[arm, "n_pairs"] == min(len(mine), len(theirs))
             assert got.loc[arm, "delta"] == pytest.approx(delta, abs=1e-12)
