@@ -92,7 +92,7 @@ def help_text() -> str:
     """Every verb's help as a terminal of 100 columns shows it."""
     texts = []
     environment = {**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}
-    verbs = [[], ["plan"], ["run"], ["status"], ["table"], ["logs"], ["stop"], ["retry"], ["data"]]
+    verbs = [[], ["plan"], ["run"], ["status"], ["table"], ["logs"], ["stop"], ["retry"], ["backtest"], ["data"]]
     commands = [["-m", "pgray", *verb, "--help"] for verb in verbs] + [["-m", "trainer", "--help"]]
     for command in commands:
         done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, check=True)
