@@ -151,6 +151,7 @@ class LedgerEntry(Record):
     node: str | None = None
     gpu_held_s: float | None = None
     cost_usd: float | None = None
+    changes: dict[str, Any] | None = None  # what the arm sets, dotted; on the first entry of a search's trial
 
 
 def read_ledger(path: Path) -> tuple[list[LedgerEntry], list[str]]:
