@@ -12,6 +12,8 @@ is 1, so by Bonferroni's inequality the truly best arm is dropped, over the whol
 probability of at most 1 - confidence; also where all arms are equal. This is Gupta's subset selection with Bonferroni's
 bound in the place of Dunnett's critical value, which holds for unequal numbers of seeds too. It takes the noise to be
 normal and of one size in all arms; an arm that is noisier than the others makes it drop less.
+Asked in the middle of a seed, it tests the same pairs again with another s; such looks are not counted, so that the
+bound is nearly used up. Ask when a seed is complete.
 
 Source: S. S. Gupta, On some multiple decision (selection and ranking) rules, Technometrics 7, 1965.
 """
