@@ -43,7 +43,7 @@ def curves(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
         rate), train_loss_nats (of that step's tokens), val_bpb and val_loss_nats (of the raw weights, every
         `train.val_every` steps), event (`qat_on`, `recurrence_on`, `end`; joined by `+`, else null). A finished trial's
         last row is its last step, event `end`, with val_bpb from its record. Trials that share a training run repeat its
-        rows. A trial that has logged nothing has none.
+        rows. A trial that has logged nothing, or was imported, has none.
     Raises:
         InputError: no run folder there.
     """
@@ -51,7 +51,7 @@ def curves(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     for folder in load(runs).attrs["runs"]:
         layout = RunLayout(Path(folder))
         for trial in records(current(load(folder))):
-            rows += _of_trial(layout, trial)
+            rows += _of_trial(layout, trial) if trial["train_fingerprint"] else []
     return typed_frame(rows, _DTYPES)
 
 
