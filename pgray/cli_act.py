@@ -56,15 +56,15 @@ def retry(
     """Queue failed trials again; the next `pgray run` of the sweep runs them. Their logs are kept in attempt-N/."""
     from pgray.ledger import Ledger
     from pgray.lock import hold_lock
+    from pgray.policy import RETRY_SOURCE
     from trainer.layout import RunLayout
 
     read_states(run)
     with hold_lock(run.absolute(), "retry"):
         failed = [entry for entry in read_states(run).values() if entry.state in ("failed", "killed", "lost")]
         wanted = [entry for entry in failed if kind is None or entry.failure_kind == kind]
-        cleared = {"at": time.time(), "state": "queued", "failure_kind": None, "job_id": None}
-        reasons = {entry.trial_id: f"retry asked for; before: {entry.reason}" for entry in wanted}
-        queued = [entry.model_copy(update={**cleared, "reason": reasons[entry.trial_id]}) for entry in wanted]
+        before = {entry.trial_id: f"retry asked for; before: {entry.reason}" for entry in wanted}
+        queued = [e.moved_to("queued", source=RETRY_SOURCE, reason=before[e.trial_id]) for e in wanted]
         Ledger(RunLayout(run).ledger).append(*queued)
     if as_json:
         print(json.dumps({"run": str(run), "queued": [entry.trial_id for entry in wanted]}))

@@ -5,16 +5,48 @@ gives every one of its trials a last word. GPU time and cost are the job's, divi
 """
 
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pgray.failures import read_result, trial_ending
+from pydantic import ValidationError
+
+from pgray.failures import Ending, read_result, trial_ending
 from pgray.ledger import Ledger
 from pgray.plan import Decision, PlannedTrial
+from pgray.policy import failures_that_count
 from trainer.config import Machine
+from trainer.errors import FailureKind
 from trainer.job import Job
 from trainer.layout import RunLayout, read_json
 from trainer.record import LedgerEntry, TrialState
+
+
+def settle(layout: RunLayout, machine: Machine, usd_per_gpu_hour: float | None) -> None:
+    """Write how the jobs ended that a dead driver left running; all their processes have ended by now.
+
+    A job that was cut off because its driver died has not failed. One that left no word is lost.
+    """
+    ledger = Ledger(layout.ledger)
+    running: dict[str, list[LedgerEntry]] = {}
+    for entry in ledger.states().values():
+        if entry.state == "running" and entry.job_id:
+            running.setdefault(entry.job_id, []).append(entry)
+    for job_id, entries in running.items():
+        exit_record = read_json(layout.job(job_id).exit)
+        try:
+            num_trials = len(Job.model_validate_json(layout.job(job_id).job.read_bytes(), strict=False).trials)
+        except (OSError, ValidationError):
+            num_trials = len(entries)
+        held = _held(exit_record, num_trials, machine, usd_per_gpu_hour)
+        for entry in entries:
+            if exit_record:
+                ending = trial_ending(layout.trial(entry.trial_id), layout.job(job_id), is_stopping=True)
+            elif read_result(layout.trial(entry.trial_id)) is not None:
+                ending = Ending("finished")
+            else:
+                ending = Ending("lost", "lost", "its driver and its supervisor died, and it left no word of its end")
+            ledger.append(_with_ending(entry, ending, exit_record, held))
 
 
 class History:
@@ -25,15 +57,11 @@ class History:
         self._sweep = decision.plan.sweep
         self._trials = {trial.trial_id: trial for trial in decision.plan.trials}
         self._attempts = {name: entry.attempt for name, entry in decision.before.items()}
+        self._failures = failures_that_count(self._ledger.entries())
 
     def begin(self, decision: Decision) -> None:
         """Write down a decision: what is no longer asked for, what is on disk already, what is to be run."""
-        gone = [
-            entry.model_copy(
-                update={"at": time.time(), "state": "invalid", "reason": "the sweep no longer asks for it"}
-            )
-            for entry in decision.superseded
-        ]
+        gone = [entry.moved_to("invalid", reason="the sweep no longer asks for it") for entry in decision.superseded]
         outdated = {trial.trial_id for trial in decision.outdated}
         new = []
         for trial in decision.plan.trials:
@@ -48,6 +76,12 @@ class History:
                 new.append(before.model_copy(update={"at": time.time()}))  # asked for again: current once more
         self._ledger.append(*gone, *new)
 
+    def proposed(self, trials: Iterable[PlannedTrial]) -> None:
+        """Write down trials that a search has just asked for."""
+        trials = list(trials)
+        self._trials |= {trial.trial_id: trial for trial in trials}
+        self._ledger.append(*[self._entry(trial, "queued") for trial in trials])
+
     def started(self, job: Job) -> None:
         for spec in job.trials:
             self._attempts[spec.trial_id] = self._attempts.get(spec.trial_id, 0) + 1
@@ -57,23 +91,28 @@ class History:
         """Write how each trial of an ended job ended; arguments as in `trial_ending`. Returns the entries."""
         records = self._layout.job(job.job_id)
         exit_record = read_json(records.exit)
-        shares = self._shares(exit_record, len(job.trials), self._sweep.machine)
+        held = _held(exit_record, len(job.trials), self._sweep.machine, self._sweep.usd_per_gpu_hour)
         entries = []
         for spec in job.trials:
             ending = trial_ending(self._layout.trial(spec.trial_id), records, is_stopping, worker_error)
-            entry = self._entry(
-                self._trials[spec.trial_id],
-                ending.state,
-                job_id=job.job_id,
-                failure_kind=ending.kind,
-                reason=ending.reason,
-                source="run" if ending.state == "finished" else None,
-                node=exit_record.get("node"),
-                **shares,
-            )
-            entries.append(entry)
+            running = self._entry(self._trials[spec.trial_id], "running", job_id=job.job_id)
+            entries.append(_with_ending(running, ending, exit_record, held))
+            if ending.kind:
+                self._failures.setdefault(spec.trial_id, Counter())[ending.kind] += 1
         self._ledger.append(*entries)
         return entries
+
+    def tried_again(self, entry: LedgerEntry, tries: int) -> None:
+        reason = f"{entry.failure_kind}, tried again ({tries}): {entry.reason}"
+        self._ledger.append(entry.moved_to("queued", reason=reason))
+
+    def killed(self, trials: Iterable[PlannedTrial], reason: str) -> None:
+        """Write down trials that a rule has made pointless before they began."""
+        self._ledger.append(*[self._entry(trial, "killed", reason=reason) for trial in trials])
+
+    def num_failures(self, trial_id: str, kind: FailureKind | None) -> int:
+        """How often a trial has failed in this way since a retry was last asked for."""
+        return 0 if kind is None else self._failures.get(trial_id, Counter())[kind]
 
     def label(self, job: Job) -> str:
         """What a job is called on the screen: its arms and seed."""
@@ -89,17 +128,35 @@ class History:
             seed=trial.seed,
             trial_id=trial.trial_id,
             train_fingerprint=trial.train_fingerprint,
+            changes=trial.changes if state == "queued" else None,
             state=state,
             attempt=self._attempts.get(trial.trial_id, 0),
             **fields,
         )
 
-    def _shares(self, exit_record: Mapping[str, Any], num_trials: int, machine: Machine) -> dict[str, float | None]:
-        if "started_at" not in exit_record or "ended_at" not in exit_record:
-            return {"gpu_held_s": None, "cost_usd": None}
-        held_s = (exit_record["ended_at"] - exit_record["started_at"]) * machine.gpus * machine.nodes / num_trials
-        price = self._sweep.usd_per_gpu_hour
-        return {"gpu_held_s": held_s, "cost_usd": None if price is None else held_s / 3600 * price}
+
+def _with_ending(
+    running: LedgerEntry, ending: Ending, exit_record: Mapping[str, Any], held: Mapping[str, float | None]
+) -> LedgerEntry:
+    return running.moved_to(
+        ending.state,
+        failure_kind=ending.kind,
+        reason=ending.reason,
+        source="run" if ending.state == "finished" else None,
+        job_id=running.job_id,
+        node=exit_record.get("node"),
+        **held,
+    )
+
+
+def _held(
+    exit_record: Mapping[str, Any], num_trials: int, machine: Machine, usd_per_gpu_hour: float | None
+) -> dict[str, float | None]:
+    """A trial's share of the GPU time that its job held, and what that cost; None where nobody measured it."""
+    if "started_at" not in exit_record or "ended_at" not in exit_record:
+        return {"gpu_held_s": None, "cost_usd": None}
+    held_s = (exit_record["ended_at"] - exit_record["started_at"]) * machine.gpus * machine.nodes / num_trials
+    return {"gpu_held_s": held_s, "cost_usd": None if usd_per_gpu_hour is None else held_s / 3600 * usd_per_gpu_hour}
 
 
 def job_token(layout: RunLayout, job_id: str) -> str | None:

@@ -4,48 +4,51 @@ The ledger of the run folder is the truth. What a sweep asks for is expanded ane
 the difference is launched. So running again is always right: after a crash of anything, after adding an arm or a seed.
 """
 
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pgray.collect import History, job_token
+from pgray.collect import History, settle
+from pgray.conductor import Conductor
 from pgray.interrupt import Interrupt, catch_interrupts
+from pgray.job import Launch
 from pgray.ledger import Ledger
 from pgray.lock import hold_lock
-from pgray.plan import Decision, decide, make_jobs, make_plan
+from pgray.plan import Decision, decide, make_plan
 from pgray.progress import Silent
 from pgray.provenance import write_provenance
-from pgray.strays import end_job, end_strays
+from pgray.queue import JobQueue
+from pgray.strays import end_strays
 from pgray.sweep import Sweep
-from trainer.job import Job
+from pgray.watch import Watch
 from trainer.layout import RunLayout
 
 if TYPE_CHECKING:
     from pgray.gang import Cluster
-    from pgray.job import Launch
-
-_TABLE_SHARE = 0.1  # of the driver's time, at most, goes into rewriting the table
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to. `counts`: state -> trials, over the trials that the sweep asks for."""
+    """What a run came to. `counts`: state -> trials, over the trials that the sweep asks for; `paused`: why it stopped."""
 
     run_root: Path
     control: str
-    counts: Mapping[str, int]
+    counts: dict[str, int]
     num_launched_jobs: int
     num_launched_trials: int
     is_interrupted: bool
+    paused: str | None = None
 
     @property
     def exit_code(self) -> int:
-        if set(self.counts) <= {"finished"}:
+        """0 finished; 3 finished, some trials failed; 4 paused by budget or breaker; 130 interrupted."""
+        if set(self.counts) <= {"finished", "killed"} and self.paused is None:
             return 0
-        return 130 if self.is_interrupted else 3
+        if self.is_interrupted:
+            return 130
+        return 3 if self.paused is None else 4
 
 
 def run_sweep(
@@ -76,6 +79,7 @@ def run_sweep(
     plan = make_plan(sweep)
     with catch_interrupts() as interrupt, hold_lock(layout.root) as last_driver:
         end_strays(layout, grace_s, last_driver)
+        settle(layout, sweep.machine, sweep.usd_per_gpu_hour)
         decision = decide(plan, layout)
         has_work = bool(decision.with_action("run"))
         cluster = _connect(sweep, address, show) if has_work else None
@@ -83,30 +87,27 @@ def run_sweep(
         _say_plan(decision, cluster, show)
 
         history = History(layout, decision)
-        jobs: dict[str, Job] = {}
         is_news = has_work or decision.with_action("recover") or decision.outdated or decision.superseded
+        queue: JobQueue | None = None
         if is_news:
             git_sha = write_provenance(layout, sweep, plan.expansion)
             history.begin(decision)
-            jobs = make_jobs(decision, layout, git_sha)
-        if jobs and cluster:
-            from pgray.job import Launch
-
-            start = tuple(trainer_command) if trainer_command else None
-            shared = Launch(layout.root, sweep.machine, start, grace_s, timeout_s)
-            _run_jobs(
-                jobs, shared, cluster.slots(sweep.machine), _Conductor(layout, jobs, history, show, interrupt, grace_s)
-            )
+            if has_work:
+                start = tuple(trainer_command) if trainer_command else None
+                launch = Launch(layout.root, sweep.machine, start, grace_s, timeout_s, sweep.failures.stall_s)
+                queue = JobQueue(decision, layout, history, launch, git_sha)
+                _run_jobs(queue, history, show, interrupt)
         if is_news or not layout.table("md").exists():
             _write_tables(layout)
         states = Ledger(layout.ledger).states()
         return Outcome(
             run_root=layout.root,
             control=plan.expansion.control,
-            counts=Counter(states[trial.trial_id].state for trial in plan.trials),
-            num_launched_jobs=len(jobs),
-            num_launched_trials=sum(len(job.trials) for job in jobs.values()),
+            counts=dict(Counter(states[trial.trial_id].state for trial in plan.trials)),
+            num_launched_jobs=queue.num_started if queue else 0,
+            num_launched_trials=queue.num_started_trials if queue else 0,
             is_interrupted=interrupt.is_set,
+            paused=queue.paused if queue else None,
         )
 
 
@@ -120,75 +121,18 @@ def _connect(sweep: Sweep, address: str | None, show: Silent) -> "Cluster":
     return cluster
 
 
-def _run_jobs(jobs: Mapping[str, Job], shared: "Launch", slots: int, conductor: "_Conductor") -> None:
+def _run_jobs(queue: JobQueue, history: History, show: Silent, interrupt: Interrupt) -> None:
     from pgray.gang import run_jobs
 
-    conductor.show.begin(len(jobs), slots)
-    with conductor.show:
+    plan, layout, launch = queue.decision.plan, queue.layout, queue.launch
+    watch = Watch(plan.sweep, plan.expansion.control, queue.trials, layout)
+    conductor = Conductor(layout, queue, history, watch, show, interrupt, launch.grace_s, lambda: _write_tables(layout))
+    with show:
         try:
             if conductor.tick():
-                run_jobs(list(jobs), jobs, shared, slots, conductor)
+                run_jobs(launch, conductor)
         finally:
             conductor.finish()
-
-
-@dataclass
-class _Conductor:
-    """Hears from Ray what starts and ends, and writes it down. A job has ended when its supervisor has said so on disk."""
-
-    layout: RunLayout
-    jobs: Mapping[str, Job]
-    history: History
-    show: Silent
-    interrupt: Interrupt
-    grace_s: float
-    _open: dict[str, float] = field(default_factory=dict)  # started, not yet collected -> when to stop waiting for it
-    _worker_errors: dict[str, str | None] = field(default_factory=dict)
-    _next_table: float = 0.0
-
-    def started(self, job_id: str) -> None:
-        job = self.jobs[job_id]
-        self._open[job_id] = float("inf")
-        self.history.started(job)
-        self.show.started(job, self.history.label(job))
-
-    def progressed(self, job_id: str, metrics: Mapping[str, Any]) -> None:
-        self.show.progressed(job_id, metrics)
-
-    def ended(self, job_id: str, worker_error: str | None = None) -> None:
-        # Where the Ray worker died, its supervisor still needs a moment to end the job and to say how it ended.
-        has_begun = job_token(self.layout, job_id) is not None
-        self._open[job_id] = time.monotonic() + (self.grace_s + 5 if has_begun else 0)
-        self._worker_errors[job_id] = worker_error
-
-    def tick(self) -> bool:
-        for job_id, deadline in list(self._open.items()):
-            has_ended = deadline < float("inf")
-            if has_ended and (self.layout.job(job_id).exit.exists() or time.monotonic() > deadline):
-                self._collect(job_id)
-        return not self.interrupt.is_set
-
-    def finish(self) -> None:
-        """Wait for the jobs that are still open: all of them are over or being stopped."""
-        for job_id in list(self._open):
-            self.ended(job_id)
-        if self._open and self.interrupt.is_set:
-            self.show.say(f"stopping {len(self._open)} jobs")
-        while self._open:
-            self.tick()
-            time.sleep(0.05)
-
-    def _collect(self, job_id: str) -> None:
-        del self._open[job_id]
-        job = self.jobs[job_id]
-        if not self.layout.job(job_id).exit.exists():
-            end_job(job_token(self.layout, job_id))
-        entries = self.history.ended(job, self.interrupt.is_set, self._worker_errors.get(job_id))
-        self.show.ended(job_id, entries)
-        if time.monotonic() >= self._next_table:
-            began = time.monotonic()
-            _write_tables(self.layout)
-            self._next_table = time.monotonic() + (time.monotonic() - began) / _TABLE_SHARE
 
 
 def _write_tables(layout: RunLayout) -> None:

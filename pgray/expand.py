@@ -30,6 +30,7 @@ class Trial:
     arm: str
     seed: int
     config: Config
+    changes: dict[str, Any] | None = None  # of a search's arm: the file does not say them
 
 
 @dataclass(frozen=True)

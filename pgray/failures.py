@@ -17,9 +17,6 @@ from trainer.errors import FailureKind
 from trainer.layout import JobLayout, TrialLayout, read_json
 from trainer.record import JobFailure, TrialResult
 
-RETRIED_BY_RUN: frozenset[str] = frozenset({"infra", "lost", "preempted"})
-"""A rerun tries these again; the others would fail the same way and wait for `pgray retry`."""
-
 _Model = TypeVar("_Model", bound=BaseModel)
 _TAIL_BYTES = 20_000
 _SIGNS: tuple[tuple[re.Pattern[str], FailureKind], ...] = (
@@ -45,9 +42,9 @@ _NOISE = re.compile(  # rulers, frames of a traceback, and torchrun's own summar
 
 @dataclass(frozen=True)
 class Ending:
-    """`state` is `queued` where the trial was only interrupted and is to be run again."""
+    """`state` is `queued` where the trial was only interrupted and is to be run again, `killed` where a rule ended it."""
 
-    state: Literal["finished", "failed", "queued"]
+    state: Literal["finished", "failed", "queued", "killed", "lost"]
     kind: FailureKind | None = None
     reason: str | None = None
 
@@ -66,6 +63,13 @@ def trial_ending(trial: TrialLayout, job: JobLayout, is_stopping: bool, worker_e
     if exit_record.get("stop") == "timeout":
         reason = f"ran longer than {exit_record.get('timeout_s', 0):.0f} s; last line: {last_line(job.log)}"
         return Ending("failed", "timeout", reason)
+    if exit_record.get("stop") == "stall":
+        reason = (
+            f"said nothing for {exit_record.get('stall_s', 0):.0f} s; last lines: {' | '.join(last_lines(job.log))}"
+        )
+        return Ending("failed", "timeout", one_line(reason))
+    if exit_record.get("stop") == "killed":
+        return Ending("killed", None, one_line(str(read_json(job.kill).get("reason", "killed by a rule"))))
     if is_stopping and (not exit_record or exit_record.get("stop")):
         return Ending("queued", None, "interrupted before it ended")
     for path in (trial.failure, job.failure):
@@ -85,8 +89,12 @@ def read_result(trial: TrialLayout) -> TrialResult | None:
 
 def last_line(log: Path) -> str:
     """The last line of a log that says something, for a reason. Torchrun's own summary is passed over."""
-    lines = [line.strip() for line in _tail(log).splitlines() if not _NOISE.search(line)]
-    return one_line(lines[-1]) if lines else "the log is empty"
+    return last_lines(log)[-1]
+
+
+def last_lines(log: Path, count: int = 3) -> list[str]:
+    lines = [one_line(line) for line in _tail(log).splitlines() if not _NOISE.search(line)]
+    return lines[-count:] or ["the log is empty"]
 
 
 def one_line(text: str) -> str:
@@ -110,7 +118,7 @@ def _from_exit(trial: TrialLayout, job: JobLayout, exit_record: Mapping[str, Any
     if exit_record.get("error"):
         return Ending("failed", "infra", one_line(str(exit_record["error"])))
     if exit_record.get("stop"):
-        return Ending("failed", "infra", "stopped in the middle: somebody sent SIGTERM to its supervisor")
+        return Ending("failed", "preempted", "stopped in the middle: its supervisor was sent SIGTERM")
     tail = _tail(job.log)
     for sign, kind in _SIGNS:
         found = sign.search(tail)

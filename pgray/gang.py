@@ -1,8 +1,9 @@
-"""Ray Tune as gang executor: runs a list of job ids, each with all its GPUs on one node, and says what happened.
+"""Ray Tune as gang executor: starts the jobs that it is handed, each with all its GPUs on one node, says what happened.
 
-Tune decides nothing here: which jobs exist, whether a job is tried again and what its end means are the driver's. One
-placement-group bundle per job: with the GPUs in a bundle of their own, Ray would leave the job without any (measured,
-orchestration.md 3.5). No `Tuner.restore`: it ignores what was added to a sweep and unpickles its folder.
+Tune decides nothing here: a Searcher passes on what the driver's queue hands out. Whether a job is tried again and what
+its end means are the driver's too. One placement-group bundle per job: with the GPUs in a bundle of their own, Ray would
+leave the job without any (measured, orchestration.md 3.5). No `Tuner.restore`: it ignores what was added to a sweep and
+unpickles its folder.
 """
 
 import logging
@@ -10,7 +11,8 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +20,6 @@ from typing import Any, Protocol
 from pgray.job import Launch, run_job
 from trainer.config import Machine
 from trainer.errors import InputError
-from trainer.job import Job
 
 # Read by Ray when it is imported or starts; a value that the user has set stays.
 _SETTINGS = {
@@ -30,12 +31,15 @@ _SETTINGS = {
     "RAY_worker_niceness": "0",  # the default 15 would be inherited by the trainer
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver has its own, for SIGTERM too
 }
+_MOST_STARTING = 16  # workers that Ray may start at once
+_SLOTS_S = 5.0
 _OBJECT_STORE_BYTES = 128 * 1024**2  # nothing big travels through Ray here
 
 
-class Listener(Protocol):
-    """Hears about jobs, in the driver's own thread; `tick` comes several times a second and says whether to go on."""
+class Conductor(Protocol):
+    """Hands out jobs and hears about them, in the driver's thread; `tick` comes several times a second: whether to go on."""
 
+    def next_job(self, slots: int) -> str | None: ...
     def started(self, job_id: str) -> None: ...
     def progressed(self, job_id: str, metrics: Mapping[str, Any]) -> None: ...
     def ended(self, job_id: str, worker_error: str | None) -> None: ...
@@ -86,6 +90,12 @@ def connect(address: str | None) -> Cluster:
             ray.init(**options)
         except (ConnectionError, ValueError) as error:
             raise InputError("--address", "address", address, f"no Ray cluster answers there ({error})") from None
+    return alive_nodes()
+
+
+def alive_nodes() -> Cluster:
+    import ray
+
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return Cluster(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive))
 
@@ -113,9 +123,11 @@ def check_fits(cluster: Cluster, machine: Machine, place: str) -> None:
     raise InputError(place, "resources.cpus", machine.cpus, fix)
 
 
-def run_jobs(job_ids: Sequence[str], jobs: Mapping[str, Job], shared: Launch, slots: int, listener: Listener) -> None:
-    """Run every job once, in order, as many at a time as fit. Returns when all have ended or the listener stops it."""
+def run_jobs(shared: Launch, conductor: Conductor) -> None:
+    """Run the jobs that the conductor hands out, as many at a time as fit, until it says that there are no more."""
     from ray import tune
+
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_MOST_STARTING)
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are the driver's to tell
     scratch = Path(tempfile.mkdtemp(prefix="pgray-tune-"))
@@ -123,12 +135,12 @@ def run_jobs(job_ids: Sequence[str], jobs: Mapping[str, Job], shared: Launch, sl
     bundle = {"CPU": float(machine.cpus)} | ({"GPU": float(machine.gpus)} if machine.gpus else {})
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(run_job, shared=shared, jobs=dict(jobs)),
+            tune.with_parameters(run_job, shared=shared),
             tune.PlacementGroupFactory([bundle], strategy="STRICT_PACK"),
         ),
-        param_space={"job_id": tune.grid_search(list(job_ids))},
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=slots,
+            search_alg=_job_source(conductor, machine),
+            num_samples=-1,  # until the source has no more
             reuse_actors=True,  # a new worker costs 2 to 3 s
             trial_dirname_creator=lambda trial: str(trial.config["job_id"]),
         ),
@@ -136,9 +148,9 @@ def run_jobs(job_ids: Sequence[str], jobs: Mapping[str, Job], shared: Launch, sl
             name="sweep",
             storage_path=str(scratch),
             verbose=0,
-            stop=_stopper(listener),
+            stop=_stopper(conductor),
             failure_config=tune.FailureConfig(max_failures=0),
-            callbacks=[_callback(listener)],
+            callbacks=[_callback(conductor)],
         ),
     )
     try:
@@ -150,14 +162,40 @@ def run_jobs(job_ids: Sequence[str], jobs: Mapping[str, Job], shared: Launch, sl
 class _Kept:
     """Holds what must not be pickled: Ray writes the whole experiment down for `Tuner.restore`, which is not used here."""
 
-    def __init__(self, listener: Listener) -> None:
-        self.listener = listener
+    def __init__(self, conductor: Conductor) -> None:
+        self.conductor = conductor
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         return object, ()
 
 
-def _stopper(listener: Listener) -> Any:
+def _job_source(conductor: Conductor, machine: Machine) -> Any:
+    from ray.tune.search import Searcher
+
+    class JobSource(Searcher):  # type: ignore[misc]
+        def __init__(self, kept: _Kept) -> None:
+            super().__init__()
+            self.kept = kept
+            self.slots, self.slots_known_until = 0, 0.0
+
+        def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+            if not self.kept.conductor.tick():  # Tune does not ask the stopper while it waits for a first trial
+                return str(Searcher.FINISHED)
+            if time.monotonic() >= self.slots_known_until:  # nodes come and go
+                self.slots, self.slots_known_until = alive_nodes().slots(machine), time.monotonic() + _SLOTS_S
+            job_id = self.kept.conductor.next_job(max(1, self.slots))
+            return None if job_id is None else {"job_id": job_id}
+
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+            pass
+
+        def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+            pass  # the ledger remembers
+
+    return JobSource(_Kept(conductor))
+
+
+def _stopper(conductor: Conductor) -> Any:
     from ray import tune
 
     class Stopper(tune.Stopper):  # type: ignore[misc]
@@ -168,12 +206,12 @@ def _stopper(listener: Listener) -> Any:
             return False
 
         def stop_all(self) -> bool:
-            return not self.kept.listener.tick()
+            return not self.kept.conductor.tick()
 
-    return Stopper(_Kept(listener))
+    return Stopper(_Kept(conductor))
 
 
-def _callback(listener: Listener) -> Any:
+def _callback(conductor: Conductor) -> Any:
     from ray.tune.progress_reporter import TrialProgressCallback
 
     # Of this class, so that Tune does not add one that prints.
@@ -183,20 +221,20 @@ def _callback(listener: Listener) -> Any:
             self.kept = kept
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.kept.listener.started(trial.config["job_id"])
+            self.kept.conductor.started(trial.config["job_id"])
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
-            self.kept.listener.progressed(trial.config["job_id"], result)
+            self.kept.conductor.progressed(trial.config["job_id"], result)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.kept.listener.ended(trial.config["job_id"], None)
+            self.kept.conductor.ended(trial.config["job_id"], None)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.kept.listener.ended(trial.config["job_id"], _error_text(trial.error_file))
+            self.kept.conductor.ended(trial.config["job_id"], _error_text(trial.error_file))
 
-    return Callback(_Kept(listener))
+    return Callback(_Kept(conductor))
 
 
 def _error_text(path: str | None) -> str | None:

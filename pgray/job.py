@@ -18,7 +18,7 @@ from typing import Any
 
 from pgray import launch, processes
 from trainer.config import Machine
-from trainer.job import Job
+from trainer.job import Job, load_job
 from trainer.layout import JobLayout, RunLayout, TrialLayout, read_json, write_json, write_text
 
 _POLL_S = 0.2
@@ -30,7 +30,8 @@ _START_PATIENCE_S = 30.0
 class Launch:
     """What all jobs of a sweep have in common. Paths are absolute: a worker's folder is not the driver's.
 
-    `start` stands in for torchrun and the trainer in tests; `grace_s` is how long a job may take to end by itself.
+    `start` stands in for torchrun and the trainer in tests; `grace_s` is how long a job may take to end by itself,
+    `stall_s` how long it may say nothing.
     """
 
     run_root: Path
@@ -38,6 +39,7 @@ class Launch:
     start: tuple[str, ...] | None = None
     grace_s: float = 10.0
     timeout_s: float | None = None
+    stall_s: float = 900.0
 
     def job_timeout_s(self, job: Job) -> float:
         """Generous: a hung job must end, a slow one must not. Validation and compilation are off the training clock."""
@@ -46,15 +48,20 @@ class Launch:
         return 2 * job.config.train.wallclock_s + 1800 + 1200 * len(job.trials)
 
 
-def run_job(config: Mapping[str, Any], shared: Launch, jobs: Mapping[str, Job]) -> None:
+def run_job(config: Mapping[str, Any], shared: Launch) -> None:
     """The Tune trainable: runs the job `config["job_id"]` to its end, reporting progress every few seconds."""
     from ray import tune
 
-    follow_job(jobs[config["job_id"]], shared, tune.report)
+    follow_job(load_job(RunLayout(shared.run_root).job(config["job_id"]).job), shared, tune.report)
+
+
+def write_job(job: Job, layout: RunLayout) -> None:
+    """Put a job where its worker and its trainer find it."""
+    write_text(layout.job(job.job_id).job, job.model_dump_json(indent=1) + "\n")
 
 
 def follow_job(job: Job, shared: Launch, report: Callable[[dict[str, Any]], None]) -> None:
-    """Start a job and stay until it is over; `report` gets a dict of plain values at most every two seconds."""
+    """Start a job (see `write_job`) and stay until it is over; `report` gets plain values at most every two seconds."""
     layout = RunLayout(shared.run_root)
     records = layout.job(job.job_id)
     progress = _Progress(job, layout)
@@ -92,7 +99,6 @@ def _start_supervisor(job: Job, shared: Launch, layout: RunLayout) -> tuple[str,
     for trial in job.trials:
         make_room(layout.trial(trial.trial_id))
         write_text(layout.trial(trial.trial_id).config, trial.config.model_dump_json(indent=1) + "\n")
-    write_text(records.job, job.model_dump_json(indent=1) + "\n")
     token = uuid.uuid4().hex
     spec = {
         "token": token,
@@ -103,7 +109,9 @@ def _start_supervisor(job: Job, shared: Launch, layout: RunLayout) -> tuple[str,
         "log_links": [str(layout.trial(trial.trial_id).log) for trial in job.trials],
         "pid_file": str(records.supervisor),
         "exit_file": str(records.exit),
+        "kill_file": str(records.kill),
         "timeout_s": shared.job_timeout_s(job),
+        "stall_s": shared.stall_s,
         "grace_s": shared.grace_s,
     }
     write_json(records.launch, spec)
@@ -131,7 +139,7 @@ def _reap(token: str, records: JobLayout) -> None:
     killed, survivors = processes.end_all(lambda: processes.of_job(token))
     now = time.time()
     record = {"code": None, "stop": "supervisor", "error": None, "killed": killed, "survivors": survivors}
-    started = records.job.stat().st_mtime
+    started = records.launch.stat().st_mtime
     write_json(records.exit, {**record, "node": processes.identity()["host"], "started_at": started, "ended_at": now})
 
 

@@ -5,20 +5,22 @@ no run folder; `decide` compares a plan with a run folder. Neither writes anythi
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pgray.data.check import DataReport, preflight
 from pgray.doubts import plain_doubts
-from pgray.expand import Expansion, expand
-from pgray.failures import RETRIED_BY_RUN, read_result
+from pgray.expand import Arm, Expansion, Trial, expand
+from pgray.failures import read_result
+from pgray.kill import check_rules
+from pgray.policy import FailurePolicy, failures_that_count
 from pgray.sweep import Sweep
 from trainer.batch import split_batch
 from trainer.config import Config
-from trainer.errors import DataError, InputError
+from trainer.errors import DataError, FailureKind, InputError
 from trainer.fingerprint import train_fingerprint, trial_id
-from trainer.job import Job, TrialSpec
 from trainer.layout import RunLayout
 from trainer.record import LedgerEntry, last_entries, newest_trials, read_ledger
 from trainer.shapes import check_patterns
@@ -35,6 +37,7 @@ class PlannedTrial:
     trial_id: str
     train_fingerprint: str
     config: Config  # with absolute data paths: a job does not run in the caller's folder
+    changes: dict[str, Any] | None = None  # what a search's arm sets, dotted; None in a sweep whose file says it
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,11 @@ class Decision:
         return [trial for trial in self.plan.trials if self.actions[trial.trial_id] == action]
 
     def shared(self) -> list[list[PlannedTrial]]:
-        """The trials to run, grouped by training run; the first seed of every arm comes before any second seed."""
+        """The trials to run, grouped by training run; first seeds before second ones, the control before other arms."""
         groups: dict[str, list[PlannedTrial]] = defaultdict(list)
         order = {seed: index for index, seed in enumerate(self.plan.sweep.seeds)}
-        for trial in sorted(self.with_action("run"), key=lambda trial: order[trial.seed]):
+        control = self.plan.expansion.control  # first, since others are judged against it while they run
+        for trial in sorted(self.with_action("run"), key=lambda trial: (order[trial.seed], trial.arm != control)):
             groups[trial.train_fingerprint].append(trial)
         return list(groups.values())
 
@@ -78,18 +82,26 @@ def make_plan(sweep: Sweep, *, reads_data: bool = True) -> Plan:
         InputError, DataError: the first problem found, in one line. Nothing has been launched or written.
     """
     expansion = expand(sweep)
-    device = _check_machine(sweep, expansion)
+    for arm in expansion.arms:
+        check_machine(sweep, arm)
+    configs = {arm.name: arm.config for arm in expansion.arms}
+    check_rules(sweep.file.kill, configs, expansion.control, sweep.place)
     checked: dict[tuple[str, str, int, int], DataReport] = {}
     trials = []
     for trial in expansion.trials:
         config = _with_absolute_paths(trial.config)
         hashes = _check_data(config, checked) if reads_data else (config.data.path, config.data.tokenizer)
-        fingerprint = train_fingerprint(config, *hashes, sweep.machine.world_size, device)
-        identity = trial_id(trial.arm, config, fingerprint)
-        trials.append(PlannedTrial(trial.arm, trial.seed, identity, fingerprint, config))
+        trials.append(_identified(sweep, trial, config, hashes))
     data = tuple(checked.values())
     warnings = [*plain_doubts(expansion), *dict.fromkeys(w for report in data for w in report.warnings)]
     return Plan(sweep, expansion, tuple(trials), data, tuple(warnings))
+
+
+def _identified(sweep: Sweep, trial: Trial, config: Config, hashes: tuple[str, str]) -> PlannedTrial:
+    device = "cuda" if sweep.machine.gpus else "cpu"
+    fingerprint = train_fingerprint(config, *hashes, sweep.machine.world_size, device)
+    identity = trial_id(trial.arm, config, fingerprint)
+    return PlannedTrial(trial.arm, trial.seed, identity, fingerprint, config, trial.changes)
 
 
 def _check_data(config: Config, checked: dict[tuple[str, str, int, int], DataReport]) -> tuple[str, str]:
@@ -110,9 +122,12 @@ def _check_data(config: Config, checked: dict[tuple[str, str, int, int], DataRep
 def decide(plan: Plan, layout: RunLayout) -> Decision:
     """Compare a plan with a run folder, which need not exist yet."""
     entries, _ = read_ledger(layout.ledger)
-    states = last_entries(entries)
+    states, failures = last_entries(entries), failures_that_count(entries)
     newest = newest_trials(entry for entry in entries if entry.sweep == plan.sweep.name)
-    actions = {t.trial_id: _action(states.get(t.trial_id), layout, t.trial_id) for t in plan.trials}
+    actions = {
+        t.trial_id: _action(states.get(t.trial_id), layout, t.trial_id, plan.sweep.failures, failures)
+        for t in plan.trials
+    }
     outdated = [t for t in plan.trials if newest.get((t.arm, t.seed), t.trial_id) != t.trial_id]
     asked_for = {trial.trial_id for trial in plan.trials}
     set_aside = set(plan.sweep.file.seeds) - set(plan.sweep.seeds)  # by --seeds, for this once
@@ -128,25 +143,20 @@ def decide(plan: Plan, layout: RunLayout) -> Decision:
     return Decision(plan, actions, before, tuple(superseded), tuple(outdated))
 
 
-def make_jobs(decision: Decision, layout: RunLayout, git_sha: str | None) -> dict[str, Job]:
-    """The jobs to run, in order. Every attempt at a training run has a folder, and so a number, of its own."""
-    attempts = Counter(path.name.rpartition("-")[0] for path in layout.jobs.glob("*-*"))
-    jobs = {}
-    for group in decision.shared():
-        fingerprint = group[0].train_fingerprint
-        specs = [TrialSpec(trial_id=trial.trial_id, config=trial.config) for trial in group]
-        job_id = f"{fingerprint}-{attempts[fingerprint]}"
-        jobs[job_id] = Job(job_id=job_id, train_fingerprint=fingerprint, trials=specs, git_sha=git_sha)
-    return jobs
-
-
-def _action(entry: LedgerEntry | None, layout: RunLayout, name: str) -> Action:
+def _action(
+    entry: LedgerEntry | None,
+    layout: RunLayout,
+    name: str,
+    policy: FailurePolicy,
+    failures: Mapping[str, Counter[FailureKind]],
+) -> Action:
     has_result = read_result(layout.trial(name)) is not None
     if has_result:
         return "finished" if entry is not None and entry.state == "finished" else "recover"
-    if entry is None or entry.state in ("finished", "queued", "running", "lost", "invalid"):
+    if entry is None or entry.state in ("finished", "queued", "running", "invalid"):
         return "run"
-    if entry.state == "failed" and entry.failure_kind in RETRIED_BY_RUN:
+    kind = entry.failure_kind
+    if kind is not None and policy.allows_another(kind, failures.get(name, Counter())[kind]):
         return "run"
     return "leave"
 
@@ -158,19 +168,12 @@ def _with_absolute_paths(config: Config) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update=paths)})
 
 
-def _check_machine(sweep: Sweep, expansion: Expansion) -> str:
-    """Refuse what cannot run on the machine that a job gets. Returns the device: "cpu" or "cuda"."""
-    machine = sweep.machine
-    for arm in expansion.arms:
-        train, place = arm.config.train, f"{sweep.place}: arm {arm.name}"
-        check_patterns(arm.config, place)
-        if train.device == "cuda" and machine.gpus == 0:
-            raise InputError(
-                place, "train.device", "cuda", "a job holds no GPU; set resources.gpus or train.device: auto"
-            )
-        if train.device == "cpu" and machine.gpus:
-            raise InputError(
-                place, "train.device", "cpu", "a job would hold GPUs for nothing; set resources: {gpus: 0}"
-            )
-        split_batch(train, machine.world_size, place)  # raises where the ranks cannot share a batch
-    return "cuda" if machine.gpus else "cpu"
+def check_machine(sweep: Sweep, arm: Arm) -> None:
+    """Refuse what cannot run on the machine that a job gets."""
+    machine, train, place = sweep.machine, arm.config.train, f"{sweep.place}: arm {arm.name}"
+    check_patterns(arm.config, place)
+    if train.device == "cuda" and machine.gpus == 0:
+        raise InputError(place, "train.device", "cuda", "a job holds no GPU; set resources.gpus or train.device: auto")
+    if train.device == "cpu" and machine.gpus:
+        raise InputError(place, "train.device", "cpu", "a job would hold GPUs for nothing; set resources: {gpus: 0}")
+    split_batch(train, machine.world_size, place)  # raises where the ranks cannot share a batch

@@ -34,7 +34,7 @@ class Silent:
     def waiting(self, _: str) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def begin(self, num_jobs: int, slots: int) -> None:
+    def planned(self, num_jobs: int, slots: int) -> None:
         pass
 
     def started(self, job: Job, label: str) -> None:
@@ -96,7 +96,8 @@ class Terminal(Silent):
     def waiting(self, what: str) -> AbstractContextManager[object]:
         return self._console.status(what) if self._console.is_terminal else nullcontext()
 
-    def begin(self, num_jobs: int, slots: int) -> None:
+    def planned(self, num_jobs: int, slots: int) -> None:
+        """How many jobs there are as far as is known now; retries and proposals add to them."""
         self._num_jobs, self._slots = num_jobs, max(1, slots)
 
     def started(self, job: Job, label: str) -> None:

@@ -71,16 +71,21 @@ def _run(spec: dict[str, Any], started: float) -> dict[str, Any]:
                     stop = "lifeline"
                 elif is_told_to_stop:
                     stop = "sigterm"
+                elif Path(spec["kill_file"]).exists():
+                    stop = "killed"
                 elif time.time() > started + spec["timeout_s"]:
                     stop = "timeout"
+                elif time.time() > max(started, log.stat().st_mtime) + spec["stall_s"]:
+                    stop = "stall"  # a trainer prints every event, so a log that is silent means that nothing happens
             if stop is not None:
                 _ask_to_stop(child, spec["grace_s"])
             killed, survivors = processes.end_all(lambda: processes.of_job(spec["token"]))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = child.wait(timeout=1)
             _collect_orphans()
-    base = {"code": code, "stop": stop, "error": error, "node": socket.gethostname(), "timeout_s": spec["timeout_s"]}
-    return {**base, "killed": [], "survivors": []} if error else {**base, "killed": killed, "survivors": survivors}
+    said = {"code": code, "stop": stop, "error": error, "node": socket.gethostname()}
+    said |= {"timeout_s": spec["timeout_s"], "stall_s": spec["stall_s"]}
+    return {**said, "killed": [], "survivors": []} if error else {**said, "killed": killed, "survivors": survivors}
 
 
 def _start(spec: dict[str, Any], output: Any) -> subprocess.Popen[bytes]:

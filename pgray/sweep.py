@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, ValidationError
 
 from pgray.budget import Budget
+from pgray.kill import KillRule
 from pgray.part import Part
+from pgray.policy import FailurePolicy
+from pgray.race import Race
 from trainer.config import Machine
 from trainer.errors import InputError
 from trainer.presets.resolve import Preset, input_error, load_preset, preset_names
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from pgray.driver import Outcome
 
 DESIGNS = ("arms", "grid", "one_factor", "leave_one_out", "search")
-NOT_YET = ("search", "kill", "script")
+NOT_YET = ("search", "script")
 _MAX_SEED = 2**31
 
 
@@ -71,6 +74,9 @@ class SweepFile(Part):
     resources: Resources | None = None
     nproc: int | None = Field(None, ge=1)
     budget: Budget | None = None
+    kill: list[KillRule] = Field(default_factory=list)
+    race: Race | None = None
+    failures: FailurePolicy = Field(default_factory=FailurePolicy)
 
     @property
     def design(self) -> str:
@@ -100,6 +106,10 @@ class Sweep:
     @property
     def sha(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def failures(self) -> FailurePolicy:
+        return self.file.failures
 
     @property
     def usd_per_gpu_hour(self) -> float | None:
@@ -179,9 +189,6 @@ def _parse(text: str, place: str) -> SweepFile:
         raise input_error(error, place) from None
     if not raw[designs[0]]:
         raise InputError(place, designs[0], raw[designs[0]], "is empty; name at least one")
-    if file.budget and (file.budget.gpu_hours or file.budget.usd):
-        key = "gpu_hours" if file.budget.gpu_hours else "usd"
-        raise _not_yet(place, f"budget.{key}", getattr(file.budget, key), "remove it; usd_per_gpu_hour may stay")
     if file.when and file.design == "arms":
         raise InputError(place, "when", "given", "arms are written out by hand; use when with grid or one_factor")
     for name in file.at:

@@ -134,6 +134,11 @@ class JobLayout:
         return self.root / "failure.json"
 
     @property
+    def kill(self) -> Path:
+        """Asks the supervisor to end the job for good, and says why: `{"reason": ...}`. Written by the driver."""
+        return self.root / "kill.json"
+
+    @property
     def exit(self) -> Path:
         """Written last by the supervisor: exit code, signal, times, and what it had to kill."""
         return self.root / "exit.json"

@@ -153,6 +153,11 @@ class LedgerEntry(Record):
     cost_usd: float | None = None
     changes: dict[str, Any] | None = None  # what the arm sets, dotted; on the first entry of a search's trial
 
+    def moved_to(self, state: TrialState, **fields: Any) -> "LedgerEntry":
+        """The next entry of the same trial and attempt, with nothing of what was said about the state before."""
+        keep = {"sweep", "arm", "seed", "trial_id", "train_fingerprint", "attempt"}
+        return LedgerEntry(at=time.time(), state=state, **self.model_dump(include=keep), **fields)
+
 
 def read_ledger(path: Path) -> tuple[list[LedgerEntry], list[str]]:
     """Every whole entry in the order written, and a sentence for each line left out. Both empty without a file."""

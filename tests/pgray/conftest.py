@@ -26,7 +26,7 @@ SWEEP = """
 name: {name}
 question: Does the driver do what it says?
 preset: cpu-smoke
-set: {{data.path: {data}, model.vocab_size: {vocab}, train.iterations: 4, {set}}}
+set: {{data.path: {data}, model.vocab_size: {vocab}, train.iterations: {iterations}, {set}}}
 seeds: {seeds}
 control: int8
 arms:
@@ -77,9 +77,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_sweep(tmp_path: Path, data: Path) -> Callable[..., Path]:
     """Write a sweep file: `write_sweep(arms=..., seeds="[1, 2]", set="optim.ns_steps: 2", name="x")`."""
 
-    def write(arms: str = ARMS, seeds: str = "[1, 2]", set: str = "optim.ns_steps: 1", name: str = "test") -> Path:
+    def write(
+        arms: str = ARMS, seeds: str = "[1, 2]", set: str = "optim.ns_steps: 1", name: str = "test", iterations: int = 4
+    ) -> Path:
         path = tmp_path / f"{name}.yaml"
-        path.write_text(SWEEP.format(vocab=VOCAB, name=name, data=data, set=set, seeds=seeds, arms=arms))
+        path.write_text(
+            SWEEP.format(vocab=VOCAB, name=name, data=data, set=set, seeds=seeds, arms=arms, iterations=iterations)
+        )
         return path
 
     return write

@@ -1,11 +1,14 @@
 """Stands in for `python -m trainer`: keeps its contract with the run folder, in milliseconds and without torch.
 
 What it does is asked for through knobs that have no meaning here: `train.iterations` steps of `optim.ns_steps` x 10 ms;
-`optim.muon_momentum_steps` picks an accident (see ACCIDENTS). Every launch leaves a line in `trained/<fp>/launches.txt`.
+`optim.muon_momentum_steps` picks an accident (see ACCIDENTS); the loss is worse by 10 x (`optim.matrix_lr` - 0.04), and
+`train.val_every` is the size of the noise between seeds, in 1e-4 bpb. Every launch leaves a line in
+`trained/<fp>/launches.txt`.
 """
 
 import argparse
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -29,6 +32,7 @@ ACCIDENTS = {
     7: "ignores SIGTERM",
     8: "writes half a result",
     9: "runs out of memory",
+    10: "rank 0 is killed by SIGKILL, the first time",
 }
 
 
@@ -59,9 +63,10 @@ def train(job: Job, layout: RunLayout, is_main: bool) -> None:
     if is_main:
         with (trained.root / "launches.txt").open("a") as file:
             file.write(f"{job.job_id}\n")
+    penalty = 10 * (job.config.optim.matrix_lr - 0.04)
     for step in range(1, job.config.train.iterations + 1):
         time.sleep(job.config.optim.ns_steps / 100)
-        events.write("step", step=step, train_s=step / 100, train_loss_nats=7 - step / 1000)
+        events.write("step", step=step, train_s=step / 100, train_loss_nats=7 + penalty - step / 1000)
         if step == job.config.train.iterations // 2 and is_main:
             accident(job, layout)
     if is_main:
@@ -84,6 +89,8 @@ def accident(job: Job, layout: RunLayout) -> None:
             time.sleep(3600)
         case 4:
             os.kill(os.getpid(), signal.SIGKILL)
+        case 10 if job.job_id.endswith("-0"):
+            os.kill(os.getpid(), signal.SIGKILL)
         case 5:
             subprocess.Popen(["sleep", "3600"], start_new_session=True)
         case 9:
@@ -98,7 +105,8 @@ def export(trial_id: str, job: Job, layout: RunLayout) -> None:
     if job.config.optim.muon_momentum_steps == 8:
         folder.result.write_text('{"trial_id": "' + trial_id)
         return
-    gap = {8: 0.001, 6: 0.01, 4: 0.1}.get(config.quant.bits.mlp, 0.05)
+    noise = 1e-4 * config.train.val_every * random.Random(f"{config.seed}-{config.quant.bits.mlp}").gauss()
+    gap = {8: 0.001, 6: 0.01, 4: 0.1}.get(config.quant.bits.mlp, 0.05) + noise
     result = TrialResult(
         trial_id=trial_id, train_fingerprint=job.train_fingerprint, seed=config.seed, average=average_key(config),
         float_bpb=1.2, post_quant_bpb=1.2 + gap, quant_gap=gap, sliding_bpb=1.15 + gap, ttt_bpb=None, val_loss_nats=2.0,

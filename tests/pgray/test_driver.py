@@ -16,6 +16,7 @@ import pytest
 
 import results
 from pgray import processes
+from pgray.cli import main
 from pgray.driver import Outcome, run_sweep
 from pgray.ledger import Ledger
 from pgray.lock import hold_lock
@@ -114,6 +115,7 @@ ACCIDENT_ARMS = """
 
 def test_every_accident_is_a_row_with_kind_and_reason(write_sweep: WriteSweep, tmp_path: Path) -> None:
     path = write_sweep(arms=ACCIDENT_ARMS, seeds="[1]", set="optim: {ns_steps: 1, muon_momentum_steps: 0}")
+    path.write_text(path.read_text() + "failures: {pause_after: 20}\n")
     outcome = drive(path, tmp_path / "runs", timeout_s=10.0)
     assert outcome.exit_code == 3
     rows = results.load(outcome.run_root).set_index("arm")
@@ -132,13 +134,19 @@ def test_every_accident_is_a_row_with_kind_and_reason(write_sweep: WriteSweep, t
         assert reason in rows.loc[arm, "reason"], arm
     wait_for(lambda: not marked(outcome.run_root), 5)
 
-    # Running again tries only what may go away by itself; those here do not, and keep their logs.
-    again = drive(path, tmp_path / "runs", timeout_s=10.0)
-    assert again.exit_code == 3
-    assert again.num_launched_trials == 3
+    # Only what may go away by itself was tried again, three times; every attempt keeps its log.
+    attempts = {entry.arm: entry.attempt for entry in Ledger(RunLayout(outcome.run_root).ledger).states().values()}
+    assert attempts == {**dict.fromkeys(attempts, 1), "killed": 4, "empty": 4, "half": 4}
     trial = next((outcome.run_root / "trials").glob("killed-*"))
-    assert (trial / "attempt-1" / "log.txt").exists()
+    assert len(list(trial.glob("attempt-*/log.txt"))) == 3
     assert (trial / "log.txt").exists()
+
+    # Nothing is left to try until somebody says so.
+    again = drive(path, tmp_path / "runs", timeout_s=10.0)
+    assert (again.exit_code, again.num_launched_trials) == (3, 0)
+    assert main(["retry", str(outcome.run_root), "--kind", "oom"]) == 0
+    again = drive(path, tmp_path / "runs", timeout_s=10.0)
+    assert (again.exit_code, again.num_launched_trials) == (3, 1)
 
 
 def test_ranks_of_two_processes(write_sweep: WriteSweep, tmp_path: Path) -> None:
@@ -216,6 +224,7 @@ def test_a_result_that_the_ledger_lacks_is_adopted_and_one_that_is_lost_is_made_
 def test_when_the_worker_dies_its_job_is_infra_and_the_others_go_on(write_sweep: WriteSweep, tmp_path: Path) -> None:
     arms = "  int8: {}\n  slow: {optim.muon_momentum_steps: 3}\n"
     path = write_sweep(arms=arms, seeds="[1]", set="optim: {ns_steps: 1, muon_momentum_steps: 0}")
+    path.write_text(path.read_text() + "failures: {retries: {infra: 0}}\n")
     killer = threading.Thread(
         target=kill_the_worker_of_the_hanging_job, args=(tmp_path / "runs" / "test",), daemon=True
     )

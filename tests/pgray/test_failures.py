@@ -50,7 +50,7 @@ def ending(tmp_path: Path, log: str = "", exit_record: dict[str, Any] | None = N
         ("", {"code": 0}, "infra", "ended with exit code 0, but result.json was not written"),
         ("", {"error": "cannot start python: gone"}, "infra", "cannot start python: gone"),
         ("", {"stop": "supervisor"}, "infra", "the job's supervisor died"),
-        ("", {"stop": "sigterm", "code": 1}, "infra", "somebody sent SIGTERM to its supervisor"),
+        ("", {"stop": "sigterm", "code": 1}, "preempted", "its supervisor was sent SIGTERM"),
         ("", {"stop": "lifeline", "code": 1}, "infra", "its Ray worker died before the job was over"),
         ("", None, "infra", "its Ray worker died before the job was over"),
     ],

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from pgray import processes
-from pgray.job import Launch, follow_job, make_room
+from pgray.job import Launch, follow_job, make_room, write_job
 from pgray.strays import end_strays
 from tests.pgray.conftest import marked, wait_for
 from trainer.job import Job
@@ -24,6 +24,7 @@ MakeJob = Callable[..., Job]
 
 def follow(job: Job, shared: Launch) -> dict[str, Any]:
     """Run a job to its end in this process; returns its exit record."""
+    write_job(job, RunLayout(shared.run_root))
     follow_job(job, shared, lambda _: None)
     record: dict[str, Any] = json.loads(RunLayout(shared.run_root).job(job.job_id).exit.read_text())
     return record
@@ -31,12 +32,14 @@ def follow(job: Job, shared: Launch) -> dict[str, Any]:
 
 def follow_elsewhere(job: Job, shared: Launch) -> multiprocessing.Process:
     """Run a job from a process of its own, as a Ray worker would, that a test can kill."""
+    write_job(job, RunLayout(shared.run_root))
     worker = multiprocessing.get_context("spawn").Process(target=follow_job, args=(job, shared, print), daemon=True)
     worker.start()
     return worker
 
 
 def in_thread(job: Job, shared: Launch) -> threading.Thread:
+    write_job(job, RunLayout(shared.run_root))
     thread = threading.Thread(target=follow_job, args=(job, shared, lambda _: None), daemon=True)
     thread.start()
     return thread
@@ -58,6 +61,7 @@ def supervisor_pid(job: Job, shared: Launch) -> int:
 def test_a_job_that_ends_well(make_job: MakeJob, launch_plain: Launch) -> None:
     job = make_job()
     reports: list[dict[str, Any]] = []
+    write_job(job, RunLayout(launch_plain.run_root))
     follow_job(job, launch_plain, reports.append)
     layout = RunLayout(launch_plain.run_root)
     record = json.loads(layout.job(job.job_id).exit.read_text())

@@ -1,0 +1,93 @@
+"""Between Ray and the queue: hands out jobs, hears what starts and ends, and writes it down.
+
+A job has ended when its supervisor has said so on disk, not when Ray says that its worker is gone.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pgray.collect import History, job_token
+from pgray.interrupt import Interrupt
+from pgray.progress import Silent
+from pgray.queue import JobQueue
+from pgray.strays import end_job
+from pgray.watch import Watch
+from trainer.layout import RunLayout
+
+_TABLE_SHARE = 0.1  # of the driver's time, at most, goes into rewriting the table
+_NEVER = float("inf")
+
+
+@dataclass
+class Conductor:
+    layout: RunLayout
+    queue: JobQueue
+    history: History
+    watch: Watch
+    show: Silent
+    interrupt: Interrupt
+    grace_s: float
+    write_tables: Callable[[], None]
+    _running: dict[str, float] = field(default_factory=dict)  # job -> when to stop waiting for word of its end
+    _worker_errors: dict[str, str | None] = field(default_factory=dict)
+    _next_table: float = 0.0
+
+    def next_job(self, slots: int) -> str | None:
+        """The next job to start, None if there is none now; `slots`: how many may be open at once."""
+        if len(self.queue.open) >= slots or self.interrupt.is_set:
+            return None
+        job = self.queue.next()
+        self.show.planned(self.queue.num_started + self.queue.num_waiting, slots)
+        return job.job_id if job else None
+
+    def started(self, job_id: str) -> None:
+        job = self.queue.open[job_id]
+        self._running[job_id] = _NEVER
+        self.history.started(job)
+        self.show.started(job, self.history.label(job))
+
+    def progressed(self, job_id: str, metrics: Mapping[str, Any]) -> None:
+        self.show.progressed(job_id, metrics)
+
+    def ended(self, job_id: str, worker_error: str | None = None) -> None:
+        # Where the Ray worker died, its supervisor still needs a moment to end the job and to say how it ended.
+        has_begun = job_token(self.layout, job_id) is not None
+        self._running[job_id] = time.monotonic() + (self.grace_s + 5 if has_begun else 0)
+        self._worker_errors[job_id] = worker_error
+
+    def tick(self) -> bool:
+        """Several times a second: collect what has ended. Returns whether to go on."""
+        for job_id, deadline in list(self._running.items()):
+            has_ended = deadline < _NEVER
+            if has_ended and (self.layout.job(job_id).exit.exists() or time.monotonic() > deadline):
+                self._collect(job_id)
+        self.watch.look(self.queue.open)
+        return not self.interrupt.is_set and not self.queue.is_done
+
+    def finish(self) -> None:
+        """Wait for the jobs that still run: all of them are over or being stopped."""
+        for job_id in list(self._running):
+            self.ended(job_id)
+        if self._running and self.interrupt.is_set:
+            self.show.say(f"stopping {len(self._running)} jobs")
+        while self._running:
+            self.tick()
+            time.sleep(0.05)
+
+    def _collect(self, job_id: str) -> None:
+        del self._running[job_id]
+        job = self.queue.open[job_id]
+        if not self.layout.job(job_id).exit.exists():
+            end_job(job_token(self.layout, job_id))
+        is_stopping = self.interrupt.is_set
+        entries = self.history.ended(job, is_stopping, self._worker_errors.pop(job_id, None))
+        self.show.ended(job_id, entries)
+        self.queue.ended(job, entries, is_stopping)
+        if self.queue.paused and not self.queue.open:
+            self.show.say(f"paused: {self.queue.paused}")
+        if time.monotonic() >= self._next_table:
+            began = time.monotonic()
+            self.write_tables()
+            self._next_table = time.monotonic() + (time.monotonic() - began) / _TABLE_SHARE
