@@ -78,23 +78,35 @@ def table(
         Format | None, typer.Option("--format", help="md, csv, json, latex or parquet; default: screen.")
     ] = None,
     control: Annotated[str | None, typer.Option(help="Arm to compare with; default: the sweep's control.")] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="published:975 puts that pull request's table below, with caveats."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """The ablation table of a run. `parquet` prints bytes: redirect it to a file."""
-    read_states(run)
-    from results import tables
+    from results import publications, tables
+    from trainer.errors import InputError
 
+    published = publications.read_with(beside or [])
+    if published and form not in (None, Format.md):
+        raise InputError(
+            "--with", "--format", form, "goes with the screen, md or --json; csv and parquet hold trials alone"
+        )
     control = control or None  # `--control "$UNSET"` asks for none
     if form is not None:
         rendered = tables.render(run, form.value, control)
         if isinstance(rendered, bytes):  # parquet
             sys.stdout.buffer.write(rendered)
         else:
-            print(rendered.rstrip("\n"))
+            print("\n".join([rendered, *map(publications.markdown, published)]).rstrip("\n"))
     elif as_json:
-        print(json.dumps(tables.overview(run, control), indent=1))
+        beside_it = {"published": publications.as_records(published)} if published else {}
+        print(json.dumps(tables.overview(run, control) | beside_it, indent=1))
     else:
         tables.print_rich(run, control)
+        for pull_request in published:
+            publications.print_rich(pull_request)
 
 
 def logs(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from results.decomposition import decompose as decompose
     from results.factorial import effects as effects
     from results.pareto import frontier as frontier
+    from results.publications import published as published
     from results.trajectory import curves as curves
 
 # No module may be called like a function here: importing results.ablation would replace results.ablation().
@@ -24,8 +25,9 @@ _HOMES = {
     "decompose": "results.decomposition",
     "effects": "results.factorial",
     "frontier": "results.pareto",
+    "published": "results.publications",
 }
-__all__ = ["NotComparableError", "ablation", "curves", "decompose", "effects", "frontier", "load"]
+__all__ = ["NotComparableError", "ablation", "curves", "decompose", "effects", "frontier", "load", "published"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 """Run folders -> one DataFrame, a row for every trial that was asked for: finished, failed, killed, queued.
 
 The ledger says which trials exist and in what state; `trials/<id>/result.json` holds the numbers of finished ones.
+Rows read from foreign logs stand in `imported/`, after those of the run's own trials.
 Nothing on disk is trusted: a ledger line or result that cannot be read becomes a reason that people see, never a crash
 and never a missing row. No pickle is read. What follows from the numbers is `compare.py`'s business.
 """
@@ -14,6 +15,7 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
+from results.importers.store import read_imports
 from results.schema import NAMES, frame
 from trainer.errors import InputError
 from trainer.layout import RunLayout, read_json
@@ -76,19 +78,28 @@ def read_sweep(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
     return about, problem
 
 
+def current_trials(folder: Path) -> dict[tuple[str, int], str]:
+    """(arm, seed) -> trial id of what a folder holds already, imported or not; {} where there is none yet."""
+    layout = RunLayout(folder)
+    own = newest_trials(read_ledger(layout.ledger)[0])
+    return own | {(stored.arm, stored.seed): stored.trial_id for stored in read_imports(layout)[0]}
+
+
+def _is_run(folder: Path) -> bool:
+    layout = RunLayout(folder)
+    return layout.ledger.is_file() or layout.imports.is_dir()
+
+
 def _folders(runs: Iterable[str | Path]) -> list[Path]:
     folders: list[Path] = []
     for run in runs:
         path = Path(run)
-        if path.is_dir():
-            found = [path]
-        else:
-            found = [Path(name) for name in sorted(glob.glob(str(run))) if RunLayout(Path(name)).ledger.is_file()]  # noqa: PTH207
+        found = [path] if path.is_dir() else [p for p in map(Path, sorted(glob.glob(str(run)))) if _is_run(p)]  # noqa: PTH207
         if not found:
             raise InputError("results.load", "run", str(run), "no such run folder; give RUN as `pgray run` printed it")
         folders += [f for f in found if f not in folders]
     for folder in folders:
-        if not RunLayout(folder).ledger.is_file():
+        if not _is_run(folder):
             raise InputError(str(folder), "ledger.jsonl", "missing", "not a run folder; give the folder that holds it")
     return folders
 
@@ -112,7 +123,9 @@ def _load_run(layout: RunLayout) -> tuple[list[dict[str, Any]], list[str]]:
         row["is_current"] = current == trial_id
         problems += [f"{trial_id}: {problem}"] if problem else []
         rows.append(row)
-    return rows, problems
+    imports, unreadable = read_imports(layout)
+    name = read_sweep(layout)[0]["sweep"] if imports else None
+    return rows + [stored.row() | {"sweep": name} for stored in imports], problems + unreadable
 
 
 def _total_cost(jobs: list[LedgerEntry]) -> dict[str, float | None]:

@@ -121,7 +121,9 @@ def _headline(rows: list[Row]) -> str:
 
 
 def _measured(rows: list[Row]) -> list[Row]:
-    return [row for row in rows if row["status"] == "finished" and row["post_quant_bpb"] is not None]
+    """Finished with a score of the artifact; an imported log may have the sliding one alone."""
+    scored = [row for row in rows if row["post_quant_bpb"] is not None or row["sliding_bpb"] is not None]
+    return [row for row in scored if row["status"] == "finished"]
 
 
 def _values(rows: list[Row], name: str) -> list[Any]:
@@ -216,7 +218,7 @@ def _unfinished(rows: list[Row]) -> list[tuple[str, str, str, str]]:
     """Trials that will not bring a number by themselves, and finished ones whose number cannot be read."""
     lines = []
     for row in rows:
-        if row["status"] in ("queued", "running") or row["post_quant_bpb"] is not None:
+        if row["status"] in ("queued", "running") or _measured([row]):
             continue
         kind = f" ({row['failure_kind']})" if row["failure_kind"] else ""
         lines.append((row["arm"], str(row["seed"]), f"{row['status']}{kind}", row["reason"] or "no reason given"))

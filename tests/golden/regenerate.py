@@ -92,8 +92,9 @@ def help_text() -> str:
     """Every verb's help as a terminal of 100 columns shows it."""
     texts = []
     environment = {**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}
-    verbs = [[], ["plan"], ["run"], ["status"], ["table"], ["logs"], ["stop"], ["retry"], ["backtest"], ["data"]]
-    commands = [["-m", "pgray", *verb, "--help"] for verb in verbs] + [["-m", "trainer", "--help"]]
+    verbs = ["plan", "run", "status", "table", "logs", "import", "show", "stop", "retry", "backtest", "data"]
+    pages = [["pgray"], *(["pgray", verb] for verb in verbs), ["trainer"]]
+    commands = [["-m", *page, "--help"] for page in pages]
     for command in commands:
         done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, check=True)
         texts.append(f"$ python {' '.join(command)}\n" + "\n".join(line.rstrip() for line in done.stdout.splitlines()))

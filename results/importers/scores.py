@@ -1,0 +1,132 @@
+"""Which evaluation a score line belongs to: plain, sliding window or test-time training; its label alone is no proof.
+
+#1002 prints a sliding score as `final_int8_zlib_roundtrip`; #975 and #1032 print the sliding score once more under such
+a name; the challenge's baseline prints a plain score under it. What decides is the line's neighbours, else how long the
+evaluation took.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from results.importers.log import Event, LogRun
+from results.importers.patterns import FIELD, SCORE_KINDS, STRIDE_IN_LABEL
+
+Kind = Literal["float", "plain", "sliding", "ttt", "unclear", "duplicate"]
+_MAX_SCORES = 200  # more in one run are no scores of this family
+_ROUNDING = 0.000051  # a 4-decimal line and its `_exact` twin differ by no more
+_FORWARD_SHARE = 1 / 3  # of a training step: forward pass against forward and backward
+_PLAIN_BELOW, _SLIDING_ABOVE = 3.0, 25.0
+"""Evaluation time over that of one forward pass of the validation split. In the challenge's logs a plain evaluation takes
+0.7 to 15 of them (compilation included), a sliding one of stride 64 takes 30 to 130. Between the limits: not told."""
+
+
+@dataclass(frozen=True)
+class Score:
+    label: str
+    lines: tuple[int, ...]  # the line of the value, then its twin's
+    loss: float  # nats per token
+    bpb: float
+    is_exact: bool
+    kind: Kind = "unclear"
+    why: str = ""  # for an unclear one: why it cannot be told
+    stride: int | None = None
+    stride_line: int | None = None
+    eval_s: float | None = None
+    eval_seq_len: int | None = None
+
+
+def read_scores(run: LogRun) -> list[Score]:
+    """The final scores of a run, twins merged, each with its kind."""
+    scores: list[Score] = []
+    for event in run.all("score")[-_MAX_SCORES:]:
+        score = _parse(event)
+        twin = next((other for other in reversed(scores) if _are_twins(score, other)), None)
+        if twin is None:
+            scores.append(score)
+        else:
+            scores[scores.index(twin)] = _merged(twin, score)
+    sliding = [score for score in scores if score.kind == "sliding"]
+    return [_settled(score, sliding, run) if score.kind == "plain" else score for score in scores]
+
+
+def _parse(event: Event) -> Score:
+    """`kind` is what the line calls itself; a roundtrip counts as plain until its neighbours have been asked."""
+    text = str(event["text"])
+    label = re.split(r"\s+(?:\w+[:=]|sliding val_loss)", text, maxsplit=1)[0].strip()
+    fields = {name: float(value) for name, value in FIELD.findall(text)}
+    named = next((kind for kind, pattern in SCORE_KINDS if pattern.search(label)), None)
+    if named in ("roundtrip", None):
+        named = next((kind for kind, pattern in SCORE_KINDS[:2] if pattern.search(text)), named)
+    stride_in_label = STRIDE_IN_LABEL.search(label)
+    stride = fields.get("stride", float(stride_in_label[1]) if stride_in_label else None)
+    eval_s = fields["eval_time"] / 1000 if "eval_time" in fields else fields.get("elapsed")
+    kinds: dict[str | None, Kind] = {"ttt": "ttt", "sliding": "sliding", "float": "float", "roundtrip": "plain"}
+    return Score(
+        label=label.removesuffix("_exact"),
+        lines=(event.line,),
+        loss=float(event["loss"]),
+        bpb=float(event["bpb"]),
+        is_exact=label.endswith("_exact") or len(text.partition("val_bpb")[2].split()[0].partition(".")[2]) > 6,
+        kind=kinds.get(named, "unclear"),
+        why=f"a score called {label} is of no known kind",
+        stride=None if stride is None else int(stride),
+        stride_line=None if stride is None else event.line,
+        eval_s=eval_s,
+        eval_seq_len=int(fields["eval_seq_len"]) if "eval_seq_len" in fields else None,
+    )
+
+
+def _are_twins(a: Score, b: Score) -> bool:
+    same_name = a.label == b.label or (a.kind == b.kind == "ttt")
+    return same_name and abs(a.bpb - b.bpb) <= _ROUNDING and abs(a.loss - b.loss) <= _ROUNDING
+
+
+def _merged(first: Score, second: Score) -> Score:
+    """The exact one's value, with what either says about the evaluation."""
+    value, other = (first, second) if first.is_exact and not second.is_exact else (second, first)
+    return replace(
+        value,
+        lines=value.lines + other.lines,
+        stride=value.stride or other.stride,
+        stride_line=value.stride_line or other.stride_line,
+        eval_s=value.eval_s if value.eval_s is not None else other.eval_s,
+        eval_seq_len=value.eval_seq_len or other.eval_seq_len,
+    )
+
+
+def _settled(score: Score, sliding: Sequence[Score], run: LogRun) -> Score:
+    """What a line called roundtrip is, by the first evidence that there is."""
+    first = min(score.lines)
+    before = [event for event in run.events if event.line < first]
+    since_last_score = before[max((i + 1 for i, e in enumerate(before) if e.kind == "score"), default=0) :]
+    modes = [event for event in since_last_score if event.kind == "eval_mode"]
+    if any(score.bpb == other.bpb and score.loss == other.loss for other in sliding):
+        return replace(score, kind="duplicate")
+    if modes and modes[-1]["mode"] == "sliding_window":
+        stride = modes[-1].values.get("stride")
+        if score.stride or not stride:
+            return replace(score, kind="sliding")
+        return replace(score, kind="sliding", stride=int(stride), stride_line=modes[-1].line)
+    if any(event.kind == "sliding_progress" for event in since_last_score):
+        return replace(score, kind="sliding")
+    if modes or sliding:
+        return score
+    passes = _forward_passes(score, run)
+    if passes is not None and passes <= _PLAIN_BELOW:
+        return score
+    if passes is not None and passes >= _SLIDING_ABOVE:
+        return replace(score, kind="sliding")
+    took = "its evaluation time says nothing" if passes is None else f"it took {passes:.1f} forward passes"
+    return replace(score, kind="unclear", why=f"{score.label} may be plain or sliding: no line tells, and {took}")
+
+
+def _forward_passes(score: Score, run: LogRun) -> float | None:
+    """How many forward passes over the validation split the evaluation lasted, at the speed of the training."""
+    step, batch, split = run.last("train"), run.last("batch"), run.last("val_data")
+    if score.eval_s is None or not (step and batch and split):
+        return None
+    tokens_per_s = float(batch["batch_tokens"]) / (float(step["step_ms"]) / 1000) if step["step_ms"] else 0.0
+    one_pass_s = float(split["tokens"]) / tokens_per_s * _FORWARD_SHARE if tokens_per_s else 0.0
+    return score.eval_s / one_pass_s if one_pass_s else None

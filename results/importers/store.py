@@ -1,0 +1,108 @@
+"""Imported runs in a run folder: `RUN/imported/<trial_id>.json`, one file a row. The caller holds the run's lock.
+
+The id hashes the text that the run was read from: the same log again is the same row, wherever the file lies.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from results.importers.record import ImportedRun
+from trainer.errors import InputError
+from trainer.fingerprint import digest, slug
+from trainer.layout import RunLayout, write_text
+from trainer.record import SCHEMA_VERSION
+
+_MAIN = ("sliding_bpb", "post_quant_bpb", "ttt_bpb", "float_bpb")
+_MAX_SEED = 2**53
+
+
+class StoredImport(BaseModel):
+    """The content of one file."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    schema_version: int = SCHEMA_VERSION
+    position: int  # of its row among the imported ones: the order of import
+    trial_id: str
+    arm: str
+    seed: int
+    seed_source: str  # file and line, or the command line
+    run: ImportedRun
+
+    def row(self) -> dict[str, Any]:
+        """The columns of `results.schema`; `sweep` is the reader's."""
+        main = next((self.run.sources[name] for name in _MAIN if name in self.run.sources), self.run.label)
+        return self.run.columns | {
+            "arm": self.arm,
+            "seed": self.seed,
+            "trial_id": self.trial_id,
+            "source": f"imported: {main}",
+            "schema_version": self.schema_version,
+            "is_current": True,
+        }
+
+
+def plan_imports(
+    runs: Sequence[ImportedRun],
+    arm: str,
+    seed: int | None,
+    taken: Mapping[tuple[str, int], str],
+    before: Sequence[StoredImport] = (),
+) -> list[StoredImport]:
+    """Give every run its arm, seed and trial id.
+
+    Args:
+        seed: of runs whose file does not say it; must not contradict the others.
+        taken: (arm, seed) -> trial id of the rows that the run folder has already.
+        before: what has been imported into it; a row that comes again keeps its position.
+    Raises:
+        InputError: a seed is unknown, contradicts `seed`, or occurs twice for this arm.
+    """
+    if not arm.strip() or any(not c.isprintable() for c in arm):
+        raise InputError("--arm", "arm", arm, "give the name that the table shall show")
+    if seed is not None and not 0 <= seed < _MAX_SEED:
+        raise InputError("--seed", "seed", seed, "give a whole number from 0")
+    planned: dict[int, StoredImport] = {}
+    positions = {stored.trial_id: stored.position for stored in before}
+    for run in runs:
+        told = run.get("seed")
+        if told is None and seed is None:
+            raise InputError(run.label, "seed", "unknown", f"{run.nulls['seed']}; say it with --seed")
+        if told is not None and seed not in (None, told):
+            raise InputError(
+                run.label, "seed", told, f"contradicts --seed {seed} ({run.sources['seed']}); leave --seed out"
+            )
+        own = int(seed or 0) if told is None else int(told)
+        trial_id = f"{slug(arm)}-s{own}-{digest([arm, own, run.digest], 10)}"
+        other = planned[own].run.label if own in planned and planned[own].trial_id != trial_id else None
+        if other:
+            fix = f"also in {other}; take one of them with --only N, N = 1 to {len(runs)}"
+            raise InputError(run.label, "seed", own, fix)
+        if taken.get((arm, own), trial_id) != trial_id:
+            fix = f"{arm} has this seed already ({taken[arm, own]}); give another --arm, or remove that row"
+            raise InputError(run.label, "seed", own, fix)
+        where = run.sources["seed"] if told is not None else "--seed"
+        position = positions.setdefault(trial_id, max(positions.values(), default=-1) + 1)
+        planned[own] = StoredImport(position=position, trial_id=trial_id, arm=arm, seed=own, seed_source=where, run=run)
+    return list(planned.values())
+
+
+def write_imports(layout: RunLayout, imports: Iterable[StoredImport]) -> None:
+    """Each file whole or not at all."""
+    for stored in imports:
+        write_text(layout.imported(stored.trial_id), stored.model_dump_json(indent=1) + "\n")
+
+
+def read_imports(layout: RunLayout) -> tuple[list[StoredImport], list[str]]:
+    """Everything imported into a run folder in the order of import, and what could not be read."""
+    found: list[StoredImport] = []
+    problems: list[str] = []
+    for path in sorted(layout.imports.glob("[!.]*.json")):
+        try:
+            stored = StoredImport.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            problems.append(f"{path}: not an imported row; left out")
+            continue
+        found.append(stored)
+    return sorted(found, key=lambda stored: stored.position), problems

@@ -1,0 +1,112 @@
+"""Foreign logs: what is told, what is null, and where it stands."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from results.importers import read_logs
+from tests.results import foreign_logs as made
+
+
+@pytest.mark.skipif(not made.REAL.is_dir(), reason="the logs of PR 975 are not here")
+@pytest.mark.parametrize(
+    ("name", "float_bpb", "post_quant", "sliding", "gap", "num_bytes", "steps", "qat_on", "within"),
+    [
+        ("run1_base", 1.1369, 1.14500258, 1.12156083, 0.0081, 15_932_176, 7173, 6646, True),
+        ("run2_qna", 1.1382, 1.14565730, 1.12219171, 0.0075, 15_949_548, 7167, 6640, True),
+        ("run3_qna_sqwa", 1.1464, 1.14919110, 1.12579977, 0.0028, 16_145_336, 6736, 6500, False),
+    ],
+)
+def test_the_logs_of_pr_975(
+    name: str, float_bpb: float, post_quant: float, sliding: float, gap: float, num_bytes: int, steps: int, qat_on: int,
+    within: bool,
+) -> None:  # fmt: skip
+    (run,) = read_logs(made.REAL / f"{name}.log")
+    c = run.columns
+    assert (c["float_bpb"], c["post_quant_bpb"], c["sliding_bpb"]) == (float_bpb, post_quant, sliding)
+    assert c["quant_gap"] == pytest.approx(gap, abs=5.1e-5)
+    assert (c["artifact_bytes"], c["steps"], c["qat_on_step"], c["is_within_cap"]) == (num_bytes, steps, qat_on, within)
+    assert (c["seed"], c["world_size"], c["hardware"]) == (42, 8, "NVIDIA H100 80GB HBM3 x8")
+    assert (c["scored_tokens"], c["scored_bytes"], c["eval_stride"]) == (62_021_632, 151_080_363, 64)
+    assert c["average"] == ("sqwa" if "sqwa" in name else "ema")
+    assert "notes" not in c
+    made.assert_sources_hold(run)
+
+
+EXPECTED: dict[int, dict[str, Any]] = {
+    51: {"seed": 1337, "raw_bpb": 1.2172, "post_quant_bpb": 1.22756928, "artifact_bytes": 15_863_489, "average": "lawa",
+         "code_bytes": 47_642, "float_bpb": None, "sliding_bpb": None, "qat_on_step": None, "eval_s": 1.401},
+    488: {"qat_on_step": 5950, "average": "ema", "float_bpb": 1.13691479, "post_quant_bpb": 1.14500258,
+          "sliding_bpb": 1.12156083, "model_bytes": 13_240_000, "artifact_bytes": 13_300_000},
+    549: {"float_bpb": 1.1369, "post_quant_bpb": 1.14500258, "sliding_bpb": 1.12156083, "ttt_bpb": 1.16771207,
+          "qat_on_step": 6646, "artifact_bytes": 15_932_176, "peak_memory_mib": 21474.0, "eval_s": 537.616},
+    975: {"float_bpb": 1.1369, "average": "sqwa", "torch_version": "2.9.1+cu128", "hardware": "NVIDIA H100 80GB HBM3 x8",
+          "tokens": 7000 * 786_432, "train_s": 560.0, "step_ms": 80.0, "val_loss_nats": 1.93328889, "eval_stride": 64},
+    1002: {"float_bpb": None, "raw_bpb": 1.1683, "post_quant_bpb": None, "sliding_bpb": 1.17029157, "average": "ema",
+           "ttt_bpb": 1.16771207, "qat_on_step": None, "eval_stride": 64, "artifact_bytes": 15_899_385, "seed": 1},
+    1032: {"seed": None, "raw_bpb": 1.3646, "float_bpb": 1.4665, "post_quant_bpb": 1.14500258, "steps": 943,
+           "code_bytes": 102_953, "artifact_bytes": 7_303_141, "average": None, "scored_bytes": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", made.PULL_REQUESTS)
+def test_each_family(number: int, tmp_path: Path) -> None:
+    run = made.read_one(tmp_path, made.family(number))
+    found = {name: run.get(name) for name in EXPECTED[number]}
+    assert found == EXPECTED[number]
+    assert run.columns["status"] == "finished"
+    assert "notes" not in run.columns
+    made.assert_sources_hold(run)
+
+
+def test_a_run_without_any_average_exports_its_last_weights(tmp_path: Path) -> None:
+    run = made.read_one(tmp_path, made.header(), made.training(), made.artifact(), made.PLAIN)
+    assert (run.get("average"), run.get("float_bpb")) == ("last", run.get("raw_bpb"))
+
+
+def test_the_average_is_not_guessed_where_the_log_speaks_of_one_or_has_no_header(tmp_path: Path) -> None:
+    for parts in (
+        (made.header(), ["swa:start step:250"], made.training(), made.PLAIN),
+        (made.training(), made.PLAIN),
+    ):
+        run = made.read_one(tmp_path, *parts)
+        assert run.get("average") is None
+        assert run.get("float_bpb") is None
+        assert "quant_gap" in run.nulls
+
+
+def test_appended_runs_and_their_source_dumps(tmp_path: Path) -> None:
+    first = [*made.environment(), *made.header(1), *made.training(500), *made.artifact(), *made.PLAIN, *made.SLIDING]
+    second = [*made.environment(1), *made.header(2, world=1), *made.training(600), *made.artifact(), *made.SLIDING]
+    path = made.write(tmp_path / "train.log", made.SOURCE, first, made.SOURCE, second)
+    one, two = read_logs(path)
+    assert (one.get("seed"), one.get("steps"), one.get("post_quant_bpb")) == (1, 500, 1.14500258)
+    assert (two.get("seed"), two.get("steps"), two.get("sliding_bpb"), two.get("post_quant_bpb")) == (
+        2,
+        600,
+        1.12156083,
+        None,
+    )
+    assert two.get("hardware") == "NVIDIA H100 80GB HBM3 x1"
+    start = len(made.SOURCE) + 2  # a ruler, then the environment
+    assert one.label == f"{path}:{start}-{len(made.SOURCE) + len(first)}"
+    for run in (one, two):
+        made.assert_sources_hold(run)
+
+
+@pytest.mark.parametrize("number", made.PULL_REQUESTS)
+def test_runs_in_one_captured_output(number: int, tmp_path: Path) -> None:
+    lines = made.family(number)
+    runs = read_logs(made.write(tmp_path / "out.txt", lines, lines, lines))
+    alone = made.read_one(tmp_path, lines)
+    assert [run.columns for run in runs] == [alone.columns] * 3
+    assert len({run.digest for run in runs}) == 1
+
+
+def test_a_run_that_crashed_before_training_is_a_row_of_its_own(tmp_path: Path) -> None:
+    crashed = [*made.environment(), *made.header(1), "Traceback (most recent call last):"]
+    one, two = read_logs(made.write(tmp_path / "a.log", crashed, made.family(975)))
+    assert (one.get("status"), two.get("status")) == ("failed", "finished")
+    assert "traceback" in str(one.get("reason"))
+    assert (two.get("seed"), two.get("post_quant_bpb")) == (42, 1.14500258)
