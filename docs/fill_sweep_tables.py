@@ -1,7 +1,7 @@
 """Put measured tables into sweeps/README.md: `python docs/fill_sweep_tables.py RUNS`.
 
 What stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->` is replaced by the table of the run folder RUNS/NAME,
-where there is one: a row per arm, and the trials that brought no number. Verdicts and text are left as they are.
+where there is one: both tables of arms, and the trials that brought no number. Verdicts and text are left as they are.
 """
 
 import re
@@ -29,12 +29,12 @@ def fill(text: str, runs: Path) -> tuple[str, list[str]]:
 
 
 def arms_table(markdown: str) -> str:
-    """Of a run's Markdown: the first table, and the one of trials without a number, less the padding of their columns."""
+    """Of a run's Markdown: the tables of arms with their footnotes, and that of trials without a number, less padding."""
     blocks = markdown.strip().split("\n\n")
-    tables = [block for block in blocks if block.startswith("|")]
-    kept = [tables[0] if tables else "No trials yet."]
+    sections = [i for i, block in enumerate(blocks) if block.startswith("## ")] or [len(blocks)]
+    kept = [block for block in blocks[: sections[0]] if block.startswith(("|", "- ["))] or ["No trials yet."]
     if "## Without a number" in blocks:
-        kept += ["Without a number:", tables[1]]
+        kept += ["Without a number:", blocks[blocks.index("## Without a number") + 1]]
     return "\n\n".join(re.sub(r" {2,}", " ", re.sub(r"-{4,}", "---", block)) for block in kept)
 
 

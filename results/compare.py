@@ -73,9 +73,10 @@ def ablation(
         One row per arm, the control first: arm, n, mean, std over all its finished seeds; delta (arm - control),
         95 % interval and p of the `test` over n_pairs pairs of seeds (Welch: the seeds of the smaller side); p_holm
         (Holm over the arms); verdict (on p_holm); delta_nats per token; p_margin (one-sided, uncorrected: that the
-        improvement is below 0.005 nats); seeds_needed (how many more: see `stats.seeds_required`; without a spread, as
-        many as the rule lacks at least); counts of what is not in the mean or over the cap; reason. std is the sample
-        standard deviation. Null = cannot be said.
+        improvement is below 0.005 nats); seeds_needed (how many more would settle it, if the difference and its spread
+        are as observed: see `stats.seeds_required`; 0 and NOISE: there is no such effect; without a spread, as many as
+        the rule lacks at least); counts of what is not in the mean or over the cap; reason. std is the sample standard
+        deviation. Null = cannot be said.
     Raises:
         NotComparableError: rows were scored on other tokens, bytes, data, tokenizer or evaluation settings, or a seed of
             an arm occurs twice.
@@ -302,11 +303,21 @@ def _judged(
         return line
     if test.delta is not None and scale is not None:
         line["delta_nats"] = test.delta * scale
-        if test.std_error is not None and test.std is not None and test.df is not None:
+        if test.std_error is not None and test.df is not None:
             line["p_margin"] = p_margin(test.delta * scale, test.std_error * scale, test.df)
-            required = seeds_required(test.std * scale, num_tests)
-            line["seeds_needed"] = None if required is None else max(0, required - test.n)
-    if test.std is None and test.n < WIN_MIN_SEEDS:
-        line["seeds_needed"] = WIN_MIN_SEEDS - test.n
     line["verdict"] = verdict(line.get("delta_nats"), p_holm, test.n, is_feasible)
+    line["seeds_needed"] = _seeds_needed(line, test, num_tests, scale)
     return line
+
+
+def _seeds_needed(line: dict[str, Any], test: Difference, num_tests: int, scale: float | None) -> int | None:
+    if line["verdict"] == "INFEASIBLE":
+        return None  # no number of seeds makes it smaller
+    if line["verdict"] in ("WIN", "LOSS"):
+        return 0
+    if test.std is None:
+        return WIN_MIN_SEEDS - test.n if test.n < WIN_MIN_SEEDS else None
+    if test.delta is None or scale is None:
+        return None
+    required = seeds_required(test.std * scale, abs(test.delta * scale), num_tests)
+    return None if required is None else max(0, required - test.n)

@@ -14,7 +14,7 @@ from trainer.limits import WIN_MIN_SEEDS, WIN_NATS, WIN_P_VALUE
 
 Verdict = Literal["WIN", "LOSS", "NOISE", "TOO FEW SEEDS", "INFEASIBLE"]
 POWER = 0.8
-"""Chance with which `seeds_required` wants a true effect of the rule's size to be seen."""
+"""Chance with which `seeds_required` wants a true effect to be seen."""
 
 _MAX_SEEDS = 1_000_000
 _ROUNDING = 1e-12  # share of the values' size below which a spread is floating-point rounding, not variation
@@ -169,16 +169,17 @@ def p_margin(delta_nats: float, std_error_nats: float, df: float) -> float:
     return float(stats.t.cdf((delta_nats + WIN_NATS) / std_error_nats, df))
 
 
-def seeds_required(std_nats: float, num_tests: int = 1) -> int | None:
-    """Seeds with which a true effect of 0.005 nats would come out significant, in its direction, 8 times in 10.
+def seeds_required(std_nats: float, effect_nats: float = WIN_NATS, num_tests: int = 1) -> int | None:
+    """Seeds with which a true effect of this size comes out significant, in its direction, 8 times in 10.
 
     The smallest n >= 3 with P(T > t(1 - a/2, n - 1)) >= 0.8, where a = 0.01 / num_tests (Holm's first step) and T has
-    the noncentral t distribution with n - 1 degrees of freedom and noncentrality sqrt(n) * 0.005 / std_nats. It is as good
-    as the observed std, which is off by half with 3 seeds. For unpaired seeds, n is per arm and a little too large: the
-    degrees of freedom are between n - 1 and 2n - 2.
+    the noncentral t distribution with n - 1 degrees of freedom and noncentrality sqrt(n) * effect_nats / std_nats. It is
+    as good as the observed std, whose own standard error is half of it with 3 seeds. For unpaired seeds, n is per arm and
+    a little too large: the degrees of freedom are between n - 1 and 2n - 2.
 
     Args:
         std_nats: of one seed's difference, in nats per token.
+        effect_nats: above zero; one below 0.005 is taken for 0.005, the smallest that the rule knows.
         num_tests: differences that are corrected for together.
     Returns:
         None: more than a million.
@@ -186,23 +187,24 @@ def seeds_required(std_nats: float, num_tests: int = 1) -> int | None:
     """
     if std_nats <= 0:
         return WIN_MIN_SEEDS
+    ratio = max(effect_nats, WIN_NATS) / std_nats
     low, high = WIN_MIN_SEEDS - 1, WIN_MIN_SEEDS
-    while _power(high, std_nats, num_tests) < POWER:
+    while _power(high, ratio, num_tests) < POWER:
         low, high = high, 2 * high
         if high > _MAX_SEEDS:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        is_enough = _power(middle, std_nats, num_tests) >= POWER
+        is_enough = _power(middle, ratio, num_tests) >= POWER
         low, high = (low, middle) if is_enough else (middle, high)
     return high
 
 
-def _power(n: int, std_nats: float, num_tests: int) -> float:
+def _power(n: int, ratio: float, num_tests: int) -> float:
     from scipy import stats
 
     threshold = stats.t.isf(WIN_P_VALUE / num_tests / 2, n - 1)
-    return float(stats.nct.sf(threshold, n - 1, math.sqrt(n) * WIN_NATS / std_nats))
+    return float(stats.nct.sf(threshold, n - 1, math.sqrt(n) * ratio))
 
 
 def _t_test(

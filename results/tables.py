@@ -6,24 +6,24 @@ content for a terminal is `results/terminal.py`.
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Literal, overload
 
 import pandas as pd
 from tabulate import tabulate
 
+from results.fit import WIDTH, Column, fit, flat_width
 from results.schema import records
 from results.terminal import print_rich as print_rich
-from results.view import View, headers, view_run
+from results.view import Block, View, view_run
 from trainer.errors import InputError
 from trainer.layout import RunLayout, write_bytes, write_text
 
 FORMATS = ("md", "csv", "json", "latex", "parquet")
 _PER_TRIAL = (
-    "arm", "seed", "status", "float_bpb", "post_quant_bpb", "quant_gap", "sliding_bpb", "artifact_bytes", "steps",
-    "step_ms", "qat_on_step", "wall_s", "node",
+    "arm", "seed", "status", "float_bpb", "post_quant_bpb", "sliding_bpb", "artifact_bytes", "steps",
 )  # fmt: skip
-_DIGITS = {"step_ms": ".1f", "wall_s": ".0f"}
 
 
 def write_all(run_root: str | Path) -> None:
@@ -89,11 +89,12 @@ def _markdown(view: View) -> str:
         blocks.append(_escape(view.question))
     if not view.arms:
         return "\n\n".join([*blocks, "No trials yet."]) + "\n"
-    names = {key: " ".join(lines).replace("- ", "-") for key, lines in headers(view).items()}
-    lines = [[_escape(arm.cells[key].text) for key in names] for arm in view.arms]
-    right = ["left" if key == "arm" else "right" for key in names]
-    blocks.append(tabulate(lines, list(names.values()), "pipe", disable_numparse=True, colalign=right))
-    blocks.append("\n".join(f"- {_escape(arm.sentence)}" for arm in view.arms))
+    compared, described = view.blocks
+    blocks += _markdown_block(compared)
+    blocks += (
+        ["\n".join(f"- [{i}] {_escape(note)}" for i, note in enumerate(view.footnotes, 1))] if view.footnotes else []
+    )
+    blocks += _markdown_block(described)
     if view.unfinished:
         failed = [[_escape(text) for text in line] for line in view.unfinished]
         table = tabulate(failed, ["arm", "seed", "status", "reason"], "pipe", disable_numparse=True)
@@ -106,26 +107,51 @@ def _markdown(view: View) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def _markdown_block(block: Block) -> list[str]:
+    columns, lost = fit(block.columns, block.cuts, WIDTH, flat_width)
+    shown = _tabulated(
+        {key: [_escape(text) for text in column.texts()] for key, column in columns.items()}, columns, "pipe"
+    )
+    return [f"{block.title[0].upper()}{block.title[1:]}:", shown, *([_too_wide(lost)] if lost else [])]
+
+
+def _tabulated(texts: dict[str, list[str]], columns: dict[str, Column], form: str) -> str:
+    heading = [column.heading_text for column in columns.values()]
+    side = ["left" if key == "arm" else "right" for key in columns]
+    lines = list(zip(*texts.values(), strict=True))
+    return str(tabulate(lines, heading, form, disable_numparse=True, colalign=side))
+
+
+def _too_wide(lost: list[str]) -> str:
+    return f"Too wide with: {', '.join(lost)}."
+
+
 def _per_trial(trials: pd.DataFrame) -> str:
-    def shown(name: str, value: object) -> str:
+    def shown(value: object) -> str:
         if value is None:
             return ""
-        return format(value, _DIGITS.get(name, ".6f")) if isinstance(value, float) else _escape(str(value))
+        return format(value, ".6f") if isinstance(value, float) else _escape(str(value))
 
-    lines = [[shown(name, value) for name, value in row.items()] for row in records(trials[list(_PER_TRIAL)])]
-    right = ["left" if name in ("arm", "status", "node") else "right" for name in _PER_TRIAL]
+    lines = [list(map(shown, row.values())) for row in records(trials[list(_PER_TRIAL)])]
+    right = ["left" if name in ("arm", "status") else "right" for name in _PER_TRIAL]
     return str(tabulate(lines, list(_PER_TRIAL), "pipe", disable_numparse=True, colalign=right))
 
 
 def _latex(view: View) -> str:
-    """A booktabs tabular of the arms; the packages it needs stand in its first line."""
-    names = {key: " ".join(lines).replace("- ", "-") for key, lines in headers(view).items()}
-    lines = [[arm.cells[key].text for key in names] for arm in view.arms]
-    right = ["left" if key == "arm" else "right" for key in names]
-    body = str(tabulate(lines, list(names.values()), "latex_booktabs", disable_numparse=True, colalign=right))
-    for sign, command in (("±", r"$\pm$"), ("Δ", r"$\Delta$"), ("×", r"$\times$"), ("–", "--")):
+    """Two booktabs tabulars of the arms and one of the footnotes; the packages it needs stand in its first line."""
+    parts = ["% needs \\usepackage{booktabs}"]
+    compared, described = view.blocks
+    for block in (compared, described):
+        columns, _ = fit(block.columns, block.cuts, WIDTH, flat_width)
+        texts = {key: [" ".join(text.split()) for text in column.texts()] for key, column in columns.items()}
+        parts += [f"% {block.title}", _tabulated(texts, columns, "latex_booktabs")]
+        if block is compared and view.footnotes:
+            notes = [(f"[{i}]", note) for i, note in enumerate(view.footnotes, 1)]
+            parts.append(str(tabulate(notes, tablefmt="latex_booktabs", disable_numparse=True)))
+    body = re.sub(" {2,}", " ", "\n".join(parts))
+    for sign, command in (("±", r"$\pm$"), ("Δ", r"$\Delta$"), ("×", r"$\times$"), ("–", "--"), ("≥", r"$\ge$")):
         body = body.replace(sign, command)
-    return f"% needs \\usepackage{{booktabs}}\n{body}\n"
+    return f"{body}\n"
 
 
 def _csv(trials: pd.DataFrame) -> str:

@@ -1,10 +1,11 @@
-"""What the ablation table says, as text, before anyone draws it: cells per arm, failures, one verdict per arm.
+"""What the table of a run says, as text, before anyone draws it: two blocks of cells per arm, footnotes, failures.
 
 Markdown, LaTeX and the terminal draw the same cells, so they cannot disagree. Numbers that differ in meaning between
 seeds are shown at their worst (artifact bytes: the largest), all others as means over the finished seeds.
 """
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,25 +14,13 @@ import pandas as pd
 
 from results.collect import load
 from results.compare import ablation, current
+from results.fit import NONE, Column, Cut, Parts
 from results.schema import Row, records
 from trainer.errors import InputError
 from trainer.limits import ARTIFACT_CAP_BYTES, WIN_MIN_SEEDS
 
-NONE = "–"
 _STEP_TAX = 0.01  # a difference in steps below this share goes unmentioned
 _METRIC_NAMES = {"sliding_bpb": "sliding", "post_quant_bpb": "post-quant"}
-_CAVEATS = ("hardware", "world_size", "torch_version", "git_sha")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Parts that are aligned among themselves below each other, such as a mean and its spread."""
-
-    parts: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        return " ".join(filter(None, self.parts))
 
 
 @dataclass(frozen=True)
@@ -39,37 +28,34 @@ class Arm:
     name: str
     is_control: bool
     verdict: str | None
-    cells: dict[str, Cell]
     sentence: str
 
 
 @dataclass(frozen=True)
+class Block:
+    """One table: a column per key, a cell per arm; what goes first where it is too wide."""
+
+    title: str
+    columns: dict[str, Column]
+    cuts: tuple[Cut, ...]
+
+
+@dataclass(frozen=True)
 class View:
+    """`footnotes`: [1] is the first; the verdicts refer to them."""
+
     sweep: str
     question: str | None
     control: str | None
     metric: str
     arms: list[Arm]
+    blocks: list[Block]
+    footnotes: list[str]
     unfinished: list[tuple[str, str, str, str]]  # arm, seed, status and kind, reason
     pending: str | None
     remarks: list[str]
     trials: pd.DataFrame = field(repr=False)
     ablation: pd.DataFrame = field(repr=False)
-
-
-def headers(view: View) -> dict[str, tuple[str, ...]]:
-    """Column -> its heading, a line for each part of the text that may stand below the other."""
-    return {
-        "arm": ("arm",),
-        "seeds": ("n",),
-        "float": ("float", "bpb"),
-        "post_quant": ("post-", "quant", "bpb"),
-        "gap": ("quant gap", "± std"),
-        "delta": (f"Δ {_METRIC_NAMES[view.metric]}", "± 95 % CI"),
-        "bytes": ("largest artifact", "bytes, % of cap"),
-        "steps": ("steps × ms",),
-        "qat": ("QAT on at step,", "covers"),
-    }
 
 
 def view_run(run: str | Path, control: str | None = None) -> View:
@@ -93,10 +79,14 @@ def view_run(run: str | Path, control: str | None = None) -> View:
     rows = records(current(trials))
     metric = _headline(rows)
     compared = ablation(trials, chosen, metric, on_mismatch="mark") if arms else pd.DataFrame()
-    by_arm: dict[str, list[Row]] = {}
+    lines = records(compared)
+    by_arm: dict[str, list[Row]] = {line["arm"]: [] for line in lines}
     for row in rows:
-        by_arm.setdefault(row["arm"], []).append(row)
-    reference = _measured(by_arm.get(str(chosen), []))
+        by_arm[row["arm"]].append(row)
+    done = {arm: _measured(own_rows) for arm, own_rows in by_arm.items()}
+    reference = done.get(str(chosen), [])
+    notes = {line["arm"]: _notes(line, done[line["arm"]], reference) for line in lines}
+    footnotes = list(dict.fromkeys(note for own_notes in notes.values() for note in own_notes))
     superseded = len(trials) - len(rows)
     if superseded:
         remarks.append(f"{superseded} trials of earlier configurations are in table.csv, but not in this table")
@@ -105,7 +95,14 @@ def view_run(run: str | Path, control: str | None = None) -> View:
         question=trials.attrs["question"],
         control=chosen,
         metric=metric,
-        arms=[_arm(line, by_arm[line["arm"]], reference, str(chosen), metric) for line in records(compared)],
+        arms=[
+            Arm(
+                line["arm"], line["arm"] == chosen, line["verdict"], _sentence(line, notes[line["arm"]], chosen, metric)
+            )
+            for line in lines
+        ],
+        blocks=[_compared(lines, notes, footnotes, str(chosen), metric), _described(by_arm, done, lines)],
+        footnotes=footnotes,
         unfinished=_unfinished(rows),
         pending=_pending(rows),
         remarks=remarks,
@@ -135,29 +132,96 @@ def _mean(rows: list[Row], name: str) -> float | None:
     return statistics.fmean(values) if values else None
 
 
-def _arm(line: Row, rows: list[Row], reference: list[Row], control: str, metric: str) -> Arm:
-    done = _measured(rows)
-    is_control = line["arm"] == control
-    gaps = _values(done, "quant_gap")
-    largest = max(_values(done, "artifact_bytes"), default=None)
-    over = "!" if line["n_over_cap"] else ""
-    percent = "" if largest is None else f"{100 * largest / ARTIFACT_CAP_BYTES:.1f}%{over}"
-    step_ms = _number(_mean(done, "step_ms"), ",.1f")
-    cells = {
-        "arm": Cell((line["arm"],)),
-        "seeds": Cell((str(len(done)) if len(done) == len(rows) else f"{len(done)}/{len(rows)}",)),
-        "float": Cell((_number(_mean(done, "float_bpb"), ".4f"),)),
-        "post_quant": Cell((_number(_mean(done, "post_quant_bpb"), ".4f"),)),
-        "gap": Cell((_number(_mean(done, "quant_gap"), "+.4f"), f"±{statistics.stdev(gaps):.4f}" if gaps[1:] else "")),
-        "delta": Cell(("control", "") if is_control else (_number(line["delta"], "+.4f"), _half_width(line))),
-        "bytes": Cell((_number(largest, ",.0f"), percent)),
-        "steps": Cell((_number(_mean(done, "steps"), ",.0f"), *(("", "") if step_ms == NONE else ("×", step_ms)))),
-        "qat": Cell(_qat(done)),
+def _compared(lines: list[Row], notes: dict[str, list[str]], footnotes: list[str], control: str, metric: str) -> Block:
+    """What follows from the numbers: the difference from the control and its verdict."""
+
+    def seeds(line: Row) -> Parts:
+        if line["verdict"] == "CONTROL" or not line["n_pairs"]:
+            return (str(line["n"]), "")
+        return (str(line["n_pairs"]), line["test"] or "")
+
+    def verdict(line: Row) -> Parts:
+        marks = " ".join(str(footnotes.index(note) + 1) for note in notes[line["arm"]])
+        return (line["verdict"] or NONE, f"[{marks}]" if marks else "")
+
+    def needed(line: Row) -> Parts:
+        if line["seeds_needed"] is None:
+            return (NONE,)
+        return (f"{'≥' if line['ci_low'] is None else ''}{line['seeds_needed']:,}",)
+
+    name = _METRIC_NAMES[metric]
+    cells: dict[str, tuple[tuple[str, ...], Callable[[Row], Parts]]] = {
+        "arm": (("arm",), lambda line: (line["arm"],)),
+        "seeds": (("n,", "test"), seeds),
+        "mean": ((name, "bpb"), lambda line: (_number(line["mean"], ".4f"),)),
+        "delta": (("Δ", "± 95 % CI"), lambda line: (_number(line["delta"], "+.4f"), _half_width(line))),
+        "p_holm": (("p_holm",), lambda line: (_number(line["p_holm"], ".2g"),)),
+        "verdict": (("verdict",), verdict),
+        "needed": (("seeds", "needed"), needed),
     }
-    return Arm(line["arm"], is_control, line["verdict"], cells, _sentence(line, done, reference, control, metric))
+    return Block(
+        f"{name} bpb against {control}",
+        {key: Column(heading, [cell(line) for line in lines]) for key, (heading, cell) in cells.items()},
+        (
+            Cut("mean", f"{name} bpb"),
+            Cut("seeds", "the test", slice(0, 1), ("n",)),
+            Cut("needed", "seeds needed"),
+            Cut("p_holm", "p_holm"),
+        ),
+    )
 
 
-def _qat(done: list[Row]) -> tuple[str, str, str]:
+def _described(by_arm: dict[str, list[Row]], done: dict[str, list[Row]], lines: list[Row]) -> Block:
+    """What was measured of every arm."""
+
+    def seeds(arm: str) -> Parts:
+        return (f"{len(done[arm])}" if len(done[arm]) == len(by_arm[arm]) else f"{len(done[arm])}/{len(by_arm[arm])}",)
+
+    def gap(arm: str) -> Parts:
+        gaps = _values(done[arm], "quant_gap")
+        return (_number(_mean(done[arm], "quant_gap"), "+.4f"), f"±{statistics.stdev(gaps):.4f}" if gaps[1:] else "")
+
+    def largest(arm: str) -> Parts:
+        num_bytes = max(_values(done[arm], "artifact_bytes"), default=None)
+        over = "!" if is_over[arm] else ""
+        return (
+            _number(num_bytes, ",.0f"),
+            "" if num_bytes is None else f"{100 * num_bytes / ARTIFACT_CAP_BYTES:.1f}%{over}",
+        )
+
+    def steps(arm: str) -> Parts:
+        step_ms = _number(_mean(done[arm], "step_ms"), ",.1f")
+        return (_number(_mean(done[arm], "steps"), ",.0f"), *(("", "") if step_ms == NONE else ("×", step_ms)))
+
+    is_over = {line["arm"]: bool(line["n_over_cap"]) for line in lines}
+    cells: dict[str, tuple[tuple[str, ...], Callable[[str], Parts]]] = {
+        "arm": (("arm",), lambda arm: (arm,)),
+        "seeds": (("n",), seeds),
+        "float": (("float",), lambda arm: (_number(_mean(done[arm], "float_bpb"), ".4f"),)),
+        "post_quant": (("post-", "quant"), lambda arm: (_number(_mean(done[arm], "post_quant_bpb"), ".4f"),)),
+        "gap": (("gap", "± std"), gap),
+        "bytes": (("bytes,", "% of cap"), largest),
+        "steps": (("steps × ms",), steps),
+        "qat": (("QAT on at,", "covers"), lambda arm: _qat(done[arm])),
+    }
+    columns = {key: Column(heading, [cell(arm) for arm in by_arm]) for key, (heading, cell) in cells.items()}
+    if not any(covers for _, covers, _ in columns["qat"].cells):
+        del columns["qat"]
+    return Block(
+        "measured: bpb, quantization gap, largest artifact",
+        columns,
+        (
+            Cut("qat", "what QAT covers", slice(0, 1), ("QAT", "on at")),
+            Cut("steps", "steps and step time"),
+            Cut("float", "float bpb"),
+            Cut("bytes", "artifact bytes", slice(1, None), ("% of", "cap")),
+            Cut("qat", "QAT's first step"),
+            Cut("bytes", "% of cap"),
+        ),
+    )
+
+
+def _qat(done: list[Row]) -> Parts:
     """On-step, share covered, and whether it was measured to act. `never`: asked for, but its gate did not open."""
     on_step, covered, live = (_values(done, name) for name in ("qat_on_step", "qat_coverage", "qat_is_live"))
     if not on_step and not covered:
@@ -170,8 +234,22 @@ def _qat(done: list[Row]) -> tuple[str, str, str]:
     )
 
 
-def _sentence(line: Row, done: list[Row], reference: list[Row], control: str, metric: str) -> str:
-    """What can be said of this arm: number, difference, verdict, and everything that could fool a reader."""
+def _notes(line: Row, done: list[Row], reference: list[Row]) -> list[str]:
+    """Everything about an arm that could fool a reader, and why it is not compared."""
+    found = line["reason"].split("; ") if line["reason"] else []
+    steps, base = _mean(done, "steps"), _mean(reference, "steps")
+    if steps and base and abs(steps / base - 1) >= _STEP_TAX:
+        found.append(f"{abs(steps / base - 1):.1%} {'fewer' if steps < base else 'more'} steps than the control")
+    if False in _values(done, "qat_is_live"):
+        found.append("QAT WAS NOT LIVE: it was asked for and changed nothing")
+    covered = min(_values(done, "qat_coverage"), default=1.0)
+    if covered < 1:
+        found.append(f"QAT covers {covered:.0%} of the quantized elements")
+    return list(dict.fromkeys([*found, *_values(done, "notes")]))
+
+
+def _sentence(line: Row, notes: list[str], control: str | None, metric: str) -> str:
+    """What can be said of this arm: number, difference, verdict, and its notes."""
     name = _METRIC_NAMES[metric]
     said = f"{line['arm']}: no {name} bpb yet" if line["mean"] is None else f"{line['arm']}: {name} {line['mean']:.4f}"
     if line["verdict"] == "CONTROL":
@@ -184,34 +262,7 @@ def _sentence(line: Row, done: list[Row], reference: list[Row], control: str, me
         said += f": {line['verdict']}"
     if line["verdict"] == "TOO FEW SEEDS":
         said += f" ({line['n_pairs']} of {WIN_MIN_SEEDS})"
-    caveats = [line["reason"]] if line["reason"] else []
-    caveats += _caveats(done, reference) + _remarks(done)
-    return f"{said}. {'; '.join(caveats).rstrip('.')}." if caveats else f"{said}."
-
-
-def _caveats(done: list[Row], reference: list[Row]) -> list[str]:
-    """What differs from the control besides what the arm asked for."""
-    if not done or not reference:
-        return []
-    found = []
-    steps, base = _mean(done, "steps"), _mean(reference, "steps")
-    if steps and base and abs(steps / base - 1) >= _STEP_TAX:
-        found.append(f"{abs(steps / base - 1):.1%} {'fewer' if steps < base else 'more'} steps than the control")
-    for column in _CAVEATS:
-        mine, theirs = (sorted({str(value) for value in _values(rows, column)}) for rows in (done, reference))
-        if mine and theirs and mine != theirs:
-            found.append(f"{column} {'/'.join(mine)}, control {'/'.join(theirs)}")
-    return found
-
-
-def _remarks(done: list[Row]) -> list[str]:
-    found = []
-    if False in _values(done, "qat_is_live"):
-        found.append("QAT WAS NOT LIVE: it was asked for and changed nothing")
-    covered = min(_values(done, "qat_coverage"), default=1.0)
-    if covered < 1:
-        found.append(f"QAT covers {covered:.0%} of the quantized elements")
-    return found + list(dict.fromkeys(_values(done, "notes")))
+    return f"{said}. {'; '.join(notes).rstrip('.')}." if notes else f"{said}."
 
 
 def _unfinished(rows: list[Row]) -> list[tuple[str, str, str, str]]:
