@@ -125,7 +125,11 @@ def _load_run(layout: RunLayout) -> tuple[list[dict[str, Any]], list[str]]:
         rows.append(row)
     imports, unreadable = read_imports(layout)
     name = read_sweep(layout)[0]["sweep"] if imports else None
-    return rows + [stored.row() | {"sweep": name} for stored in imports], problems + unreadable
+    for stored in imports:
+        own = newest.get((stored.arm, stored.seed))  # run here after the import: one row of the two must count
+        superseded = {"is_current": False, "reason": f"superseded by {own}, run here"} if own else {}
+        rows.append(stored.row() | {"sweep": name} | superseded)
+    return rows, problems + unreadable
 
 
 def _total_cost(jobs: list[LedgerEntry]) -> dict[str, float | None]:

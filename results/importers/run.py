@@ -108,6 +108,7 @@ def _qat(run: LogRun, out: Findings) -> None:
 
 
 def _scores(run: LogRun, scores: Sequence[Score], out: Findings) -> None:
+    """One score for each kind of evaluation; exact ones first, and of several strides the smallest."""
     taken: list[Score] = []
     unclear = [score for score in scores if score.kind == "unclear"]
     for kind, column in _FROM_SCORES:
@@ -126,6 +127,13 @@ def _scores(run: LogRun, scores: Sequence[Score], out: Findings) -> None:
     if not out.has("ttt_bpb") and (chunks := run.all("ttt_chunk")):
         at = f"chunk {chunks[-1]['chunk']} of {chunks[-1]['of']}, running bpb {chunks[-1]['bpb']}"
         out.missing("ttt_bpb", f"the log ends during test-time training: {at} ({out.at(chunks[-1].line)})")
+    _evaluations(taken, out)
+    for column, reason in _ABSENT.items():
+        out.missing(column, reason)
+
+
+def _evaluations(taken: Sequence[Score], out: Findings) -> None:
+    """What the lines of the chosen scores say besides their bpb."""
     for score in taken:
         if score.kind == "plain":
             out.found("val_loss_nats", score.loss, score.lines[0])
@@ -139,8 +147,6 @@ def _scores(run: LogRun, scores: Sequence[Score], out: Findings) -> None:
         out.found("eval_s", round(math.fsum(times), 3), *(line for score in taken for line in score.lines))
     elif taken:
         out.missing("eval_s", "not every evaluation has its time")
-    for column, reason in _ABSENT.items():
-        out.missing(column, reason)
     out.missing("val_loss_nats", "it belongs to post_quant_bpb, which is null")
 
 
@@ -194,7 +200,7 @@ def _artifact(run: LogRun, out: Findings) -> None:
     total, model, code_bytes = (int(v) if v is not None else None for v in known.values())
     if total is not None and model is not None and code_bytes is None and total >= model:
         out.derived("code_bytes", ("artifact_bytes", "model_bytes"), total - model)
-    elif total is None and model is not None and code_bytes is not None:
+    elif not (named or packed) and model is not None and code_bytes is not None:
         out.derived("artifact_bytes", ("model_bytes", "code_bytes"), model + code_bytes)
     elif total is not None and model is not None and total != model + (code_bytes or 0):
         lines = [line for name in known for line in out.lines(name)]
@@ -223,8 +229,9 @@ def _derived(out: Findings) -> None:
 def _status(run: LogRun, scores: Sequence[Score], out: Findings) -> None:
     """Finished: the quantized model was scored. A finished run without a plain score says why in `reason`."""
     last = run.events[-1].line
-    if any(score.kind in ("plain", "sliding", "ttt", "unclear") for score in scores):
-        out.found("status", "finished", *(score.lines[0] for score in scores[-1:]))
+    final = [score for score in scores if score.kind not in ("float", "duplicate") and math.isfinite(score.bpb)]
+    if final:
+        out.found("status", "finished", final[-1].lines[0])
         if not out.has("post_quant_bpb"):
             out.found("reason", f"no post_quant_bpb: {out.reason('post_quant_bpb')}", last)
         return

@@ -106,6 +106,8 @@ def test_a_value_that_is_not_finite_is_null(tmp_path: Path) -> None:
     scored = ["final_int6_roundtrip_exact val_loss:nan val_bpb:nan", *made.SLIDING]
     run = made.read_one(tmp_path, made.header(), made.training(), scored)
     assert "no usable number" in run.nulls["post_quant_bpb"]
+    run = made.read_one(tmp_path, made.header(), made.training(), scored[:1])
+    assert (run.get("status"), run.get("failure_kind")) == ("failed", "diverged")
 
 
 @pytest.mark.parametrize(
@@ -124,6 +126,16 @@ def test_a_value_that_is_not_finite_is_null(tmp_path: Path) -> None:
             "total 1,000 bytes is not model 900 + code 50",
         ),
         (["Total submission size a: 1000 bytes", "Total submission size b: 2000 bytes"], {}, None),
+        (
+            [
+                "Serialized model a: 900 bytes",
+                "Code size: 100 bytes",
+                "Total submission size a: 1000 bytes",
+                "Total submission size b: 2000 bytes",
+            ],
+            {"code_bytes": 100},
+            None,
+        ),
     ],
 )
 def test_artifact_bytes(lines: list[str], told: dict[str, int], said: str | None, tmp_path: Path) -> None:

@@ -127,6 +127,16 @@ def test_beside_ones_own_trials(logs: dict[str, Path], tmp_path: Path, capsys: p
     assert [arm["verdict"] for arm in arms] == ["CONTROL", "NOT COMPARABLE"]
 
 
+def test_a_trial_run_here_later_takes_the_place_of_an_imported_one(logs: dict[str, Path], tmp_path: Path) -> None:
+    made.imported(tmp_path / "run", logs["base"], "int8")
+    run = Run(tmp_path / "run")
+    run.finish("int8", 42, sliding_bpb=2.4)
+    trials = results.load(run.layout.root)
+    assert list(trials["is_current"]) == [True, False]
+    assert trials["reason"].iloc[1] == "superseded by int8-s42-0, run here"
+    assert results.ablation(trials)["mean"].tolist() == [2.4]
+
+
 def test_a_broken_row_is_a_problem_that_people_see(logs: dict[str, Path], tmp_path: Path) -> None:
     made.imported(tmp_path / "run", logs["base"], "base")
     (tmp_path / "run/imported/x.json").write_text("{}")
