@@ -138,18 +138,9 @@ def logs(
 
 
 def _find_trial(run: Path, asked: str) -> str:
-    from trainer.errors import InputError
+    from results.find import find_trial
 
-    states = read_states(run)
-    if asked in states:
-        return asked
-    found = [name for name, entry in states.items() if entry.arm == asked or name.startswith(asked)]
-    if len(found) == 1:
-        return found[0]
-    known = found or list(states)
-    shown = ", ".join(known[:10]) + (" ..." if len(known) > 10 else "")
-    fix = f"{'more than one trial' if found else 'no such trial'}; use one of {shown}"
-    raise InputError("TRIAL", "trial", asked, fix)
+    return find_trial(asked, {name: entry.arm for name, entry in read_states(run).items()})
 
 
 def _trial_status(run: Path, entry: "LedgerEntry", is_running: bool) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from results.collect import load
+from results.find import find_trial
 from results.importers.record import BY_IMPORT
 from results.importers.store import StoredImport, read_imports
 from results.schema import COLUMNS, Row, records
-from trainer.errors import InputError
 from trainer.layout import RunLayout
 from trainer.record import TrialResult
 
@@ -24,7 +24,8 @@ def explain(run: str | Path, trial: str) -> list[dict[str, Any]]:
         InputError: no run there, or not exactly one such trial.
     """
     layout = RunLayout(Path(run))
-    row = _find(records(load(run)), trial)
+    rows = {row["trial_id"]: row for row in records(load(run))}
+    row = rows[find_trial(trial, {name: row["arm"] for name, row in rows.items()})]
     imports = {stored.trial_id: stored for stored in read_imports(layout)[0]}
     stored = imports.get(row["trial_id"])
     origin = _Imported(layout, stored) if stored else _Own(layout, row)
@@ -34,17 +35,6 @@ def explain(run: str | Path, trial: str) -> list[dict[str, Any]]:
         source, why = (None, origin.why(column.name)) if value is None else (origin.source(column.name), None)
         lines.append({"column": column.name, "value": value, "unit": column.unit, "source": source, "why": why})
     return lines
-
-
-def _find(rows: list[Row], asked: str) -> Row:
-    exact = [row for row in rows if row["trial_id"] == asked]
-    found = exact or [row for row in rows if row["arm"] == asked or row["trial_id"].startswith(asked)]
-    if len(found) == 1:
-        return found[0]
-    known = [row["trial_id"] for row in found or rows]
-    shown = ", ".join(known[:10]) + (" ..." if len(known) > 10 else "")
-    fix = f"{'more than one trial' if found else 'no such trial'}; use one of {shown}"
-    raise InputError("TRIAL", "trial", asked, fix)
 
 
 class _Imported:
