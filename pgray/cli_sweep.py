@@ -34,20 +34,31 @@ def plan(
     preset: PresetOption = None,
     seeds: SeedsOption = None,
     overrides: SetOption = None,
+    without_data: Annotated[
+        bool, typer.Option("--without-data", help="Plan where the data is not: nothing counts as finished.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a sweep and say what a run would do. Launches and writes nothing."""
+    """Check a sweep and say what a run would do. Launches nothing, and writes nothing into the run folder."""
+    from pgray.forecast import forecast
+    from pgray.model_check import start_model_check
     from pgray.plan import decide, make_plan
-    from pgray.plan_view import print_plan, summary_of
+    from pgray.plan_summary import summary_of, undecided
+    from pgray.plan_view import print_plan
     from trainer.layout import RunLayout
 
     loaded = _load(sweep, preset, seeds, overrides)
-    decision = decide(make_plan(loaded), RunLayout(runs.absolute() / loaded.name))
-    summary = summary_of(decision, runs)
+    layout = RunLayout(runs.absolute() / loaded.name)
+    planned = make_plan(loaded, layout=layout, reads_data=not without_data)
+    with start_model_check(planned) as check:
+        decision = undecided(planned) if without_data else decide(planned, layout)
+        ahead = forecast(decision, layout)
+        models = check.wait()
+    summary = summary_of(decision, ahead, models, runs)
     if as_json:
         print(json.dumps(summary, indent=1))
     else:
-        print_plan(summary, decision)
+        print_plan(summary)
 
 
 def run(

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from pgray.expand import Arm
 from pgray.plan import Plan
@@ -36,7 +36,7 @@ class ModelFacts:
 
 
 def start_model_check(plan: Plan) -> "ModelCheck":
-    """Begin to build the model of every arm; `wait` on what comes back, or `cancel` it."""
+    """Begin to build the model of every arm; `wait` on what comes back. Leaving a `with` block cancels it."""
     return ModelCheck(plan.expansion.arms, plan.sweep.place)
 
 
@@ -77,6 +77,12 @@ class ModelCheck:
             question.seek(0)
             command = [sys.executable, "-m", "trainer.preflight"]
             return subprocess.Popen(command, stdin=question, stdout=self._output, stderr=self._errors, text=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
 
     def wait(self) -> dict[str, ModelFacts]:
         """Arm -> what its model holds.
