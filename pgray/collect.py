@@ -106,9 +106,11 @@ class History:
         reason = f"{entry.failure_kind}, tried again ({tries}): {entry.reason}"
         self._ledger.append(entry.moved_to("queued", reason=reason))
 
-    def killed(self, trials: Iterable[PlannedTrial], reason: str) -> None:
-        """Write down trials that a rule has made pointless before they began."""
-        self._ledger.append(*[self._entry(trial, "killed", reason=reason) for trial in trials])
+    def killed(self, trials: Iterable[PlannedTrial], reason: str) -> list[LedgerEntry]:
+        """Write down trials that a rule has made pointless before they began. Returns the entries."""
+        entries = [self._entry(trial, "killed", reason=reason) for trial in trials]
+        self._ledger.append(*entries)
+        return entries
 
     def num_failures(self, trial_id: str, kind: FailureKind | None) -> int:
         """How often a trial has failed in this way since a retry was last asked for."""

@@ -16,7 +16,7 @@ from pgray.interrupt import Interrupt, catch_interrupts
 from pgray.job import Launch
 from pgray.ledger import Ledger
 from pgray.lock import hold_lock
-from pgray.plan import Decision, decide, make_plan
+from pgray.plan import Decision, Plan, decide, make_plan
 from pgray.progress import Silent
 from pgray.provenance import write_provenance
 from pgray.queue import JobQueue
@@ -27,6 +27,7 @@ from trainer.layout import RunLayout
 
 if TYPE_CHECKING:
     from pgray.gang import Cluster
+    from pgray.search import Searcher
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,11 @@ def run_sweep(
     with catch_interrupts() as interrupt, hold_lock(layout.root) as last_driver:
         end_strays(layout, grace_s, last_driver)
         settle(layout, sweep.machine, sweep.usd_per_gpu_hour)
+        if plan.study is not None:
+            plan = make_plan(sweep, layout=layout)  # with what was proposed before
         decision = decide(plan, layout)
-        has_work = bool(decision.with_action("run"))
+        searcher = _searcher(plan, layout)
+        has_work = bool(decision.with_action("run")) or (searcher is not None and not searcher.is_exhausted)
         cluster = _connect(sweep, address, show) if has_work else None
         interrupt.listen()  # again: Ray has put its own handler in the place of ours
         _say_plan(decision, cluster, show)
@@ -95,15 +99,18 @@ def run_sweep(
             if has_work:
                 start = tuple(trainer_command) if trainer_command else None
                 launch = Launch(layout.root, sweep.machine, start, grace_s, timeout_s, sweep.failures.stall_s)
-                queue = JobQueue(decision, layout, history, launch, git_sha)
+                queue = JobQueue(decision, layout, history, launch, git_sha, searcher)
                 _run_jobs(queue, history, show, interrupt)
         if is_news or not layout.table("md").exists():
             _write_tables(layout)
+            if plan.study is not None:
+                plan.study.write_summary(layout.study)
         states = Ledger(layout.ledger).states()
+        trials = queue.trials if queue else [trial.trial_id for trial in plan.trials]
         return Outcome(
             run_root=layout.root,
             control=plan.expansion.control,
-            counts=dict(Counter(states[trial.trial_id].state for trial in plan.trials)),
+            counts=dict(Counter(states[name].state for name in trials)),
             num_launched_jobs=queue.num_started if queue else 0,
             num_launched_trials=queue.num_started_trials if queue else 0,
             is_interrupted=interrupt.is_set,
@@ -119,6 +126,14 @@ def _connect(sweep: Sweep, address: str | None, show: Silent) -> "Cluster":
         cluster = connect(address)
     check_fits(cluster, sweep.machine, sweep.place)
     return cluster
+
+
+def _searcher(plan: Plan, layout: RunLayout) -> "Searcher | None":
+    if plan.study is None:
+        return None
+    from pgray.search import Searcher
+
+    return Searcher(plan, plan.study, layout)
 
 
 def _run_jobs(queue: JobQueue, history: History, show: Silent, interrupt: Interrupt) -> None:
@@ -152,6 +167,9 @@ def _say_plan(decision: Decision, cluster: "Cluster | None", show: Silent) -> No
         parts.append(f"{len(decision.with_action('leave'))} failed before (pgray retry queues them)")
     num_run = sum(len(group) for group in groups)
     parts.append(f"{num_run} to run in {len(groups)} jobs" if num_run else "nothing to run")
+    study = decision.plan.study
+    if study is not None:
+        parts.append(f"{len(study.proposals)} of {study.search.trials} proposals made")
     if cluster:
         parts.append(f"{cluster.slots(decision.plan.sweep.machine)} at a time on {cluster}")
     show.say(", ".join(parts))

@@ -5,6 +5,7 @@ A grid is exactly the product of its values, less what `where` drops; no two tri
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,22 +43,22 @@ class Expansion:
     merged: tuple[str, ...]  # arms that `when` made equal to an earlier one
 
 
-def expand(sweep: Sweep) -> Expansion:
+def expand(sweep: Sweep, proposals: Mapping[str, dict[str, Any]] | None = None) -> Expansion:
     """Every trial a sweep asks for.
 
+    Args:
+        proposals: of a search so far: arm -> changes. They follow its control, which is the sweep's base.
     Raises:
         InputError: a bad key or value, an unknown control, or nothing left; names file, key, value and fix.
     """
     file, place = sweep.file, sweep.place
     at = file.at.get(sweep.preset.name, At())
-    shared = [flat(file.set, f"{place}: set"), flat(at.set, f"{place}: at.{sweep.preset.name}.set")]
-    base = {**sweep.preset.overrides, **shared[0], **shared[1]}
-    last = flat(sweep.command_set, "--set")
-    for overrides, where in ((shared[0], f"{place}: set"), (shared[1], f"{place}: at"), (last, "--set")):
-        _refuse_seed(overrides, where)
+    base, last = _base(sweep)
     _config(sweep, "set", base, last)  # so that an error in `set` is not blamed on the first arm
 
-    written, merged = _apply_when(sweep, design_arms(file, at.arms, place), base, last)
+    proposals = proposals or {}
+    named = {file.control or "base": {}, **proposals} if file.search else design_arms(file, at.arms, place)
+    written, merged = _apply_when(sweep, named, base, last)
     control = file.control or next(iter(written))
     if control not in written:
         raise InputError(place, "control", control, f"is not an arm; use one of {', '.join(written)}")
@@ -65,9 +66,28 @@ def expand(sweep: Sweep) -> Expansion:
         _refuse_seed(changes, f"{place}: arm {name}")
     arms, dropped = _apply_where(sweep, written, base, last, control)
     trials = [
-        Trial(arm.name, seed, arm.config.model_copy(update={"seed": seed})) for arm in arms for seed in sweep.seeds
+        Trial(arm.name, seed, arm.config.model_copy(update={"seed": seed}), proposals.get(arm.name))
+        for arm in arms
+        for seed in sweep.seeds
     ]
     return Expansion(tuple(arms), tuple(trials), control, tuple(dropped), tuple(merged))
+
+
+def arm_config(sweep: Sweep, where: str, changes: Mapping[str, Any]) -> Config:
+    """The config of `changes` over the sweep's base, with its first seed. `where` names the arm in errors."""
+    base, last = _base(sweep)
+    return _config(sweep, where, base, dict(changes), last)
+
+
+def _base(sweep: Sweep) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What stands below an arm's changes, and what above: preset and `set`, and `--set`."""
+    file, place = sweep.file, sweep.place
+    at = file.at.get(sweep.preset.name, At())
+    below = [flat(file.set, f"{place}: set"), flat(at.set, f"{place}: at.{sweep.preset.name}.set")]
+    above = flat(sweep.command_set, "--set")
+    for overrides, where in ((below[0], f"{place}: set"), (below[1], f"{place}: at"), (above, "--set")):
+        _refuse_seed(overrides, where)
+    return {**sweep.preset.overrides, **below[0], **below[1]}, above
 
 
 def identical_arms(arms: tuple[Arm, ...]) -> list[list[str]]:

@@ -8,11 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from pgray.conditions import Condition
 from pgray.data.check import DataReport, preflight
 from pgray.doubts import plain_doubts
-from pgray.expand import Arm, Expansion, Trial, expand
+from pgray.expand import Arm, Expansion, Trial, arm_config, expand
 from pgray.failures import read_result
 from pgray.kill import check_rules
 from pgray.policy import FailurePolicy, failures_that_count
@@ -25,9 +26,16 @@ from trainer.layout import RunLayout
 from trainer.record import LedgerEntry, last_entries, newest_trials, read_ledger
 from trainer.shapes import check_patterns
 
+if TYPE_CHECKING:
+    from pgray.study import Study
+
 Action = Literal["run", "finished", "recover", "leave"]
 """run: launch it; finished: nothing to do; recover: its result is on disk and only the ledger lacks it;
 leave: failed or killed in a way that a rerun does not cure."""
+
+
+Demand = tuple[str, str, int, int]
+"""Data folder, tokenizer, vocabulary size, longest sequence: what is checked of the data, once."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,9 @@ class Plan:
     sweep: Sweep
     expansion: Expansion
     trials: tuple[PlannedTrial, ...]
-    data: tuple[DataReport, ...]  # one per data folder and demand on it; () planned without data
+    checked_data: dict[Demand, DataReport]  # {} planned without data
     warnings: tuple[str, ...]
+    study: "Study | None" = None  # of a search: what it has proposed, and will
 
 
 @dataclass(frozen=True)
@@ -72,39 +81,62 @@ class Decision:
         return list(groups.values())
 
 
-def make_plan(sweep: Sweep, *, reads_data: bool = True) -> Plan:
+def make_plan(sweep: Sweep, *, layout: RunLayout | None = None, reads_data: bool = True) -> Plan:
     """Expand a sweep, build and check every config, check the data, and identify every trial.
 
     Args:
+        layout: of a run folder, for what a search has proposed before; it need not exist.
         reads_data: False plans without looking at the data. Identities are stand-ins then, which only tell which trials
             share a training run: such a plan is for looking at, and matches no ledger.
     Raises:
         InputError, DataError: the first problem found, in one line. Nothing has been launched or written.
     """
-    expansion = expand(sweep)
+    study = _study(sweep, layout)
+    expansion = expand(sweep, {p.name: p.changes for p in study.proposals} if study else {})
     for arm in expansion.arms:
         check_machine(sweep, arm)
     configs = {arm.name: arm.config for arm in expansion.arms}
     check_rules(sweep.file.kill, configs, expansion.control, sweep.place)
-    checked: dict[tuple[str, str, int, int], DataReport] = {}
-    trials = []
-    for trial in expansion.trials:
-        config = _with_absolute_paths(trial.config)
-        hashes = _check_data(config, checked) if reads_data else (config.data.path, config.data.tokenizer)
-        trials.append(_identified(sweep, trial, config, hashes))
-    data = tuple(checked.values())
-    warnings = [*plain_doubts(expansion), *dict.fromkeys(w for report in data for w in report.warnings)]
-    return Plan(sweep, expansion, tuple(trials), data, tuple(warnings))
+    checked: dict[Demand, DataReport] = {}
+    trials = tuple(_identified(sweep, trial, checked if reads_data else None) for trial in expansion.trials)
+    warnings = [*plain_doubts(expansion), *dict.fromkeys(w for report in checked.values() for w in report.warnings)]
+    return Plan(sweep, expansion, trials, checked, tuple(warnings), study)
 
 
-def _identified(sweep: Sweep, trial: Trial, config: Config, hashes: tuple[str, str]) -> PlannedTrial:
+def plan_proposal(plan: Plan, name: str, changes: dict[str, Any]) -> list[PlannedTrial]:
+    """The trials of an arm that a search has just proposed, one per seed."""
+    config = arm_config(plan.sweep, f"arm {name}", changes)
+    seeds = (config.model_copy(update={"seed": seed}) for seed in plan.sweep.seeds)
+    return [_identified(plan.sweep, Trial(name, c.seed, c, changes), plan.checked_data) for c in seeds]
+
+
+def _study(sweep: Sweep, layout: RunLayout | None) -> "Study | None":
+    if sweep.file.search is None:
+        return None
+    from pgray.proposals import read_proposals
+    from pgray.study import Study  # takes a second to import
+
+    def build(changes: Mapping[str, Any], where: str) -> Config:
+        config = arm_config(sweep, where, changes)
+        check_machine(sweep, Arm(where, dict(changes), config))
+        return config
+
+    entries = read_ledger(layout.ledger)[0] if layout else []
+    proposals = read_proposals(entries, lambda name: read_result(layout.trial(name)) if layout else None)
+    where = [Condition(text, sweep.place, f"where.{i}") for i, text in enumerate(sweep.file.where)]
+    return Study(sweep.name, sweep.file.search, build, 0, proposals, where, sweep.place)
+
+
+def _identified(sweep: Sweep, trial: Trial, checked: dict[Demand, DataReport] | None) -> PlannedTrial:
+    config = _with_absolute_paths(trial.config)
+    hashes = (config.data.path, config.data.tokenizer) if checked is None else _check_data(config, checked)
     device = "cuda" if sweep.machine.gpus else "cpu"
     fingerprint = train_fingerprint(config, *hashes, sweep.machine.world_size, device)
     identity = trial_id(trial.arm, config, fingerprint)
     return PlannedTrial(trial.arm, trial.seed, identity, fingerprint, config, trial.changes)
 
 
-def _check_data(config: Config, checked: dict[tuple[str, str, int, int], DataReport]) -> tuple[str, str]:
+def _check_data(config: Config, checked: dict[Demand, DataReport]) -> tuple[str, str]:
     """Data and tokenizer hash of a config's data folder; each folder is read once."""
     longest = max(config.train.seq_len, config.eval.seq_len)
     data = (config.data.path, config.data.tokenizer, config.model.vocab_size, longest)

@@ -67,6 +67,9 @@ class JobQueue:
         for trial in self._plan.trials:
             if self.decision.actions[trial.trial_id] in ("finished", "recover"):
                 self._learn(trial)
+        if self.proposer is not None:
+            states = Ledger(self.layout.ledger).states()
+            self.proposer.heard([states[trial.trial_id] for trial in self.decision.with_action("recover")])
         self._drop_hopeless()
 
     @property
@@ -196,7 +199,9 @@ class JobQueue:
                 continue
             self._dropped.add(arm)
             pointless = [trial for group in self._waiting for trial in group if trial.arm == arm]
-            self.history.killed(pointless, reason)
+            killed = self.history.killed(pointless, reason)
+            if self.proposer is not None:
+                self.proposer.heard(killed)
         kept = ([trial for trial in group if trial.arm not in self._dropped] for group in self._waiting)
         self._waiting = [group for group in kept if group]
 

@@ -17,6 +17,7 @@ from pgray.kill import KillRule
 from pgray.part import Part
 from pgray.policy import FailurePolicy
 from pgray.race import Race
+from pgray.space import Search
 from trainer.config import Machine
 from trainer.errors import InputError
 from trainer.presets.resolve import Preset, input_error, load_preset, preset_names
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pgray.driver import Outcome
 
 DESIGNS = ("arms", "grid", "one_factor", "leave_one_out", "search")
-NOT_YET = ("search", "script")
+NOT_YET = ("script",)
 _MAX_SEED = 2**31
 
 
@@ -68,6 +69,7 @@ class SweepFile(Part):
     grid: dict[str, list[Any]] | None = None
     one_factor: dict[str, list[Any]] | None = None
     leave_one_out: LeaveOneOut | None = None
+    search: Search | None = None
     where: list[str] = Field(default_factory=list)
     when: dict[str, str] = Field(default_factory=dict)
     at: dict[str, At] = Field(default_factory=dict)
@@ -182,7 +184,7 @@ def _parse(text: str, place: str) -> SweepFile:
     designs = [name for name in DESIGNS if raw.get(name) is not None]
     if len(designs) != 1:
         found = " and ".join(designs) or "none"
-        raise InputError(place, "design", found, "give exactly one of arms, grid, one_factor, leave_one_out")
+        raise InputError(place, "design", found, f"give exactly one of {', '.join(DESIGNS)}")
     try:
         file = SweepFile.model_validate(raw)
     except ValidationError as error:
@@ -191,6 +193,8 @@ def _parse(text: str, place: str) -> SweepFile:
         raise InputError(place, designs[0], raw[designs[0]], "is empty; name at least one")
     if file.when and file.design == "arms":
         raise InputError(place, "when", "given", "arms are written out by hand; use when with grid or one_factor")
+    if file.when and file.design == "search":
+        raise InputError(place, "when", "given", "a search has its own; move it into search: {when: ...}")
     for name in file.at:
         if name not in preset_names():
             raise InputError(place, f"at.{name}", name, f"unknown preset; use one of {', '.join(preset_names())}")

@@ -31,6 +31,11 @@ class RunLayout:
     def ledger(self) -> Path:
         return self.root / "ledger.jsonl"
 
+    @property
+    def study(self) -> Path:
+        """What a search has found, for people and the report; rewritten from the ledger at each end of a run."""
+        return self.root / "study.json"
+
     def table(self, suffix: str) -> Path:
         return self.root / f"table.{suffix}"
 
