@@ -9,8 +9,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainer.errors import InputError, PgrayError
+
+if TYPE_CHECKING:
+    from trainer.job import Job
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return run(job, args.out)
 
+
+def run(job: "Job", out: Path) -> int:
+    """Run a job on the ranks that torchrun started, or alone. Returns the exit code."""
     import torch  # heavy, so after the arguments and the job are known to be good
 
     from trainer.dist import start_ranks, stop_ranks, watch_parent
@@ -37,13 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         ranks = start_ranks(job.config.train.device)
         if ranks.world_size > 1:
             watch_parent()
-        results = run_job(job, args.out, ranks)
+        results = run_job(job, out, ranks)
         stop_ranks()
     except Exception as error:
         is_oom = isinstance(error, (torch.OutOfMemoryError, MemoryError))
         kind = "oom" if is_oom else error.kind if isinstance(error, PgrayError) else "infra"
         reason = " ".join(f"{type(error).__name__}: {error}".split()) if kind in ("infra", "oom") else str(error)
-        write_failure(job, args.out, JobFailure(kind=kind, reason=reason[:1000], trace=traceback.format_exc()[-8000:]))
+        write_failure(job, out, JobFailure(kind=kind, reason=reason[:1000], trace=traceback.format_exc()[-8000:]))
         if kind == "infra":
             traceback.print_exc()
         print(f"error: {reason}", file=sys.stderr, flush=True)

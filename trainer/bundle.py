@@ -2,6 +2,8 @@
 
 The file holds the sources of this package (docstrings and comments stripped, presets included) in one lzma stream and
 unpacks them into a temporary folder: `python train_gpt.py --help` works anywhere, `torchrun train_gpt.py ...` trains.
+With a config in it, readable at its top, it repeats that trial (`reproduce.py`): this is what a submission ships, so this
+is what a trial's `code_bytes` counts.
 """
 
 import ast
@@ -12,10 +14,13 @@ import textwrap
 from functools import cache
 from pathlib import Path
 
+from trainer.config import Config
+
 PACKAGE_DIR = Path(__file__).parent
 
 _BOOTSTRAP = '''\
 import atexit,base64,json,lzma,pathlib,shutil,sys,tempfile
+C={config}
 S=json.loads(lzma.decompress(base64.b85decode("""{payload}""".replace("\\n",""))))
 D=tempfile.mkdtemp(prefix="trainer-")
 atexit.register(shutil.rmtree,D,True)
@@ -25,14 +30,31 @@ for n,t in S.items():
     p.write_text(t,encoding="utf-8")
 sys.path.insert(0,D)
 if __name__=="__main__":
-    from trainer.__main__ import main
-    sys.exit(main())
+    from trainer.{module} import main
+    sys.exit(main(C))
 '''
 
 
+def bundle_code(config: Config | None = None) -> bytes:
+    """The packed trainer: for one trial, or without a config for any job file (`trainer/__main__.py`).
+
+    Deterministic: equal sources give equal bytes.
+    """
+    module = "__main__" if config is None else "reproduce"
+    code = _BOOTSTRAP.replace("{module}", module).replace("{payload}", _payload())
+    return code.replace("{config}", "None" if config is None else _literal(config)).encode()
+
+
+def _literal(config: Config) -> str:
+    """What differs from the defaults, a section per line, as a Python expression. JSON has no three quotes in a row."""
+    changed = config.model_dump(mode="json", exclude_defaults=True)
+    lines = [f"{json.dumps(key)}:{json.dumps(value, separators=(',', ':'))}" for key, value in changed.items()]
+    return 'json.loads(r"""{' + ",\n".join(lines) + '}""")'
+
+
 @cache
-def bundle_code() -> bytes:
-    """The packed trainer. Deterministic: the same sources give the same bytes."""
+def _payload() -> str:
+    """The sources, compressed, as lines of text."""
     sources = {}
     for path in sorted(PACKAGE_DIR.rglob("*")):
         relative = path.relative_to(PACKAGE_DIR.parent).as_posix()
@@ -42,12 +64,12 @@ def bundle_code() -> bytes:
             sources[relative] = path.read_text(encoding="utf-8")
     raw = json.dumps(sources, separators=(",", ":"), sort_keys=True).encode()
     payload = base64.b85encode(lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME)).decode()
-    return _BOOTSTRAP.replace("{payload}", "\n".join(textwrap.wrap(payload, 4096))).encode()
+    return "\n".join(textwrap.wrap(payload, 4096))
 
 
-def code_bytes() -> int:
+def code_bytes(config: Config | None = None) -> int:
     """Size of the packed trainer in bytes: the code's part of `artifact_bytes`."""
-    return len(bundle_code())
+    return len(bundle_code(config))
 
 
 def strip_source(source: str) -> str:

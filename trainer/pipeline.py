@@ -173,7 +173,7 @@ def export(
     if settings.antilayer:
         silenced = antilayer(weights, post_quant, lambda w: bench.score(w, settings, settings.seq_len))
 
-    model_bytes = folder.artifact.stat().st_size
+    model_bytes, num_code_bytes = folder.artifact.stat().st_size, code_bytes(config)
     tensors = byte_ledger(artifact.stored)
     result = TrialResult(
         trial_id=trial.trial_id,
@@ -187,10 +187,10 @@ def export(
         ttt_bpb=ttt.bpb if ttt else None,
         val_loss_nats=post_quant.loss_nats,
         raw_bpb=raw_score.bpb,
-        artifact_bytes=model_bytes + code_bytes(),
+        artifact_bytes=model_bytes + num_code_bytes,
         model_bytes=model_bytes,
-        code_bytes=code_bytes(),
-        is_within_cap=model_bytes + code_bytes() <= ARTIFACT_CAP_BYTES,
+        code_bytes=num_code_bytes,
+        is_within_cap=model_bytes + num_code_bytes <= ARTIFACT_CAP_BYTES,
         entropy_bytes=sum(tensor.entropy_bytes for tensor in tensors),
         eval_s=eval_s,
         export_s=export_s,

@@ -91,7 +91,7 @@ def test_the_packed_code_runs_by_itself(tmp_path: Path, tiny: Callable[..., Conf
     run = [*command, "--config", str(job_path), "--out", str(tmp_path / "out")]
     subprocess.run(run, cwd=tmp_path, check=True, capture_output=True, timeout=120)
     result = json.loads((tmp_path / "out/trials/trial0/result.json").read_text())
-    assert result["code_bytes"] == code_bytes()
+    assert result["code_bytes"] == code_bytes(config)
     assert result["artifact_bytes"] == result["model_bytes"] + result["code_bytes"]
 
 
