@@ -60,7 +60,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("raw_bpb", "Float64", "bits per byte", "Last weights: no averaging, no quantization; non-sliding."),
     Column("artifact_bytes", "Int64", "bytes", "model_bytes + code_bytes: what the cap of 16,000,000 counts."),
     Column("model_bytes", "Int64", "bytes", "Packed, compressed weights."),
-    Column("code_bytes", "Int64", "bytes", "The train_gpt.py that repeats the trial: compressed trainer, plain config."),
+    Column(
+        "code_bytes", "Int64", "bytes", "The train_gpt.py that repeats the trial: compressed trainer, plain config."
+    ),
     Column("is_within_cap", "boolean", "", "artifact_bytes <= 16,000,000."),
     Column(
         "entropy_bytes",
