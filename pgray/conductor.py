@@ -33,10 +33,11 @@ class Conductor:
     _running: dict[str, float] = field(default_factory=dict)  # job -> when to stop waiting for word of its end
     _worker_errors: dict[str, str | None] = field(default_factory=dict)
     _next_table: float = 0.0
+    _has_said_draining: bool = False
 
     def next_job(self, slots: int) -> str | None:
         """The next job to start, None if there is none now; `slots`: how many may be open at once."""
-        if len(self.queue.open) >= slots or self.interrupt.is_set:
+        if len(self.queue.open) >= slots or self.interrupt.is_draining:
             return None
         job = self.queue.next()
         self.show.planned(self.queue.num_started + self.queue.num_waiting, slots)
@@ -64,7 +65,13 @@ class Conductor:
             if has_ended and (self.layout.job(job_id).exit.exists() or time.monotonic() > deadline):
                 self._collect(job_id)
         self.watch.look(self.queue.open)
-        return not self.interrupt.is_set and not self.queue.is_done
+        if self.interrupt.is_draining and not self._has_said_draining:
+            self._has_said_draining = True
+            self.show.say(
+                f"letting {len(self._running)} jobs finish; Ctrl-C again stops them, to be gone on with later"
+            )
+        is_over = self.queue.is_done or (self.interrupt.is_draining and not self.queue.open)
+        return not self.interrupt.is_set and not is_over
 
     def finish(self) -> None:
         """Wait for the jobs that still run: all of them are over or being stopped."""

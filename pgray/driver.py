@@ -113,7 +113,7 @@ def run_sweep(
             counts=dict(Counter(states[name].state for name in trials)),
             num_launched_jobs=queue.num_started if queue else 0,
             num_launched_trials=queue.num_started_trials if queue else 0,
-            is_interrupted=interrupt.is_set,
+            is_interrupted=interrupt.is_draining,
             paused=queue.paused if queue else None,
         )
 

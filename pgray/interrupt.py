@@ -1,4 +1,5 @@
-"""Being asked to stop: the first SIGINT, SIGTERM or SIGHUP is remembered, a second SIGINT is a KeyboardInterrupt.
+"""Being asked to stop. Ctrl-C drains: nothing new is started, what runs may finish. Ctrl-C again, or SIGTERM, or SIGHUP,
+stops what runs; it goes on from its checkpoints later. A third Ctrl-C is a KeyboardInterrupt.
 
 Ray Tune handles SIGINT alone, and a SIGTERM of the driver left ranks behind (measured, orchestration.md 3.5).
 """
@@ -12,8 +13,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupt:
-    """`is_set` turns true when the process has been asked to stop."""
+    """`is_draining`: asked to start nothing new. `is_set`: asked to stop what runs, too."""
 
+    is_draining = False
     is_set = False
 
     def listen(self) -> None:
@@ -24,8 +26,9 @@ class Interrupt:
                     signal.signal(number, self._remember)
 
     def _remember(self, number: int, _: object) -> None:
-        self.is_set = True
-        if number == signal.SIGINT:
+        self.is_set = self.is_draining or number != signal.SIGINT
+        self.is_draining = True
+        if self.is_set:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

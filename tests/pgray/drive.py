@@ -1,16 +1,13 @@
-"""A driver in a process of its own, to be killed: `python drive.py SWEEP RUNS [ADDRESS]`. Exits as `pgray run` does."""
+"""`pgray run` in a process of its own with the fake trainer, to be killed: `python -m tests.pgray.drive plain|torchrun SWEEP ...`."""
 
+import functools
 import sys
 
-from pgray.driver import run_sweep
-from pgray.progress import Terminal
-from pgray.sweep import Sweep
-from tests.pgray.conftest import PLAIN
+import pgray.driver
+from pgray.cli import main
+from tests.pgray.conftest import PLAIN, TORCHRUN
 
 if __name__ == "__main__":
-    path, runs, *address = sys.argv[1:]
-    sweep = Sweep.from_yaml(path)
-    outcome = run_sweep(
-        sweep, runs, address=address[0] if address else None, show=Terminal(), trainer_command=PLAIN, grace_s=3.0
-    )
-    sys.exit(outcome.exit_code)
+    start = {"plain": PLAIN, "torchrun": TORCHRUN}[sys.argv[1]]
+    pgray.driver.run_sweep = functools.partial(pgray.driver.run_sweep, trainer_command=start, grace_s=3.0)
+    sys.exit(main(["run", *sys.argv[2:]]))

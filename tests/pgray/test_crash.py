@@ -1,9 +1,11 @@
 """A driver that is killed or stopped in the middle: nothing is left running, nothing finished is run again."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -38,10 +40,19 @@ def start_driver(tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def start(path: Path, *address: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "tests.pgray.drive", str(path), str(tmp_path / "runs"), *address]
+        where = ["--runs", str(tmp_path / "runs"), *(word for ray in address for word in ("--address", ray))]
+        command = [sys.executable, "-m", "tests.pgray.drive", "plain", str(path), *where]
         # A test run in the background of a shell has inherited that SIGINT is ignored, and the driver would respect it.
         heeds_ctrl_c = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heeds_ctrl_c)
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=heeds_ctrl_c,
+            start_new_session=True,
+        )
         started.append(process)
         return started[-1]
 
@@ -59,9 +70,10 @@ def address() -> str:
 
 
 def in_the_middle(root: Path) -> bool:
-    """The fast trials are done, a slow one is training."""
+    """The fast trials are done, `slow` is training."""
     results_on_disk = len(list(root.glob("trials/*/result.json")))
-    return results_on_disk >= 2 and bool(processes.of_run(str(root)))
+    states = {entry.arm: entry.state for entry in Ledger(RunLayout(root).ledger).states().values()}
+    return results_on_disk >= 2 and states["slow"] == "running" and bool(processes.of_run(str(root)))
 
 
 def go_on(path: Path, root: Path) -> None:
@@ -95,7 +107,28 @@ def test_sigkill_in_the_middle_and_again(write_sweep: Callable[..., Path], tmp_p
     assert psutil.wait_procs(ray_processes, timeout=5)[1] == []
 
 
-def test_ctrl_c_in_the_middle_and_again(
+def test_ctrl_c_lets_running_jobs_finish_and_starts_no_more(
+    write_sweep: Callable[..., Path], tmp_path: Path, start_driver: Start
+) -> None:
+    path = write_sweep(arms=FAST_AND_SLOW, seeds="[1, 2]", set="optim.ns_steps: 2")
+    root = tmp_path / "runs" / "test"
+    driver = start_driver(path)  # with a Ray of its own, which hears a terminal's Ctrl-C as well
+    wait_for(lambda: in_the_middle(root) or driver.poll() is not None, 60)
+    assert driver.poll() is None
+    os.killpg(driver.pid, signal.SIGINT)
+    _, error = driver.communicate(timeout=60)
+    assert driver.returncode == 130, error
+    assert "Ctrl-C again stops them" in error
+    assert "Traceback" not in error
+    wait_for(lambda: not marked(root), 5)
+    states = {(e.arm, e.seed): e.state for e in Ledger(RunLayout(root).ledger).states().values()}
+    assert states["slow", 1] == "finished"
+    assert states["slow4", 2] == "queued"
+    assert set(states.values()) == {"finished", "queued"}
+    go_on(path, root)
+
+
+def test_a_second_ctrl_c_stops_what_runs(
     write_sweep: Callable[..., Path], tmp_path: Path, start_driver: Start, address: str
 ) -> None:
     path = write_sweep(arms=FAST_AND_SLOW, seeds="[1]", set="optim.ns_steps: 2")
@@ -103,6 +136,8 @@ def test_ctrl_c_in_the_middle_and_again(
     driver = start_driver(path, address)
     wait_for(lambda: in_the_middle(root) or driver.poll() is not None, 60)
     assert driver.poll() is None
+    driver.send_signal(signal.SIGINT)
+    time.sleep(0.5)
     driver.send_signal(signal.SIGINT)
     _, error = driver.communicate(timeout=40)
     assert driver.returncode == 130, error
