@@ -6,17 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from results.compare import Arms, group, measured, nats_per_unit
+from results.configs import config_of, leaves
 from results.schema import Dtype, Row, typed_frame
 from results.stats import holm
 from trainer.errors import InputError
-from trainer.layout import RunLayout, read_json
 
 _ROUNDING = 1e-12  # share of the values' size below which a residual is floating-point rounding, not variation
 _DTYPES: dict[str, Dtype] = {
@@ -155,12 +154,12 @@ def _word(level: object) -> str:
 
 def _from_configs(trials: pd.DataFrame, arms: Arms, asked: Sequence[str] | None) -> Factors:
     """Levels by config key, as the trials' own config.json has them."""
-    configs = {arm: _config(rows, trials.attrs.get("runs", [])) for arm, rows in arms.rows.items()}
+    configs = {arm: config_of(rows, trials.attrs.get("runs", [])) for arm, rows in arms.rows.items()}
     unknown = next((arm for arm, config in configs.items() if not config), None)
     if unknown:
         fix = "no config.json of this arm: none of its trials has finished; leave it out or give its levels yourself"
         raise InputError("effects", "factors", unknown, fix)
-    flat = {arm: dict(_leaves(config)) for arm, config in configs.items()}
+    flat = {arm: leaves(config) for arm, config in configs.items()}
     keys = list(dict.fromkeys(key for leaves in flat.values() for key in leaves))
     if asked is None:
         return _finest({key: {arm: leaves.get(key) for arm, leaves in flat.items()} for key in keys if key != "seed"})
@@ -175,19 +174,6 @@ def _from_configs(trials: pd.DataFrame, arms: Arms, asked: Sequence[str] | None)
             for arm, leaves in flat.items()
         }
     return chosen
-
-
-def _config(rows: list[Row], runs: list[str]) -> dict[str, Any]:
-    paths = (RunLayout(Path(run)).trial(str(row["trial_id"])).config for run in runs for row in rows)
-    return next(filter(None, map(read_json, paths)), {})
-
-
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    return [
-        leaf
-        for key, value in config.items()
-        for leaf in (_leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)])
-    ]
 
 
 def _finest(keys: Factors) -> Factors:
