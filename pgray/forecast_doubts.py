@@ -8,13 +8,14 @@ from pgray.pace import Pace
 from pgray.size_fit import SizePrediction
 from trainer.config import Config, Start
 from trainer.limits import ARTIFACT_CAP_BYTES
-from trainer.schedule import Moment
+from trainer.schedule import STEPS_BEFORE_ESTIMATE, Moment
 
 HALF = 0.5
 """Of a run: averages of weights from before it have cost 0.05 bpb (PR 488), since these are still far from the end's."""
 
 MOST_EARLY_SHARE = 0.01  # of an EMA, from before half of the run
 NEAR_CAP = 0.98
+AT_ONCE = 0.03  # of the run: a gate that opens before this has not waited
 
 
 def expected_doubts(paces: Mapping[str, Pace], sizes: Mapping[str, SizePrediction]) -> list[str]:
@@ -44,8 +45,9 @@ def _schedule_doubts(pace: Pace) -> Iterator[str]:
     warmdown = config.optim.warmdown
     length = f"the expected {steps} steps" if pace.step_ms else f"train.iterations {steps}"
     if warmdown.kind == "iterations" and warmdown.value > steps:
-        first = f"LR begins at {pace.moments()[-1 if steps == 1 else 0].lr_scale:.2f} of its value"
-        yield f"optim.warmdown.value {warmdown.value:g} is longer than {length}" + (f": {first}" if steps > 1 else "")
+        settled = [now for now in pace.moments() if now.step >= STEPS_BEFORE_ESTIMATE]
+        begins = f": LR begins at {settled[0].lr_scale:.2f} of its value" if settled else ""
+        yield f"optim.warmdown.value {warmdown.value:g} is longer than {length}{begins}"
     gates: list[tuple[str, Start]] = [("qat", config.qat.start)] if config.qat.enabled else []
     if config.recurrence.kind == "partial":
         gates.append(("the second pass of recurrence", config.recurrence.start))
@@ -55,8 +57,8 @@ def _schedule_doubts(pace: Pace) -> Iterator[str]:
             yield f"{what} starts at step {start.value:g} of {steps}: never"
         elif opens is None:
             yield f"{what} never starts: {start.kind} {start.value:g} is not reached"
-        elif start.kind == "lr_scale" and opens.step == 0:
-            yield f"{what} is on from the first step: the LR multiplier begins below {start.value:g}"
+        elif start.kind == "lr_scale" and opens.progress < AT_ONCE:
+            yield f"{what} is on almost from the first step: the LR multiplier begins below {start.value:g}"
 
 
 def _average_doubts(pace: Pace) -> Iterator[str]:

@@ -139,7 +139,7 @@ class SizeModel:
             return _from_published(stored)
         model_bytes, distance = self._estimate(stored, self._measured)
         spread = self._spread(distance)
-        total = model_bytes + code_bytes()
+        total = model_bytes + code_bytes(pace.config)
         count = len(self._measured)
         source = f"{count} finished trial{'s' * (count != 1)}"
         return SizePrediction(round(total), round(total * (1 - spread)), round(total * (1 + spread)), source)
@@ -201,7 +201,7 @@ def _num_bits(bits: Mapping[str, int], other: Config) -> int:
 def _from_published(stored: _Stored) -> SizePrediction:
     maturity = stored.maturity
     symbols = stored.coded({group: default_symbol_factor(group, 1.0) for group in stored.gaussian_bytes})
-    rest = stored.fixed_bytes + code_bytes()
+    rest = stored.fixed_bytes + code_bytes(stored.config)
     low, high = (1 - DEFAULT_SPREAD) * maturity.low, (1 + DEFAULT_SPREAD) * maturity.high
     return SizePrediction(
         round(rest + symbols * maturity.value),
