@@ -7,6 +7,7 @@ disk (`exit.json`, records, log) and read by the driver; nothing is returned thr
 
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -19,11 +20,10 @@ from typing import Any
 from pgray import launch, processes
 from trainer.config import Machine
 from trainer.job import Job, load_job
-from trainer.layout import JobLayout, RunLayout, TrialLayout, read_json, write_json, write_text
+from trainer.layout import JobLayout, RunLayout, TrialLayout, write_json, write_text
 
 _POLL_S = 0.2
 _REPORT_S = 2.0
-_START_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def follow_job(job: Job, shared: Launch, report: Callable[[dict[str, Any]], None
     reported = 0.0
     try:
         while not records.exit.exists():
-            if not processes.is_alive(read_json(records.supervisor)) and not records.exit.exists():
+            if not _is_held(lifeline) and not records.exit.exists():
                 _reap(token, records)
                 break
             if time.monotonic() > reported + _REPORT_S and progress.has_news():
@@ -128,10 +128,14 @@ def _start_supervisor(job: Job, shared: Launch, layout: RunLayout) -> tuple[str,
         )
     os.close(read_end)
     starter.wait()
-    deadline = time.monotonic() + _START_PATIENCE_S
-    while not records.supervisor.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
     return token, lifeline
+
+
+def _is_held(lifeline: int) -> bool:
+    """Whether the supervisor lives: it alone holds the other end."""
+    poll = select.poll()
+    poll.register(lifeline, 0)  # an error is always told
+    return not poll.poll(0)
 
 
 def _reap(token: str, records: JobLayout) -> None:

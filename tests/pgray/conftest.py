@@ -130,9 +130,9 @@ def marked(run_root: Path) -> list[psutil.Process]:
     supervisors = []
     for process in psutil.process_iter():
         try:
-            command = process.cmdline()
-            if "pgray.supervisor" in command and any(str(run_root) in word for word in command):
+            command = process.cmdline()  # a zombie has none
+            if "pgray.supervisor" in command and any(f"{run_root}/" in word for word in command):
                 supervisors.append(process)
         except psutil.Error:
             continue
-    return processes.of_run(str(run_root)) + [p for p in supervisors if p.status() != psutil.STATUS_ZOMBIE]
+    return processes.of_run(str(run_root)) + supervisors

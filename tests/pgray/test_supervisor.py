@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -110,6 +111,16 @@ def test_a_job_that_takes_too_long_is_stopped(make_job: MakeJob, launch_plain: L
 def test_a_command_that_cannot_start_is_an_exit_record(make_job: MakeJob, launch_plain: Launch) -> None:
     record = follow(make_job(), replace(launch_plain, start=("/no/such/trainer",)))
     assert "/no/such/trainer" in record["error"]
+
+
+def test_a_supervisor_that_dies_before_it_says_who_it_is_ends_the_job_at_once(
+    make_job: MakeJob, launch_plain: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    job = make_job()
+    thread = in_thread(job, launch_plain)
+    thread.join(10)
+    assert json.loads(RunLayout(launch_plain.run_root).job(job.job_id).exit.read_text())["stop"] == "supervisor"
 
 
 @pytest.mark.slow
