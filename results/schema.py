@@ -110,6 +110,20 @@ COLUMNS: tuple[Column, ...] = (
     Column("scored_bytes", "Int64", "bytes", "Bytes those targets stand for: the denominator of every bpb.", False),
     Column("eval_seq_len", "Int64", "tokens", "Context length in evaluation.", False),
     Column("eval_stride", "Int64", "tokens", "Stride of the sliding window; null where it was skipped.", False),
+    Column(
+        "code_sha",
+        "string",
+        "",
+        "The trainer's program, comments apart: rows that differ were made by different code.",
+        False,
+    ),
+    Column(
+        "node_tflops",
+        "Float64",
+        "TFLOP/s",
+        "Matrix product before training, the slowest rank: bf16 on GPU, fp32 on CPU.",
+        False,
+    ),
     Column("is_current", "boolean", "", "False where the sweep has since given this arm another configuration.", False),
     Column("notes", "string", "", "Remarks of the trainer about this trial, joined by `; `.", False),
 )

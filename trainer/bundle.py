@@ -8,6 +8,7 @@ is what a trial's `code_bytes` counts.
 
 import ast
 import base64
+import hashlib
 import json
 import lzma
 import textwrap
@@ -46,15 +47,27 @@ def bundle_code(config: Config | None = None) -> bytes:
 
 
 def _literal(config: Config) -> str:
-    """What differs from the defaults, a section per line, as a Python expression. JSON has no three quotes in a row."""
-    changed = config.model_dump(mode="json", exclude_defaults=True)
+    """What differs from the defaults, and the seed, as a Python expression. JSON has no three quotes in a row."""
+    changed = config.model_dump(mode="json", exclude_defaults=True) | {"seed": config.seed}
     lines = [f"{json.dumps(key)}:{json.dumps(value, separators=(',', ':'))}" for key, value in changed.items()]
     return 'json.loads(r"""{' + ",\n".join(lines) + '}""")'
+
+
+def code_sha() -> str:
+    """Which program this trainer is: 12 hex digits over its sources. Comments, docstrings and layout do not count."""
+    return hashlib.sha256(_sources()).hexdigest()[:12]
 
 
 @cache
 def _payload() -> str:
     """The sources, compressed, as lines of text."""
+    payload = base64.b85encode(lzma.compress(_sources(), preset=9 | lzma.PRESET_EXTREME)).decode()
+    return "\n".join(textwrap.wrap(payload, 4096))
+
+
+@cache
+def _sources() -> bytes:
+    """Path -> stripped source of every file of this package, as JSON."""
     sources = {}
     for path in sorted(PACKAGE_DIR.rglob("*")):
         relative = path.relative_to(PACKAGE_DIR.parent).as_posix()
@@ -62,9 +75,7 @@ def _payload() -> str:
             sources[relative] = strip_source(path.read_text(encoding="utf-8"))
         elif path.suffix == ".yaml":
             sources[relative] = path.read_text(encoding="utf-8")
-    raw = json.dumps(sources, separators=(",", ":"), sort_keys=True).encode()
-    payload = base64.b85encode(lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME)).decode()
-    return "\n".join(textwrap.wrap(payload, 4096))
+    return json.dumps(sources, separators=(",", ":"), sort_keys=True).encode()
 
 
 def code_bytes(config: Config | None = None) -> int:

@@ -102,7 +102,7 @@ def antilayer(
     return rows
 
 
-def doubts(config: Config, record: TrainingRecord, git_sha: str | None, eval_s: float) -> list[str]:
+def doubts(config: Config, record: TrainingRecord, code_sha: str, eval_s: float) -> list[str]:
     """What a reader of the numbers must know: said in the record and under the table."""
     average = next(a for a in record.averages if a.key == average_key(config))
     quant, is_qat = config.quant, record.qat_on_step is not None
@@ -118,6 +118,9 @@ def doubts(config: Config, record: TrainingRecord, git_sha: str | None, eval_s: 
         ),
         (record.train_s > train_cap_s, f"training took {record.train_s:.1f} s, over the cap of {TRAIN_CAP_S:.0f} s"),
         (eval_s > EVAL_CAP_S, f"evaluation took {eval_s:.0f} s, over the cap of {EVAL_CAP_S:.0f} s"),
-        (record.git_sha != git_sha, f"weights were trained by the code of {record.git_sha}"),
+        (
+            record.code_sha != code_sha,
+            f"weights were trained by other code, {record.code_sha or record.git_sha or 'unknown'}",
+        ),
     ]
     return [note for is_so, note in said if is_so]

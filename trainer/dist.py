@@ -75,6 +75,14 @@ class Ranks:
         dist.broadcast(box, src=0, group=self.host_group)
         return float(box.item())
 
+    def least(self, number: float) -> float:
+        """The smallest of the ranks' numbers, on every rank, without touching the accelerator."""
+        if self.world_size == 1:
+            return number
+        box = torch.tensor([number], dtype=torch.float64)
+        dist.all_reduce(box, op=dist.ReduceOp.MIN, group=self.host_group)
+        return float(box.item())
+
     def all_true(self, flag: bool) -> bool:
         """Whether the flag is true on every rank."""
         if self.world_size == 1:

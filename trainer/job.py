@@ -28,6 +28,7 @@ class Job(BaseModel):
     train_fingerprint: str
     trials: list[TrialSpec]
     git_sha: str | None = None
+    code_sha: str | None = None  # `bundle.code_sha` of the trainer that is to run it; None: any
 
     @property
     def config(self) -> Config:

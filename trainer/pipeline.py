@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from trainer.artifact import byte_ledger, equal_weights, pack, read_artifact
-from trainer.bundle import code_bytes
+from trainer.bundle import code_bytes, code_sha
 from trainer.checkpoint import Checkpoint, load_weights, save_weights
 from trainer.config import Config, EvalConfig
 from trainer.data import TokenStream
 from trainer.diagnose import antilayer, doubts
 from trainer.dist import Ranks
-from trainer.errors import PgrayError
+from trainer.errors import InputError, PgrayError
 from trainer.evaluate import CompiledModel, Score, Validation, make_forward
 from trainer.fingerprint import LAST_WEIGHTS, average_key
-from trainer.hardware import describe_hardware, node_name, peak_memory_mib
+from trainer.hardware import describe_hardware, node_name, peak_memory_mib, probe_tflops
 from trainer.job import Job, TrialSpec
 from trainer.layout import RunLayout, TrainedLayout, TrialLayout, write_bytes, write_json
 from trainer.limits import ARTIFACT_CAP_BYTES
@@ -43,7 +43,12 @@ def run_job(job: Job, out: Path, ranks: Ranks) -> list[TrialResult]:
         out: the run folder; see `layout.py` for what appears where.
     Returns:
         The results of the job's trials, on every rank. A trial whose export failed is missing and has a failure.json.
+    Raises:
+        InputError: the job was planned for another version of this code.
     """
+    if job.code_sha not in (None, code_sha()):
+        fix = f"this trainer is {code_sha()}, from {Path(__file__).parent}: another one comes before it on sys.path"
+        raise InputError(job.job_id, "code_sha", job.code_sha, fix)
     layout = RunLayout(out)
     for trial in job.trials:
         check_patterns(trial.config, trial.trial_id)
@@ -106,7 +111,11 @@ def train(job: Job, folder: TrainedLayout, bench: Bench) -> TrainingRecord:
     if ranks.is_main:  # averages of an earlier training run must not stand beside the record of this one
         for stale in (folder.record, *folder.root.glob("*.safetensors")):
             stale.unlink(missing_ok=True)
-    events.write("training", train_fingerprint=job.train_fingerprint, seed=config.seed, world_size=ranks.world_size)
+    node_tflops = ranks.least(probe_tflops(ranks.device))
+    events.write(
+        "training", train_fingerprint=job.train_fingerprint, seed=config.seed, world_size=ranks.world_size,
+        node=node_name(), node_tflops=node_tflops,
+    )  # fmt: skip
     raw_config = config.model_copy(update={"average": config.average.model_copy(update={"kind": "none"})})
     wanted = {**job.averages, LAST_WEIGHTS: raw_config}
     stream = TokenStream(bench.folder, config.train, ranks)
@@ -118,7 +127,7 @@ def train(job: Job, folder: TrainedLayout, bench: Bench) -> TrainingRecord:
         trained = run.run()
     finally:
         stream.close()
-    record = describe_training(job, bench, trained, time.perf_counter() - started)
+    record = describe_training(job, bench, trained, node_tflops, time.perf_counter() - started)
     if ranks.is_main:
         for key, weights in trained.weights.items():
             save_weights(folder.weights(key), weights)
@@ -196,13 +205,14 @@ def export(
         export_s=export_s,
         wall_s=time.perf_counter() - started + training_share_s,
         git_sha=job.git_sha,
+        code_sha=code_sha(),
         scored_tokens=post_quant.tokens,
         scored_bytes=post_quant.bytes,
         eval_seq_len=settings.seq_len,
         eval_stride=settings.stride or None,
         tensors=tensors,
         antilayer=silenced,
-        notes=doubts(config, record, job.git_sha, eval_s),
+        notes=doubts(config, record, code_sha(), eval_s),
         **record.model_dump(include=SHARED_WITH_TRAINING),
     )
     if bench.ranks.is_main:
@@ -218,7 +228,7 @@ def export(
 
 SHARED_WITH_TRAINING = {
     "steps", "train_s", "step_ms", "tokens", "qat_on_step", "qat_coverage", "qat_is_live", "num_params",
-    "peak_memory_mib", "world_size", "hardware", "node", "torch_version", "data_sha", "tokenizer_sha",
+    "peak_memory_mib", "world_size", "hardware", "node", "node_tflops", "torch_version", "data_sha", "tokenizer_sha",
 }  # fmt: skip
 
 
@@ -246,7 +256,7 @@ def trained_record(folder: TrainedLayout, job: Job) -> TrainingRecord | None:
     return record if {*job.averages, LAST_WEIGHTS} <= kept else None
 
 
-def describe_training(job: Job, bench: Bench, trained: Trained, wall_s: float) -> TrainingRecord:
+def describe_training(job: Job, bench: Bench, trained: Trained, node_tflops: float, wall_s: float) -> TrainingRecord:
     config, ranks = bench.config, bench.ranks
     return TrainingRecord(
         train_fingerprint=job.train_fingerprint,
@@ -266,8 +276,10 @@ def describe_training(job: Job, bench: Bench, trained: Trained, wall_s: float) -
         world_size=ranks.world_size,
         hardware=describe_hardware(ranks),
         node=node_name(),
+        node_tflops=node_tflops,
         torch_version=torch.__version__,
         git_sha=job.git_sha,
+        code_sha=code_sha(),
         data_sha=data_sha(bench.folder),
         tokenizer_sha=tokenizer_sha(find_tokenizer(bench.folder, config.data.tokenizer)),
         wall_s=wall_s,

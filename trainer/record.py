@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainer.errors import FailureKind
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Record(BaseModel):
@@ -57,6 +57,8 @@ class TrainingRecord(Record):
     tokenizer_sha: str
     wall_s: float
     git_sha: str | None = None  # of the code that trained; an export by later code says so
+    code_sha: str | None = None  # as in TrialResult; from version 2
+    node_tflops: float | None = None  # as in TrialResult; from version 2
 
 
 class TensorBytes(Record):
@@ -115,6 +117,8 @@ class TrialResult(Record):
     eval_stride: int | None
     tensors: list[TensorBytes] = Field(default_factory=list)
     antilayer: list[dict[str, float]] | None = None  # per layer: bpb with that layer silenced
+    code_sha: str | None = None  # `bundle.code_sha` of the trainer that exported; from version 2
+    node_tflops: float | None = None  # `hardware.probe_tflops` of the slowest rank before training; from version 2
     notes: list[str] = Field(default_factory=list)
 
 
