@@ -39,7 +39,7 @@ def plan(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a sweep and say what a run would do. Launches nothing, and writes nothing into the run folder."""
+    """Check a sweep and say what a run would do. Launches nothing."""
     from pgray.forecast import forecast
     from pgray.model_check import start_model_check
     from pgray.plan import decide, make_plan
