@@ -111,7 +111,7 @@ def plan_proposal(plan: Plan, name: str, changes: dict[str, Any]) -> list[Planne
 
 
 def _study(sweep: Sweep, layout: RunLayout | None) -> "Study | None":
-    if sweep.file.search is None:
+    if sweep.search is None:
         return None
     from pgray.proposals import read_proposals
     from pgray.study import Study  # takes a second to import
@@ -124,7 +124,7 @@ def _study(sweep: Sweep, layout: RunLayout | None) -> "Study | None":
     entries = read_ledger(layout.ledger)[0] if layout else []
     proposals = read_proposals(entries, lambda name: read_result(layout.trial(name)) if layout else None)
     where = [Condition(text, sweep.place, f"where.{i}") for i, text in enumerate(sweep.file.where)]
-    return Study(sweep.name, sweep.file.search, build, 0, proposals, where, sweep.place)
+    return Study(sweep.name, sweep.search, build, 0, proposals, where, sweep.place)
 
 
 def _identified(sweep: Sweep, trial: Trial, checked: dict[Demand, DataReport] | None) -> PlannedTrial:

@@ -19,8 +19,9 @@ from pgray.ledger import Ledger
 from pgray.plan import Decision, Plan, PlannedTrial
 from pgray.policy import Breaker
 from pgray.race import verdicts
+from trainer.fingerprint import average_key
 from trainer.job import Job, TrialSpec
-from trainer.layout import RunLayout
+from trainer.layout import RunLayout, read_json
 from trainer.record import LedgerEntry, TrialResult
 
 _RESERVE = 1.1  # of the longest job so far: what the next one may hold
@@ -125,12 +126,22 @@ class JobQueue:
         self._drop_hopeless()
 
     def _ready(self) -> Iterator[list[PlannedTrial]]:
-        """Waiting groups that may start: no other job works on their weights, and a race has reached their seed."""
+        """Waiting groups that may start: nobody trains what they export or exports what they train anew, and a race has
+        reached their seed."""
         busy = {job.train_fingerprint for job in self.open.values()}
+        in_training = {job.train_fingerprint for job in self.open.values() if job.job_id in self._training}
         held_back = self._held_back_seeds()
         for group in self._waiting:
-            if group[0].train_fingerprint not in busy and not {trial.seed for trial in group} & held_back:
+            fingerprint = group[0].train_fingerprint
+            is_free = fingerprint not in (busy if fingerprint in busy and self._trains(group) else in_training)
+            if is_free and not {trial.seed for trial in group} & held_back:
                 yield group
+
+    def _trains(self, group: list[PlannedTrial]) -> bool:
+        """Whether a job of this group begins with a training run: not all averages that it exports have been kept."""
+        record = read_json(self.layout.trained(group[0].train_fingerprint).record)
+        kept = {average.get("key") for average in record.get("averages", [])}
+        return any(average_key(trial.config) not in kept for trial in group)
 
     def _held_back_seeds(self) -> set[int]:
         """In a race the later seeds wait until every arm has had the earlier ones."""
@@ -153,7 +164,7 @@ class JobQueue:
             trials=[TrialSpec(trial_id=trial.trial_id, config=trial.config) for trial in group],
             git_sha=self.git_sha,
         )
-        trains = not self.layout.trained(fingerprint).record.exists()
+        trains = self._trains(group)
         gpu_s = self._most_gpu_s(job, trains)
         if not self._purse.can_reserve(gpu_s):
             self.paused = f"the next job may take {gpu_s / 3600:.2f} GPU-hours: {self._purse.text}"

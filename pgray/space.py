@@ -179,6 +179,16 @@ class Search(Part):
         return tuple(_parse_bound(name, text) for name, text in texts.items())
 
 
+def check_constraint(column: str, text: str, place: str) -> None:
+    """Raises InputError where this is no constraint on a numeric column of a result."""
+    if column not in METRICS:
+        raise InputError(place, f"constraints.{column}", text, f"is no numeric column; use one of {', '.join(METRICS)}")
+    try:
+        _parse_bound(column, text)
+    except RuleError as error:
+        raise InputError(place, error.key, error.value, error.fix) from None
+
+
 def _parse_bound(name: str, text: str) -> Bound:
     match = re.fullmatch(r"\s*(<=|>=)\s*([-+]?[0-9][0-9_]*(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)\s*", text, re.ASCII)
     limit = float(match[2].replace("_", "")) if match else math.inf

@@ -17,7 +17,7 @@ from pgray.kill import KillRule
 from pgray.part import Part
 from pgray.policy import FailurePolicy
 from pgray.race import Race
-from pgray.space import Search
+from pgray.space import Search, check_constraint
 from trainer.config import Machine
 from trainer.errors import InputError
 from trainer.presets.resolve import Preset, input_error, load_preset, preset_names
@@ -55,6 +55,7 @@ class At(Part):
 
     set: dict[str, Any] = Field(default_factory=dict)
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    constraints: dict[str, str] = Field(default_factory=dict)  # of a search
 
 
 class SweepFile(Part):
@@ -108,6 +109,14 @@ class Sweep:
     @property
     def sha(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def search(self) -> Search | None:
+        """The search, with the constraints that stand in at the preset in use."""
+        search, at = self.file.search, self.file.at.get(self.preset.name)
+        if search is None or at is None or not at.constraints:
+            return search
+        return search.model_copy(update={"constraints": {**search.constraints, **at.constraints}})
 
     @property
     def failures(self) -> FailurePolicy:
@@ -193,6 +202,11 @@ def _parse(text: str, place: str) -> SweepFile:
         raise InputError(place, designs[0], raw[designs[0]], "is empty; name at least one")
     if file.when and file.design == "arms":
         raise InputError(place, "when", "given", "arms are written out by hand; use when with grid or one_factor")
+    for name, at in file.at.items():
+        if at.constraints and file.search is None:
+            raise InputError(place, f"at.{name}.constraints", at.constraints, "is for a search; remove it")
+        for column, text in at.constraints.items():
+            check_constraint(column, text, f"{place}: at.{name}")
     if file.when and file.design == "search":
         raise InputError(place, "when", "given", "a search has its own; move it into search: {when: ...}")
     for name in file.at:
