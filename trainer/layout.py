@@ -1,9 +1,10 @@
 """Paths of a run folder, and how files appear in it: whole or not at all.
 
-RUN/ sweep.yaml provenance.json ledger.jsonl table.{parquet,csv,md}
+RUN/ sweep.yaml provenance.json ledger.jsonl table.{parquet,csv,md} report.html; of a search study.json
      trained/<train_fingerprint>/   training.json, <average>.safetensors, events.jsonl, checkpoint
      trials/<trial_id>/             config.json result.json failure.json artifact.pgz events.jsonl log.txt attempt-N/
      jobs/<job_id>/                 {job,launch,supervisor,exit}.json log.txt: how it was launched and how it ended
+     code/<sha>/                    the sources that a launch ran from
      imported/<trial_id>.json       a row read from a foreign run's log, with the file and line of every value
 """
 
@@ -39,11 +40,18 @@ class RunLayout:
     def table(self, suffix: str) -> Path:
         return self.root / f"table.{suffix}"
 
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
     def trained(self, train_fingerprint: str) -> "TrainedLayout":
         return TrainedLayout(self.root / "trained" / train_fingerprint)
 
     def trial(self, trial_id: str) -> "TrialLayout":
         return TrialLayout(self.root / "trials" / trial_id)
+
+    def code(self, sha: str) -> Path:
+        return self.root / "code" / sha
 
     @property
     def jobs(self) -> Path:
@@ -119,19 +127,20 @@ class JobLayout:
     def job(self) -> Path:
         return self.root / "job.json"
 
+    def node(self, rank: int, num_nodes: int = 1) -> "NodeLayout":
+        return NodeLayout(self.root, rank, num_nodes)
+
     @property
     def launch(self) -> Path:
-        """What the supervisor was told: command, the token that the job's processes carry, limits."""
-        return self.root / "launch.json"
+        return self.node(0).launch
 
     @property
     def supervisor(self) -> Path:
-        """Which process supervises the job; written by itself when it begins."""
-        return self.root / "supervisor.json"
+        return self.node(0).supervisor
 
     @property
     def log(self) -> Path:
-        return self.root / "log.txt"
+        return self.node(0).log
 
     @property
     def failure(self) -> Path:
@@ -145,8 +154,39 @@ class JobLayout:
 
     @property
     def exit(self) -> Path:
-        """Written last by the supervisor: exit code, signal, times, and what it had to kill."""
+        """Written last by the supervisor: exit code, signal, times, and what it had to kill. Of several nodes, all."""
         return self.root / "exit.json"
+
+
+@dataclass(frozen=True)
+class NodeLayout:
+    """What one node of a job leaves: `log.txt` and so on of the first, `log-1.txt` and so on of the others."""
+
+    root: Path
+    rank: int
+    num_nodes: int
+
+    @property
+    def launch(self) -> Path:
+        """What the supervisor was told: command, the token that the job's processes carry, limits."""
+        return self._file("launch", "json")
+
+    @property
+    def supervisor(self) -> Path:
+        """Which process supervises this node's part; written by itself when it begins."""
+        return self._file("supervisor", "json")
+
+    @property
+    def log(self) -> Path:
+        return self._file("log", "txt")
+
+    @property
+    def exit(self) -> Path:
+        """How this node's part ended: of a single node the job's exit, else `exit-0.json` and so on."""
+        return self.root / ("exit.json" if self.num_nodes == 1 else f"exit-{self.rank}.json")
+
+    def _file(self, stem: str, suffix: str) -> Path:
+        return self.root / f"{stem}{f'-{self.rank}' if self.rank else ''}.{suffix}"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
