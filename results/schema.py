@@ -152,10 +152,8 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
 
 def records(rows: "pd.DataFrame") -> list[Row]:
     """The rows as dictionaries of plain Python values in which every kind of null is None."""
-    columns = []
-    for name in rows:
-        values, is_null = rows[name].astype(object), rows[name].isna()
-        columns.append([None if n else _plain(v) for v, n in zip(values, is_null, strict=True)])
+    null: Any = None  # which the stubs do not know as an na_value
+    columns = [map(_plain, rows[name].to_numpy(dtype=object, na_value=null)) for name in rows]
     names = [str(name) for name in rows]
     return [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
 

@@ -1,0 +1,95 @@
+"""How long a run folder of 10,000 trials takes to read: at first, and again after one more trial has finished.
+
+    python bench/load_10000.py [--trials 10000] [--seeds 10]
+
+The folder is made of the real records, with a byte ledger of 70 tensors in each result, in a temporary place. Reading is
+timed in a process of its own; peak memory is that process's, less what it held after its imports. A driver rewrites the
+table after each trial, which is the last line.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # tests/ is not installed
+
+
+def write_run(root: Path, num_trials: int, num_seeds: int) -> None:
+    from tests.results.synthetic import Run, result
+    from trainer.record import LedgerEntry, TensorBytes
+
+    tensors = [
+        TensorBytes(name=f"blocks.{i}.w", tensor_class="mlp", stored_as="int", bits=6, num_elements=9216, entropy_bytes=6543.2)
+        for i in range(70)
+    ]  # fmt: skip
+    layout = Run(root).layout
+    with layout.ledger.open("w") as ledger:
+        for index in range(num_trials):
+            arm, seed = f"arm{index // num_seeds}", index % num_seeds
+            bpb = 2.5 + index % 97 / 1000
+            record = result(arm, seed, bpb, sliding_bpb=bpb - 0.05, eval_stride=64, tensors=tensors)
+            folder = layout.trial(record.trial_id).root
+            folder.mkdir(parents=True)
+            layout.trial(record.trial_id).result.write_text(record.model_dump_json(indent=1))
+            entry = LedgerEntry(
+                at=0.0, sweep="bits", arm=arm, seed=seed, trial_id=record.trial_id,
+                train_fingerprint=record.train_fingerprint, state="queued",
+            )  # fmt: skip
+            for state in ("queued", "running", "finished"):
+                ledger.write(entry.model_copy(update={"state": state}).model_dump_json() + "\n")
+
+
+def measure(root: Path) -> dict[str, float]:
+    import results
+    from results.tables import write_all
+    from tests.results.synthetic import Run
+
+    results.load  # noqa: B018  pandas is imported here, not on the clock
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    figures = {}
+    started = time.perf_counter()
+    trials = results.load(root)
+    figures["cold_s"] = time.perf_counter() - started
+    figures["peak_mib"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) / 1024
+    Run(root, (root / "sweep.yaml").read_text()).finish("int8", 42, sliding_bpb=2.4, eval_stride=64)
+    started = time.perf_counter()
+    again = results.load(root)
+    figures["incremental_s"] = time.perf_counter() - started
+    assert len(again) == len(trials) + 1
+    started = time.perf_counter()
+    write_all(root)
+    figures["table_s"] = time.perf_counter() - started
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.measure:
+        print(json.dumps(measure(asked.measure)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "run"
+        started = time.perf_counter()
+        write_run(root, asked.trials, asked.seeds)
+        print(f"written in {time.perf_counter() - started:.1f} s: {asked.trials:,} trials, {asked.seeds} seeds an arm")
+        done = subprocess.run(
+            [sys.executable, __file__, "--measure", str(root)], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        figures = json.loads(done.stdout)
+    print(f"cold:        {figures['cold_s']:.2f} s, peak memory {figures['peak_mib']:.0f} MiB")
+    print(f"incremental: {figures['incremental_s']:.2f} s after one more trial")
+    print(f"table:       {figures['table_s']:.2f} s to rewrite table.md, .csv and .parquet")
+
+
+if __name__ == "__main__":
+    main()
