@@ -50,6 +50,10 @@ class JobCost:
         return self.expected_s * self.gpus / 3600
 
     @property
+    def training_gpu_hours_at_most(self) -> float:
+        return self.trials[0].config.train.wallclock_s * self.gpus / 3600 if self.trains else 0.0
+
+    @property
     def gpu_hours_at_most(self) -> float:
         return self.at_most_s * self.gpus / 3600
 

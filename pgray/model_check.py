@@ -5,7 +5,6 @@ loads torch; it takes seconds, so start it early and wait late. What a model hol
 it is remembered in the user's cache folder under both.
 """
 
-import hashlib
 import json
 import os
 import subprocess
@@ -19,7 +18,7 @@ from typing import IO, Any, Self
 
 from pgray.expand import Arm
 from pgray.plan import Plan
-from trainer.bundle import bundle_code
+from trainer.bundle import code_sha
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.fingerprint import digest
@@ -137,7 +136,7 @@ class ModelCheck:
 
 def model_key(config: Config) -> str:
     """Identity of a model's structure: its config, and the code that builds it."""
-    return digest([hashlib.sha256(bundle_code()).hexdigest(), _sections(config)], 24)
+    return digest([code_sha(), _sections(config)], 24)
 
 
 def cache_folder() -> Path:

@@ -75,7 +75,7 @@ def _costs(decision: Decision, ahead: Forecast) -> dict[str, Any]:
     def usd(gpu_hours: float | None) -> float | None:
         return None if price is None or gpu_hours is None else gpu_hours * price
 
-    training = sum(group[0].config.train.wallclock_s for group in decision.shared()) * sweep.machine.gpus / 3600
+    training = sum(job.training_gpu_hours_at_most for job in ahead.all_jobs)
     expected = sum(job.expected_gpu_hours for job in ahead.all_jobs)
     at_most = sum(job.gpu_hours_at_most for job in ahead.all_jobs)
     left = purse.left_gpu_hours

@@ -8,6 +8,8 @@ from rich.text import Text
 
 from pgray.designs import changes_text
 
+MOST_NAMES = 200  # characters of arm names in a warning
+
 
 def print_plan(summary: dict[str, Any]) -> None:
     """`summary`: see `plan_summary.summary_of`."""
@@ -20,13 +22,19 @@ def print_plan(summary: dict[str, Any]) -> None:
     sources = summary["predicted_from"]
     console.print(Text(f"bytes from {sources['bytes']}, steps from {sources['steps']}", style="dim"))
     for warning in [*summary["warnings"], *(f"superseded: {name}" for name in summary["superseded"])]:
-        console.print(Text(f"warning: {warning}", style="yellow"))
+        console.print(Text(f"warning: {_shortened(warning)}", style="yellow"))
     if not summary["reads_data"]:
         console.print(
             Text("planned without data: identities are unknown, so no trial counts as finished", style="yellow")
         )
     for line in _work(summary):
         console.print(Text(line))
+
+
+def _shortened(warning: str) -> str:
+    """A long list of arms in the middle of a warning gives way; `--json` has all of it."""
+    arms, colon, doubt = warning.partition(": ")
+    return warning if len(arms) <= MOST_NAMES else f"{arms[:MOST_NAMES].rpartition(', ')[0]}, ...{colon}{doubt}"
 
 
 def _arms(summary: dict[str, Any]) -> Table:

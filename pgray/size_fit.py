@@ -26,6 +26,7 @@ their seeds), from another arm, and where the default table must help (98 `cpu-s
 PRIOR_TRIALS trials beside those of the run folder."""
 
 PRIOR_TRIALS = 3
+MOST_FORETOLD = 40  # of the finished trials, to see how well each is foretold by the others
 TOO_FAR = 4.0  # trials as far away say less than the default table
 DEFAULT_SPREAD = 0.02  # of bytes, beside the range of the maturity: codec, headers, initialization
 
@@ -171,8 +172,9 @@ class SizeModel:
         if distance not in self._spreads:
             typical = DEFAULT_ERROR if distance == math.inf else OTHER_ERROR if distance else TWIN_ERROR
             squares = [typical**2] * PRIOR_TRIALS
-            for index, one in enumerate(self._measured):
-                others = self._measured[:index] + self._measured[index + 1 :]
+            latest = self._measured[-MOST_FORETOLD:]
+            for index, one in enumerate(latest):
+                others = latest[:index] + latest[index + 1 :]
                 guess, used = self._estimate(one.stored, others, distance)
                 if used < math.inf:
                     squares.append((one.model_bytes / guess - 1) ** 2)
