@@ -186,7 +186,7 @@ def export(name: str, space: Space, scored: Scored, storage_url: str) -> int:
     except (SQLAlchemyError, OptunaError, ImportError, ValueError, OSError, RuntimeError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         fix = f"cannot be used as an Optuna storage ({problem}); give for instance sqlite:///searches.db"
-        raise InputError("--to", "storage", _without_password(storage_url), fix) from None
+        raise InputError("--to", "storage", without_password(storage_url), fix) from None
     return len(wanted)
 
 
@@ -200,7 +200,7 @@ def _storage(url: str) -> Iterator[RDBStorage]:
         storage.engine.dispose()
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
     try:
         return make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:

@@ -15,7 +15,7 @@ class Searcher:
 
     def __init__(self, plan: Plan, study: Study, layout: RunLayout) -> None:
         self._plan, self._study, self._layout = plan, study, layout
-        self._rows = {p.name: {row.trial_id: row for row in p.outcome} for p in study.proposals}
+        self._rows = {p.name: {row.seed: row for row in p.outcome} for p in study.proposals}
 
     @property
     def is_exhausted(self) -> bool:
@@ -42,5 +42,5 @@ class Searcher:
 
     def _tell(self, name: str, rows: Iterable[SeedRow]) -> None:
         known = self._rows.setdefault(name, {})
-        known |= {row.trial_id: row for row in rows}
+        known |= {row.seed: row for row in rows}  # by seed: a sweep that was edited has new trials for old seeds
         self._study.tell(name, known.values())

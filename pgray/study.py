@@ -19,7 +19,7 @@ import optuna
 from optuna.samplers import RandomSampler
 
 from pgray.conditions import Condition
-from pgray.optuna_study import Scored, as_study, export, make_sampler, quiet, suggest
+from pgray.optuna_study import Scored, as_study, export, make_sampler, quiet, suggest, without_password
 from pgray.proposals import Proposal, Score, SeedRow, score
 from pgray.space import Build, Search, settle
 from trainer.errors import InputError
@@ -159,9 +159,10 @@ class Study:
         """Write `summary()` as JSON."""
         write_json(path, self.summary())
 
-    def export(self, storage_url: str) -> int:
+    def export(self, storage_url: str) -> dict[str, Any]:
         """Copy the search into an Optuna storage, under the sweep's name; see `optuna_study.export`."""
-        return export(self.name, self.space, self._scored(), storage_url)
+        num_trials = export(self.name, self.space, self._scored(), storage_url)
+        return {"study": self.name, "storage": without_password(storage_url), "num_trials": num_trials}
 
     def _next_index(self) -> int:
         numbers = [int(name[1:]) for name in self._proposals if name[:1] == "t" and name[1:].isdecimal()]

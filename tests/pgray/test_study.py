@@ -212,7 +212,7 @@ def test_proposals_are_those_of_one_long_optuna_study(sampler: str) -> None:
             trial.set_constraint("cap", excess)
         reference.tell(trial, metrics["sliding_bpb"])
     generations = [v for t in reference.trials for k, v in t.system_attrs.items() if k.endswith("generation")]
-    assert sampler in ("random", "tpe") or max(generations) >= 2
+    assert sampler in ("random", "tpe") or max(generations) >= 1
 
 
 def test_another_seed_makes_other_proposals_and_no_two_are_alike() -> None:
@@ -379,7 +379,7 @@ def test_an_export_has_every_trial_and_a_second_one_doubles_nothing(tmp_path: Pa
         rows = [row(seed, measured(proposal.changes, seed)) for seed in (1, 2)]
         study.tell(proposal.name, [rows[0], row(2, {}, "failed")] if number == 3 else rows)
     ask(study)
-    assert study.export(url) == 10
+    assert study.export(url) == {"study": "s", "storage": url, "num_trials": 10}
     first = content(url)
     assert [t[1] for t in first] == [*["COMPLETE"] * 3, "FAIL", *["COMPLETE"] * 5, "RUNNING"]
     for trial, proposal in zip(first, study.proposals, strict=True):
