@@ -177,7 +177,7 @@ def _code(s: Submission) -> Rule:
     commits = sorted({str(row["git_sha"])[:12] for row in s.rows})
     note = "" if is_same else f"pack from a checkout of what the trials ran, commit {', '.join(commits)}"
     shown = ", ".join(sorted(sha or "unknown" for sha in ran))
-    return Rule("code", _soft(is_same), shown, f"{code_sha()}, the code that is packed", note)
+    return Rule("code", _soft(is_same), shown, f"{code_sha()}, as packed", note)
 
 
 def _counted_what_is_shipped(s: Submission) -> bool:
