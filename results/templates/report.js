@@ -1,0 +1,31 @@
+// Unpacks plotly.js and draws the pictures in the page's colours; on touch screens they do not catch the scrolling finger.
+(async () => {
+  const read = (id) => document.getElementById(id).textContent;
+  const {pictures, templates} = JSON.parse(read("drawings"));
+  const boxes = document.querySelectorAll(".plot");
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const isTouch = matchMedia("(pointer: coarse)").matches;
+  const config = {
+    responsive: true, displaylogo: false, displayModeBar: isTouch ? false : "hover",
+    modeBarButtonsToRemove: ["select2d", "lasso2d"], toImageButtonOptions: {format: "svg", filename: document.title},
+  };
+  const fitting = (data, width) => data.map((trace) => (
+    trace.meta === "only wide" && width < 600 ? {...trace, mode: "markers"} : trace));
+  const draw = (isDark) => pictures.forEach(({data, layout}, i) => Plotly.react(
+    boxes[i], fitting(data, boxes[i].clientWidth), {...layout, template: templates[isDark ? "dark" : "light"], dragmode: isTouch ? false : "zoom"}, config));
+  try {
+    const packed = Uint8Array.from(atob(read("plotly")), (letter) => letter.charCodeAt(0));
+    const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(unpacked).text();
+    document.head.append(script);
+    draw(dark.matches);
+  } catch (error) {
+    document.querySelector(".no-pictures").hidden = false;
+    boxes.forEach((box) => { box.style.height = "auto"; });
+    throw error;
+  }
+  dark.addEventListener("change", () => draw(dark.matches));
+  addEventListener("beforeprint", () => draw(false));
+  addEventListener("afterprint", () => draw(dark.matches));
+})();
