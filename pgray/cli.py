@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from pgray import cli_act, cli_backtest, cli_data, cli_import, cli_look, cli_pack, cli_sweep
+from pgray import cli_act, cli_backtest, cli_data, cli_import, cli_look, cli_pack, cli_report, cli_study, cli_sweep
 from trainer.errors import DataError, InputError
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 cli_sweep.add_to(app)
 cli_look.add_to(app)
+cli_report.add_to(app)
+cli_study.add_to(app)
 cli_import.add_to(app)
 cli_pack.add_to(app)
 cli_act.add_to(app)

@@ -16,6 +16,7 @@ from pathlib import Path
 from pgray.expand import Expansion
 from pgray.sweep import Sweep
 from trainer.layout import RunLayout, read_json, write_json, write_text
+from trainer.yamlfile import read_yaml
 
 _PACKAGES = (
     "pgray", "torch", "ray", "numpy", "sentencepiece", "pandas", "zstandard", "brotli", "constriction", "safetensors",
@@ -60,6 +61,19 @@ def write_provenance(layout: RunLayout, sweep: Sweep, expansion: Expansion) -> s
     write_json(layout.provenance, {**record, "earlier": [earlier, *history][:100] if earlier else []})
     write_text(layout.sweep, sweep.text)
     return sha
+
+
+def launched_sweep(layout: RunLayout) -> Sweep:
+    """The sweep of the latest launch: the file's copy in the run folder, and what the command line changed in it.
+
+    Raises:
+        InputError: there is no copy, or it is no sweep.
+    """
+    launch, file = read_json(layout.provenance), read_yaml(layout.sweep)
+    preset = launch.get("preset")
+    if isinstance(file, dict) and Path(str(file.get("preset"))).stem == preset:
+        preset = None  # the file's own, which may be a path
+    return Sweep.from_yaml(layout.sweep, preset=preset, seeds=launch.get("seeds"), overrides=launch.get("set"))
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -92,7 +92,21 @@ def help_text() -> str:
     """Every verb's help as a terminal of 100 columns shows it."""
     texts = []
     environment = {**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}
-    verbs = ["plan", "run", "status", "table", "logs", "import", "show", "pack", "stop", "retry", "backtest", "data"]
+    verbs = [
+        "plan",
+        "run",
+        "status",
+        "table",
+        "logs",
+        "study",
+        "import",
+        "show",
+        "pack",
+        "stop",
+        "retry",
+        "backtest",
+        "data",
+    ]
     pages = [["pgray"], *(["pgray", verb] for verb in verbs), ["trainer"]]
     commands = [["-m", *page, "--help"] for page in pages]
     for command in commands:
