@@ -208,7 +208,7 @@ def without_password(url: str) -> str:
 
 
 def _export(name: str, space: Space, wanted: Sequence[FrozenTrial], storage: RDBStorage) -> None:
-    about = {_MARK: name, "search": space.search.model_dump(mode="json", by_alias=True)}
+    about = {_MARK: name, "search": space.search.model_dump(mode="json", by_alias=True, exclude_none=True)}
     study = _exported_before(name, about, wanted, storage)
     if study is None:
         study = optuna.create_study(study_name=name, storage=storage, directions=_directions(space))

@@ -148,7 +148,7 @@ CHAIN = {
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_conditional_keys_are_there_exactly_where_their_condition_holds(rng: random.Random) -> None:
     space = settled(CHAIN)
     picks = {
@@ -192,7 +192,7 @@ SEARCH = st.fixed_dictionaries(
 
 
 @given(st.one_of(SEARCH, VALUES, st.dictionaries(st.text(max_size=5), VALUES, max_size=3)))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_section_is_refused_in_one_line_or_can_be_searched(section: Any) -> None:
     from pgray.study import Study
 
