@@ -10,6 +10,7 @@ from pgray.cli import main
 from pgray.ledger import Ledger
 from pgray.plan import make_plan
 from pgray.provenance import launched_sweep
+from pgray.search import Searcher
 from pgray.study import Study
 from pgray.sweep import Sweep
 from trainer.layout import RunLayout, write_json, write_text
@@ -95,6 +96,18 @@ def test_an_export_can_be_opened(run: Path, tmp_path: Path, capsys: pytest.Captu
     assert study.best_trial.user_attrs["name"] == "t001"
     storage.remove_session()
     storage.engine.dispose()
+
+
+def test_a_new_trial_of_an_old_seed_takes_its_place(run: Path) -> None:
+    """A sweep that was edited gives its proposals other trials; what the old ones came to no longer counts."""
+    layout = RunLayout(run)
+    plan = make_plan(launched_sweep(layout), layout=layout, reads_data=False)
+    assert plan.study is not None
+    numbers = {"post_quant_bpb": 0.5, "artifact_bytes": 9_000_000, "steps": 100}
+    write_json(layout.trial("t000-new").result, RESULT | numbers | {"trial_id": "t000-new", "seed": 1})
+    about = {"at": 0.0, "sweep": "lr", "arm": "t000", "seed": 1, "trial_id": "t000-new", "train_fingerprint": "f"}
+    Searcher(plan, plan.study, layout).heard([LedgerEntry(**about, state="finished")])
+    assert plan.study.score("t000").means["post_quant_bpb"] == 0.5
 
 
 def test_bad_input(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
