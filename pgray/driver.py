@@ -105,6 +105,7 @@ def run_sweep(
             _write_tables(layout)
             if plan.study is not None:
                 plan.study.write_summary(layout.study)
+            _write_report(layout, show)
         states = Ledger(layout.ledger).states()
         trials = queue.trials if queue else [trial.trial_id for trial in plan.trials]
         return Outcome(
@@ -154,6 +155,16 @@ def _write_tables(layout: RunLayout) -> None:
     from results.tables import write_all
 
     write_all(layout.root)
+
+
+def _write_report(layout: RunLayout, show: Silent) -> None:
+    try:
+        from results.report import write_report
+
+        show.say(f"report: {write_report(layout.root)}")
+    except Exception as error:  # pictures are an extra: a run that has ended well must not fail by them
+        first_line = (str(error).splitlines() or [""])[0]
+        show.say(f"no report, since drawing failed ({type(error).__name__}: {first_line}); try pgray report {layout.root}")
 
 
 def _say_plan(decision: Decision, cluster: "Cluster | None", show: Silent) -> None:
