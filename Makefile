@@ -34,6 +34,7 @@ quickstart: setup ## Run sweeps/quickstart.yaml on this machine and print its ta
 	@$(BIN)/pgray data build
 	@code=0; $(BIN)/pgray run sweeps/quickstart.yaml || code=$$?; echo; \
 	echo "Table: runs/quickstart/table.md (also .csv and .parquet); again: .venv/bin/pgray table runs/quickstart"; \
+	echo "Report: runs/quickstart/report.html (open it in a browser); again: .venv/bin/pgray report runs/quickstart"; \
 	echo "Logs:  runs/quickstart/jobs/*/log.txt and runs/quickstart/trials/*/log.txt"; \
 	exit $$code
 

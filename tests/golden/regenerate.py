@@ -98,6 +98,7 @@ def help_text() -> str:
         "status",
         "table",
         "logs",
+        "report",
         "study",
         "import",
         "show",
