@@ -69,8 +69,9 @@ class JobQueue:
             if self.decision.actions[trial.trial_id] in ("finished", "recover"):
                 self._learn(trial)
         if self.proposer is not None:
-            states = Ledger(self.layout.ledger).states()
-            self.proposer.heard([states[trial.trial_id] for trial in self.decision.with_action("recover")])
+            states = Ledger(self.layout.ledger).states()  # as they are now: found on disk, or to be run again
+            news = [*self.decision.with_action("recover"), *self.decision.with_action("run")]
+            self.proposer.heard([states[trial.trial_id] for trial in news])
         self._drop_hopeless()
 
     @property
