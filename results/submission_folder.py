@@ -37,9 +37,16 @@ def write_folder(submission: Submission, rules: Sequence[Rule], out: Path, autho
     """Write everything into a new folder. Returns the names of the files.
 
     Raises:
-        InputError: `out` is there and not empty.
+        InputError: `out` is there and not empty, or cannot be written.
     """
     refuse_unless_new(out)
+    try:
+        return _write(submission, rules, out.absolute(), author, github)
+    except OSError as error:
+        raise InputError("--out", "folder", str(out), f"cannot be written ({error.strerror or error})") from None
+
+
+def _write(submission: Submission, rules: Sequence[Rule], out: Path, author: str, github: str) -> list[str]:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
         folder = Path(name) / out.name

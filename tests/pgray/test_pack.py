@@ -213,6 +213,7 @@ def test_a_broken_rule_refuses_in_one_line_and_force_writes_it_down(
         ({"arm": "int9"}, "--arm: arm: int9: not among the arms: int8, int4, qat"),
         ({"control": "int9"}, "--control: arm: int9: not among the arms"),
         ({"exists": True}, "is not empty; give a new folder"),
+        ({"out": "file/out"}, "cannot be written (File exists)"),
     ],
 )
 def test_wrong_input(
@@ -221,6 +222,7 @@ def test_wrong_input(
     if "exists" in options:
         (tmp_path / "out").mkdir()
         (tmp_path / "out/README.md").write_text("edited")
+    (tmp_path / "file").touch()
     more = ["--control", options["control"]] if "control" in options else []
-    assert pack(run, tmp_path / "out", "--force", *more, arm=options.get("arm", "qat")) == 2
+    assert pack(run, tmp_path / options.get("out", "out"), "--force", *more, arm=options.get("arm", "qat")) == 2
     assert message in capsys.readouterr().err
