@@ -20,7 +20,7 @@ from trainer.limits import WIN_MIN_SEEDS
 
 _SAME_EVALUATION = ("tokenizer_sha", "data_sha", "scored_tokens", "scored_bytes", "eval_seq_len")
 _NEEDS_STRIDE = ("sliding_bpb", "ttt_bpb")
-_CIRCUMSTANCES = ("hardware", "world_size", "torch_version", "git_sha")  # may differ, but not in silence
+_CIRCUMSTANCES = ("hardware", "world_size", "torch_version")  # may differ, but not in silence; so may the code
 _FAILED = ("failed", "killed", "invalid", "lost")
 _PENDING = ("queued", "running")
 _DTYPES: dict[str, Dtype] = {
@@ -169,6 +169,17 @@ def mismatch(rows: Sequence[Row], reference: Sequence[Row], metric: str, *, null
     return None
 
 
+def circumstances(mine: Sequence[Row], reference: Sequence[Row]) -> list[str]:
+    """What differs from the control besides what the arm asked for: not refused, but told."""
+    notes = []
+    has_code_sha = all(row["code_sha"] is not None for row in (*mine, *reference))  # a commit may change no code
+    for column in (*_CIRCUMSTANCES, "code_sha" if has_code_sha else "git_sha"):
+        here, there = (sorted({str(r[column]) for r in rows if r[column] is not None}) for rows in (mine, reference))
+        if here and there and here != there:
+            notes.append(f"{column} {'/'.join(here)}, control {'/'.join(there)}")
+    return notes
+
+
 def nats_per_unit(metric: str, rows: Sequence[Row]) -> float | None:
     """Nats per token for a difference of 1 in the metric, in the evaluation that these comparable rows share.
 
@@ -279,11 +290,7 @@ def _about_comparison(
         notes.append(f"cap not checked on {unchecked} seeds: size unknown" if unchecked else "")
         if nats_per_unit(metric, both) is None:
             notes.append("no verdict: without token and byte counts, bpb cannot be converted into nats")
-    for column in _CIRCUMSTANCES:
-        here, there = (sorted({str(r[column]) for r in rows if r[column] is not None}) for rows in (mine, reference))
-        if here and there and here != there:
-            notes.append(f"{column} {'/'.join(here)}, control {'/'.join(there)}")
-    return notes
+    return notes + circumstances(mine, reference)
 
 
 def _judged(

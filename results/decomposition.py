@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from results.compare import by_seed, group, measured
+from results.compare import by_seed, circumstances, group, measured
 from results.schema import Dtype, Row, records, typed_frame
 from results.stats import difference, paired_seeds
 from results.trajectory import curves as read_curves
@@ -95,16 +95,21 @@ def decompose(
             if arm == arms.control:
                 continue
             line: Row = {"arm": arm, "metric": metric}
-            problem = arms.problems.get(arm)
-            if problem:
-                line["reason"] = problem
-            else:
-                line |= _parts(measured(rows, metric), arms.reference, metric, by_trial)
+            problem, mine = arms.problems.get(arm), measured(rows, metric)
+            if problem is None:
+                parts, problem = _parts(mine, arms.reference, metric, by_trial)
+                line |= parts
+            over_cap = sum(row["is_within_cap"] is False for row in mine)
+            notes = [problem, f"{over_cap} of {len(mine)} seeds over the cap" if over_cap else None]
+            line["reason"] = "; ".join(filter(None, [*notes, *circumstances(mine, arms.reference)])) or None
             lines.append(line)
     return typed_frame(lines, _DTYPES)
 
 
-def _parts(mine: list[Row], theirs: list[Row], metric: str, curves: Callable[[], dict[str, _Curve]]) -> Row:
+def _parts(
+    mine: list[Row], theirs: list[Row], metric: str, curves: Callable[[], dict[str, _Curve]]
+) -> tuple[Row, str | None]:
+    """The columns of one comparison; why some are null, or what to mind."""
     values = by_seed(mine, metric), by_seed(theirs, metric)
     seeds = paired_seeds(*values)
     if seeds:
@@ -113,23 +118,23 @@ def _parts(mine: list[Row], theirs: list[Row], metric: str, curves: Callable[[],
     line: Row = {"n_pairs": test.n, "delta": test.delta}
     line |= {name: _mean(mine, name) for name in _ABOUT} | {f"control_{name}": _mean(theirs, name) for name in _ABOUT}
     if test.delta is None:
-        return line | {"reason": "one side has no finished trial with this metric"}
+        return line, "one side has no finished trial with this metric"
     float_delta, post_quant = _difference(mine, theirs, "float_bpb"), _difference(mine, theirs, "post_quant_bpb")
     if float_delta is None or post_quant is None:
-        return line | {"reason": "float_bpb and post_quant_bpb were not measured on every seed"}
+        return line, "float_bpb and post_quant_bpb were not measured on every seed"
     line |= {"float": float_delta, "quant_gap": post_quant - float_delta}
     if metric == "sliding_bpb":
         line["sliding"] = test.delta - post_quant
     if not seeds:
-        return line | {"reason": "seeds do not pair: float is not split"}
+        return line, "seeds do not pair: float is not split"
     try:
         splits = [_split(a, c, curves) for a, c in zip(mine, theirs, strict=True)]
     except _NoSplitError as error:
-        return line | {"reason": f"{error}: float is not split"}
+        return line, f"{error}: float is not split"
     line["equal_steps"] = statistics.fmean(split.equal_steps for split in splits)
     line["fewer_steps"] = statistics.fmean(split.fewer_steps for split in splits)
     line["averaging"] = statistics.fmean(split.averaging for split in splits)
-    return line | {"reason": "; ".join(dict.fromkeys(note for split in splits for note in split.notes)) or None}
+    return line, "; ".join(dict.fromkeys(note for split in splits for note in split.notes)) or None
 
 
 @dataclass(frozen=True)

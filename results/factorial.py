@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.compare import Arms, group, measured, nats_per_unit
+from results.compare import Arms, circumstances, group, measured, nats_per_unit
 from results.configs import config_of, leaves
 from results.schema import Dtype, Row, typed_frame
 from results.stats import holm
@@ -71,6 +71,7 @@ def effects(
         reason,
         f"{len(asked) - len(rows)} of {len(asked)} trials have no number" if len(rows) < len(asked) else None,
         f"{over_cap} trials over the cap are in the means" if over_cap else None,
+        *circumstances(rows, arms.reference),
     ]
     scale = nats_per_unit(metric, rows)
     lines = []

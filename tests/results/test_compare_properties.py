@@ -152,13 +152,18 @@ def test_a_log_without_totals_says_nats_by_its_loss() -> None:
     assert line["verdict"] == "WIN"
 
 
-@pytest.mark.parametrize("column", ["hardware", "world_size", "torch_version", "git_sha"])
+@pytest.mark.parametrize("column", ["hardware", "world_size", "torch_version", "git_sha", "code_sha"])
 def test_other_circumstances_are_compared_with_a_note(column: str) -> None:
     one, other = (8, 4) if column == "world_size" else ("x", "y")
     mixed = frame(rows({"a": CONTROL}, **{column: one}) + rows({"b": BETTER["b"]}, **{column: other}))
     line = table(mixed).loc["b"]
     assert line["verdict"] == "WIN"
     assert line["reason"] == f"{column} {other}, control {one}"
+
+
+def test_another_commit_of_the_same_code_is_no_circumstance() -> None:
+    mixed = frame(rows({"a": CONTROL}, git_sha="x", code_sha="c") + rows({"b": BETTER["b"]}, git_sha="y", code_sha="c"))
+    assert pd.isna(table(mixed).loc["b", "reason"])
 
 
 def test_seeds_needed_come_from_the_observed_spread() -> None:

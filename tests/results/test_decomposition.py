@@ -179,3 +179,12 @@ def test_other_evaluations_and_failed_arms_are_rows_with_a_reason(run: Run) -> N
     assert "scored_tokens 7" in table.loc["wide", "reason"]
     assert "no finished trial" in table.loc["dead", "reason"]
     assert table.loc[["wide", "dead"], "delta"].isna().all()
+
+
+def test_the_cap_and_other_machines_are_told(tmp_path: Path) -> None:
+    """Another machine takes other steps: that is no tax of the arm's."""
+    run = Run(tmp_path / "bits")
+    run.finish("int8", 42, 2.5, raw_bpb=2.51)
+    run.finish("int4", 42, 2.5, raw_bpb=2.52, model_bytes=16_000_000, hardware="another", world_size=2)
+    reason = decomposed(results.load(run.layout.root)).loc["int4", "reason"]
+    assert reason == "1 of 1 seeds over the cap; hardware another, control cpu x2; world_size 2, control 1"
