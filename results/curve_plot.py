@@ -4,6 +4,7 @@ The order of the data is the same in every run of a sweep, so the difference at 
 Arms that share their training runs share a line.
 """
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from results.compare import current
-from results.drawing import GREY, Style, empty, figure, listed, padded, safe, short, spread, styles
+from results.drawing import GREY, MOST_ARMS, Style, empty, figure, listed, padded, safe, short, spread, styles
 from results.schema import Row, records
 
 _PANEL_PX, _GAP_PX, _BELOW_PX = 260, 36, 44  # one panel, between the two, and the x axis's words
@@ -57,12 +58,15 @@ def learning_curves(curves: pd.DataFrame, trials: pd.DataFrame | None = None, co
     asked = control or (trials.attrs.get("control") if trials is not None else None)
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     chosen = str(asked if asked in arms else arms[0])
-    lines = _lines(rows, metric, chosen, _failed(trials))
+    found = _lines(rows, metric, chosen, _failed(trials))
+    lines = found if len(found) <= MOST_ARMS else [found[0], *sorted(found[1:], key=_end)[: MOST_ARMS - 1]]
     means = [_mean(list(line.by_seed.values())) for line in lines]
     against = [_mean(_differences(line, lines[0])) for line in lines]
     look = styles(arms if trials is None else list(dict.fromkeys(current(trials)["arm"])), chosen)
     panels = [means, against] if chosen in lines[0].arms and any(against[1:]) else [means]
-    drawn = figure(title, _note(lines, metric, bool(panels[1:])), _height(len(panels)))
+    note = _note(lines, metric, bool(panels[1:]))
+    note += f" The best {len(lines)} of {len(found)} training runs." if len(lines) < len(found) else ""
+    drawn = figure(title, note, _height(len(panels)))
     last = max(step for curve in means for step in curve)
     for number, panel in enumerate(panels, start=1):
         seen = _range(panel, lines)
@@ -77,7 +81,13 @@ def learning_curves(curves: pd.DataFrame, trials: pd.DataFrame | None = None, co
         drawn.update_layout({f"{axis[0]}axis{axis[1:]}": {"range": list(seen), "tickformat": ".4f"}})
     drawn.update_layout(
         margin={"r": 26 + round(6.6 * max(len(line.label) for line in lines))},
-        xaxis={"title": {"text": "step"}, "nticks": 5, "tickformat": "~s", "range": [0, last], "anchor": "y2" if panels[1:] else "y"},
+        xaxis={
+            "title": {"text": "step"},
+            "nticks": 5,
+            "tickformat": "~s",
+            "range": [0, last],
+            "anchor": "y2" if panels[1:] else "y",
+        },
         yaxis={"title": {"text": _METRICS[metric]}, "domain": [_share(len(panels)), 1]},
     )
     if panels[1:]:
@@ -88,6 +98,11 @@ def learning_curves(curves: pd.DataFrame, trials: pd.DataFrame | None = None, co
             }
         )
     return drawn
+
+
+def _end(line: _Line) -> float:
+    """The mean of its last values; infinite for one that failed."""
+    return math.inf if line.has_failed else statistics.fmean(run[max(run)] for run in line.by_seed.values() if run)
 
 
 def _height(num_panels: int) -> int:

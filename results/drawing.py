@@ -26,6 +26,9 @@ _CHAR_PX, _LINE_PX, _MARKER_PX = 6.6, 15, 12  # of a label of 12 px, and of a ma
 PHONE_PX, WIDE_PX = 260, 640
 """Widths of the drawn area on a phone and on all else: labels that fit there fit in anything wider."""
 
+MOST_ARMS = 40
+"""More than so many rows or lines are no picture: the best are shown."""
+
 ONLY_WIDE = "only wide"
 """`meta` of a trace whose name fits on no phone: draw it there as a marker alone."""
 
@@ -125,7 +128,7 @@ def empty(title: str, why: str) -> go.Figure:
     drawn = figure(title, "", 110, xaxis={"visible": False}, yaxis={"visible": False})
     text = safe("\n".join(textwrap.wrap(why, 56))).replace("\n", "<br>")
     drawn.add_annotation(text=text, x=0.5, y=0.5, xref="paper", yref="paper")
-    return drawn.update_layout(meta={"title": title, "note": why, "height_px": 110, "is_empty": True})
+    return drawn.update_layout(meta={"title": title, "note": why.rstrip("."), "height_px": 110, "is_empty": True})
 
 
 def why_empty(drawn: go.Figure) -> str | None:

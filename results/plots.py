@@ -16,7 +16,21 @@ import plotly.graph_objects as go
 from results.compare import Arms, ablation, by_seed, group, measured, nats_per_unit
 from results.curve_plot import learning_curves as learning_curves
 from results.decomposition import decompose
-from results.drawing import GREY, Point, Style, core, empty, figure, listed, padded, plane, safe, short, styles
+from results.drawing import (
+    GREY,
+    MOST_ARMS,
+    Point,
+    Style,
+    core,
+    empty,
+    figure,
+    listed,
+    padded,
+    plane,
+    safe,
+    short,
+    styles,
+)
 from results.pareto import frontier
 from results.schema import Row, frame, records
 from results.stats import paired_seeds
@@ -40,12 +54,16 @@ def deltas(trials: pd.DataFrame, control: str | None = None, metric: str = "slid
         return empty(title, _no_arms(arms))
     if all(line["delta"] is None for line in lines):
         return empty(title, f"no difference can be said: {_missing(arms, metric)}")
+    num_lines = len(lines)
+    best = sorted(line["delta"] for line in lines if line["delta"] is not None)[:MOST_ARMS]
+    lines = lines if num_lines <= MOST_ARMS else [line for line in lines if line["delta"] in best]
     look = styles(list(arms.rows), arms.control)
     traces = [trace for row, line in enumerate(lines) for trace in _row_of(row, line, arms, metric, look[line["arm"]])]
     seen = padded([0.0, *core([line[name] for line in lines for name in _ENDS if line[name] is not None])])
     drawn = figure(
         title,
-        f"Left of 0 is better than {arms.control}. Line: 95 % interval; dots: pairs of seeds; solid marker: WIN or LOSS.",
+        f"Left of 0 is better than {arms.control}. Line: 95 % interval; dots: pairs of seeds; solid marker: WIN or LOSS."
+        + (f" The best {len(lines)} of {num_lines} arms." if len(lines) < num_lines else ""),
         70 + 38 * len(lines),
         traces,
         xaxis={
@@ -240,7 +258,7 @@ def _why(arm: str, arms: Arms) -> str:
 
 
 def _nothing(arms: Arms | None, metric: str) -> str:
-    return _missing(arms, metric) if arms else _no_arms(None)
+    return (_missing(arms, metric) if arms else "") or _no_arms(arms)
 
 
 def _no_arms(arms: Arms | None) -> str:

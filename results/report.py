@@ -157,7 +157,7 @@ def _picture(drawn: go.Figure) -> Picture:
 def _grid_of(block: Block, view: View) -> Grid:
     columns = list(block.columns.values())
     texts = [column.texts() for column in columns]
-    rows = [list(line) for line in zip(*texts, strict=True)]
+    rows = [[arm.name, *line[1:]] for arm, line in zip(view.arms, zip(*texts, strict=True), strict=True)]
     footnotes = view.footnotes if "verdict" in block.columns else []
     return Grid(block.title, [column.heading_text for column in columns], rows, footnotes)
 
