@@ -84,14 +84,16 @@ def run(
             "trials": outcome.counts,
             "launched_jobs": outcome.num_launched_jobs,
             "launched_trials": outcome.num_launched_trials,
+            "paused": outcome.paused,
             "exit_code": outcome.exit_code,
         }
         print(json.dumps(record, indent=1))
     else:
         from results.tables import print_rich
 
-        print_rich(layout_root, outcome.control)
-        if not outcome.num_launched_jobs:
+        if outcome.counts:  # none where the disk was full before anything was written
+            print_rich(layout_root, outcome.control)
+        if not outcome.num_launched_jobs and not outcome.paused:
             print("Nothing was launched: all that was asked for has been run before.", file=sys.stderr)
         if outcome.exit_code == 130:
             print("Interrupted; run the same command again to go on.", file=sys.stderr)

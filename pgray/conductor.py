@@ -3,12 +3,14 @@
 A job has ended when its supervisor has said so on disk, not when Ray says that its worker is gone.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pgray.collect import History, job_token
+from pgray.disk import why_unwritable
 from pgray.interrupt import Interrupt
 from pgray.progress import Silent
 from pgray.queue import JobQueue
@@ -30,6 +32,7 @@ class Conductor:
     interrupt: Interrupt
     grace_s: float
     write_tables: Callable[[], None]
+    is_stuck: bool = False  # nothing can be written down
     _running: dict[str, float] = field(default_factory=dict)  # job -> when to stop waiting for word of its end
     _worker_errors: dict[str, str | None] = field(default_factory=dict)
     _next_table: float = 0.0
@@ -39,14 +42,17 @@ class Conductor:
         """The next job to start, None if there is none now; `slots`: how many may be open at once."""
         if len(self.queue.open) >= slots or self.interrupt.is_draining:
             return None
-        job = self.queue.next()
+        job = None
+        with self._or_pause():
+            job = self.queue.next()
         self.show.planned(self.queue.num_started + self.queue.num_waiting, slots)
         return job.job_id if job else None
 
     def started(self, job_id: str) -> None:
         job = self.queue.open[job_id]
         self._running[job_id] = _NEVER
-        self.history.started(job)
+        with self._or_pause():
+            self.history.started(job)
         self.show.started(job, self.history.label(job))
 
     def progressed(self, job_id: str, metrics: Mapping[str, Any]) -> None:
@@ -63,21 +69,37 @@ class Conductor:
         for job_id, deadline in list(self._running.items()):
             has_ended = deadline < _NEVER
             if has_ended and (self.layout.job(job_id).exit.exists() or time.monotonic() > deadline):
-                self._collect(job_id)
-        self.watch.look(self.queue.open)
+                with self._or_pause():
+                    self._collect(job_id)
+        with self._or_pause():
+            self.watch.look(self.queue.open)
         if self.interrupt.is_draining and not self._has_said_draining:
             self._has_said_draining = True
             self.show.say(
                 f"letting {len(self._running)} jobs finish; Ctrl-C again stops them, to be gone on with later"
             )
         is_over = self.queue.is_done or (self.interrupt.is_draining and not self.queue.open)
-        return not self.interrupt.is_set and not is_over
+        return not self.is_stopping and not is_over
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether what runs is being stopped, so that a job which does not come to its end has not failed."""
+        return self.interrupt.is_set or self.is_stuck
+
+    @contextlib.contextmanager
+    def _or_pause(self) -> Iterator[None]:
+        """Where the run folder can no longer be written, the sweep pauses and all that runs is stopped."""
+        try:
+            yield
+        except OSError as error:
+            self.queue.paused = why_unwritable(error)
+            self.is_stuck = True
 
     def finish(self) -> None:
         """Wait for the jobs that still run: all of them are over or being stopped."""
         for job_id in list(self._running):
             self.ended(job_id)
-        if self._running and self.interrupt.is_set:
+        if self._running and self.is_stopping:
             self.show.say(f"stopping {len(self._running)} jobs")
         while self._running:
             self.tick()
@@ -88,12 +110,9 @@ class Conductor:
         job = self.queue.open[job_id]
         if not self.layout.job(job_id).exit.exists():
             end_job(job_token(self.layout, job_id))
-        is_stopping = self.interrupt.is_set
-        entries = self.history.ended(job, is_stopping, self._worker_errors.pop(job_id, None))
+        entries = self.history.ended(job, self.is_stopping, self._worker_errors.pop(job_id, None))
         self.show.ended(job_id, entries)
-        self.queue.ended(job, entries, is_stopping)
-        if self.queue.paused and not self.queue.open:
-            self.show.say(f"paused: {self.queue.paused}")
+        self.queue.ended(job, entries, self.is_stopping)
         if time.monotonic() >= self._next_table:
             began = time.monotonic()
             self.write_tables()

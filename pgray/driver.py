@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from pgray.collect import History, settle
 from pgray.conductor import Conductor
+from pgray.disk import why_unwritable
 from pgray.interrupt import Interrupt, catch_interrupts
 from pgray.job import Launch
 from pgray.ledger import Ledger
 from pgray.lock import hold_lock
+from pgray.model_check import start_model_check
 from pgray.plan import Decision, Plan, decide, make_plan
 from pgray.progress import Silent
 from pgray.provenance import write_provenance
@@ -44,7 +46,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 finished; 3 finished, some trials failed; 4 paused by budget or breaker; 130 interrupted."""
+        """0 finished; 3 finished, some trials failed; 4 paused by budget, breaker or disk; 130 interrupted."""
         if set(self.counts) <= {"finished", "killed"} and self.paused is None:
             return 0
         if self.is_interrupted:
@@ -78,54 +80,63 @@ def run_sweep(
     show = show or Silent()
     layout = RunLayout(Path(runs).absolute() / sweep.name)
     plan = make_plan(sweep)
+    queue: JobQueue | None = None
+    paused: str | None = None
     with catch_interrupts() as interrupt, hold_lock(layout.root) as last_driver:
-        end_strays(layout, grace_s, last_driver)
-        settle(layout, sweep.machine, sweep.usd_per_gpu_hour)
-        if plan.study is not None:
-            plan = make_plan(sweep, layout=layout)  # with what was proposed before
-        decision = decide(plan, layout)
-        searcher = _searcher(plan, layout)
-        has_work = bool(decision.with_action("run")) or (searcher is not None and not searcher.is_exhausted)
-        cluster = _connect(sweep, address, show) if has_work else None
-        interrupt.listen()  # again: Ray has put its own handler in the place of ours
-        _say_plan(decision, cluster, show)
-
-        history = History(layout, decision)
-        is_news = has_work or decision.with_action("recover") or decision.outdated or decision.superseded
-        queue: JobQueue | None = None
-        if is_news:
-            git_sha = write_provenance(layout, sweep, plan.expansion)
-            history.begin(decision)
-            if has_work:
-                start = tuple(trainer_command) if trainer_command else None
-                launch = Launch(layout.root, sweep.machine, start, grace_s, timeout_s, sweep.failures.stall_s)
-                queue = JobQueue(decision, layout, history, launch, git_sha, searcher)
-                _run_jobs(queue, history, show, interrupt)
-        if is_news or not layout.table("md").exists():
-            _write_tables(layout)
+        try:
+            end_strays(layout, grace_s, last_driver)
+            settle(layout, sweep.machine, sweep.usd_per_gpu_hour)
             if plan.study is not None:
-                plan.study.write_summary(layout.study)
-            _write_report(layout, show)
+                plan = make_plan(sweep, layout=layout)  # with what was proposed before
+            decision = decide(plan, layout)
+            searcher = _searcher(plan, layout)
+            has_work = bool(decision.with_action("run")) or (searcher is not None and not searcher.is_exhausted)
+            cluster = _connect(plan, address, show) if has_work else None
+            interrupt.listen()  # again: Ray has put its own handler in the place of ours
+            _say_plan(decision, layout, cluster, show)
+
+            history = History(layout, decision)
+            is_news = has_work or decision.with_action("recover") or decision.outdated or decision.superseded
+            if is_news:
+                git_sha = write_provenance(layout, sweep, plan.expansion)
+                history.begin(decision)
+                if has_work:
+                    start = tuple(trainer_command) if trainer_command else None
+                    launch = Launch(layout.root, sweep.machine, start, grace_s, timeout_s, sweep.failures.stall_s)
+                    queue = JobQueue(decision, layout, history, launch, git_sha, searcher)
+                    _run_jobs(queue, history, show, interrupt)
+            if is_news or not layout.table("md").exists():
+                _write_tables(layout)
+                if plan.study is not None:
+                    plan.study.write_summary(layout.study)
+                _write_report(layout, show)
+        except OSError as error:
+            paused = why_unwritable(error)
+        paused = (queue.paused if queue else None) or paused
+        if paused:
+            show.say(f"paused: {paused}")
         states = Ledger(layout.ledger).states()
         trials = queue.trials if queue else [trial.trial_id for trial in plan.trials]
         return Outcome(
             run_root=layout.root,
             control=plan.expansion.control,
-            counts=dict(Counter(states[name].state for name in trials)),
+            counts=dict(Counter(states[name].state for name in trials if name in states)),
             num_launched_jobs=queue.num_started if queue else 0,
             num_launched_trials=queue.num_started_trials if queue else 0,
             is_interrupted=interrupt.is_draining,
-            paused=queue.paused if queue else None,
+            paused=paused,
         )
 
 
-def _connect(sweep: Sweep, address: str | None, show: Silent) -> "Cluster":
-    """The Ray cluster to run on; a job that no node of it can hold is refused before anything is written."""
+def _connect(plan: Plan, address: str | None, show: Silent) -> "Cluster":
+    """The Ray cluster to run on. A job that no node of it can hold, or a model that cannot be built, is refused before
+    anything is written."""
     from pgray.gang import check_fits, connect
 
-    with show.waiting("connecting to Ray" if address else "starting Ray"):
+    with start_model_check(plan) as check, show.waiting("connecting to Ray" if address else "starting Ray"):
         cluster = connect(address)
-    check_fits(cluster, sweep.machine, sweep.place)
+        check_fits(cluster, plan.sweep.machine, plan.sweep.place)
+        check.wait()
     return cluster
 
 
@@ -164,12 +175,21 @@ def _write_report(layout: RunLayout, show: Silent) -> None:
         show.say(f"report: {write_report(layout.root)}")
     except Exception as error:  # pictures are an extra: a run that has ended well must not fail by them
         first_line = (str(error).splitlines() or [""])[0]
-        show.say(f"no report, since drawing failed ({type(error).__name__}: {first_line}); try pgray report {layout.root}")
+        show.say(
+            f"no report, since drawing failed ({type(error).__name__}: {first_line}); try pgray report {layout.root}"
+        )
 
 
-def _say_plan(decision: Decision, cluster: "Cluster | None", show: Silent) -> None:
+def _say_plan(decision: Decision, layout: RunLayout, cluster: "Cluster | None", show: Silent) -> None:
     for warning in decision.plan.warnings:
         show.say(f"warning: {warning}")
+    finished = [trial.trial_id for trial in decision.with_action("finished")]
+    bare = [name for name in finished if not layout.trial(name).artifact.exists()]
+    if bare:
+        show.say(
+            f"warning: the artifacts of {len(bare)} finished trials are gone, such as {bare[0]}; "
+            "delete a trial's result.json to have it exported again"
+        )
     groups = decision.shared()
     parts = [f"{len(decision.plan.trials)} trials: {len(decision.with_action('finished'))} finished"]
     if decision.with_action("recover"):

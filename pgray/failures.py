@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from pgray import disk
 from trainer.errors import FailureKind
 from trainer.layout import JobLayout, TrialLayout, read_json
 from trainer.record import JobFailure, TrialResult
@@ -26,7 +27,7 @@ _SIGNS: tuple[tuple[re.Pattern[str], FailureKind], ...] = (
         ),
         "oom",
     ),
-    (re.compile(r"No space left on device|Disk quota exceeded|Read-only file system", re.M), "infra"),
+    (disk.SIGN, "infra"),
     (
         re.compile(r"NCCL error|ncclSystemError|ncclRemoteError|Connection closed by peer|CUDA error|ECC error", re.M),
         "infra",

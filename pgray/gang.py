@@ -29,6 +29,7 @@ _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a banner at any verbosity
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # `launch.py` decides what a job without GPUs sees
     "RAY_worker_niceness": "0",  # the default 15 would be inherited by the trainer
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # or a worker's exception is printed as well as told
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver has its own, for SIGTERM too
 }
 _MOST_STARTING = 16  # workers that Ray may start at once

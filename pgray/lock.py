@@ -51,23 +51,30 @@ def hold_lock(root: Path, verb: str = "run") -> Iterator[dict[str, Any] | None]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        last = owner_of(root)
+        write_json(root / OWNER, {**identity(), "since": time.time(), "verb": verb})
     except Timeout:
         raise InputError(str(root), "lock", _describe(owner_of(root)), "wait for it, or pgray stop it first") from None
     except OSError as error:
+        if lock.is_locked:
+            _let_go(root, lock)
         raise InputError(
-            str(root), "folder", error.strerror, "cannot be written; choose another --runs folder"
+            str(root), "folder", error.strerror, "cannot be written; mend that or choose another --runs folder"
         ) from None
-    last = owner_of(root)
     try:
-        write_json(root / OWNER, {**identity(), "since": time.time(), "verb": verb})
         yield last
     finally:
+        _let_go(root, lock)
+
+
+def _let_go(root: Path, lock: FileLock) -> None:
+    """Release the lock, whatever the disk says: a note that stays is one of a holder that is dead."""
+    with contextlib.suppress(OSError):
         (root / OWNER).unlink(missing_ok=True)
         if not any(path.name != LOCK for path in root.iterdir()):
             (root / LOCK).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                root.rmdir()
-        lock.release()
+            root.rmdir()
+    lock.release()
 
 
 def _describe(owner: dict[str, Any] | None) -> str:

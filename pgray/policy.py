@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from pydantic import Field, model_validator
 
+from pgray.disk import SIGN
 from pgray.part import Part
 from trainer.config import RuleError
 from trainer.errors import FailureKind
@@ -58,7 +59,10 @@ def failures_that_count(entries: Iterable[LedgerEntry]) -> dict[str, Counter[Fai
 
 
 class Breaker:
-    """Counts jobs that failed in the same way in a row; a job that ends well, or in another way, starts the count anew."""
+    """Counts jobs that failed in the same way in a row; a job that ends well, or in another way, starts the count anew.
+
+    A full disk is enough once: every other job would train for nothing.
+    """
 
     def __init__(self, pause_after: int) -> None:
         self._pause_after = pause_after
@@ -73,6 +77,9 @@ class Breaker:
             if any(entry.state == "finished" for entry in entries):
                 self._kind, self._streak = None, 0
             return None
+        full = next((entry.reason for entry in failed if entry.reason and SIGN.search(entry.reason)), None)
+        if full is not None:
+            return f"a job could not write: {full}"
         kind = failed[0].failure_kind
         self._streak = self._streak + 1 if kind == self._kind else 1
         self._kind = kind

@@ -48,7 +48,9 @@ def ray() -> Iterator[None]:
     prepare_ray()
     import ray
 
-    ray.init(num_cpus=2, num_gpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 1024**2)
+    # Not a cluster that somebody else has started on this machine.
+    size = {"num_cpus": 2, "num_gpus": 4, "object_store_memory": 100 * 1024**2}
+    ray.init("local", include_dashboard=False, log_to_driver=False, **size)
     yield
     ray.shutdown()
 

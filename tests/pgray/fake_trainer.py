@@ -2,11 +2,12 @@
 
 What it does is asked for through knobs that have no meaning here: `train.iterations` steps of `optim.ns_steps` x 10 ms;
 `optim.muon_momentum_steps` picks an accident (see ACCIDENTS); the loss is worse by 10 x (`optim.matrix_lr` - 0.04), and
-`train.val_every` is the size of the noise between seeds, in 1e-4 bpb. Every launch leaves a line in
-`trained/<fp>/launches.txt`.
+`train.val_every` is the size of the noise between seeds, in 1e-4 bpb; an export takes as long as a step. Every launch
+leaves a line in `trained/<fp>/launches.txt`, and one that finds another at work on the same weights a line in `overlaps.txt`.
 """
 
 import argparse
+import fcntl
 import os
 import random
 import signal
@@ -14,11 +15,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 from trainer.errors import DivergedError
 from trainer.fingerprint import average_key
 from trainer.job import Job, load_job
-from trainer.layout import RunLayout, write_json
+from trainer.layout import RunLayout, write_json, write_text
 from trainer.record import AverageRecord, EventLog, JobFailure, TrainingRecord, TrialResult
 
 ACCIDENTS = {
@@ -33,6 +35,7 @@ ACCIDENTS = {
     8: "writes half a result",
     9: "runs out of memory",
     10: "rank 0 is killed by SIGKILL, the first time",
+    11: "finds the disk full",
 }
 
 
@@ -49,12 +52,26 @@ def main() -> int:
     print(f"fake trainer: job {job.job_id}, rank {os.environ.get('RANK', 0)}, pid {os.getpid()}", flush=True)
     print(f"CUDA_VISIBLE_DEVICES {os.environ.get('CUDA_VISIBLE_DEVICES')}", flush=True)
     trained = layout.trained(job.train_fingerprint)
-    if not trained.record.exists():
-        train(job, layout, is_main)
-    if is_main and job.config.optim.muon_momentum_steps != 6:
-        for trial in job.trials:
-            export(trial.trial_id, job, layout)
+    trained.root.mkdir(parents=True, exist_ok=True)
+    with (trained.root / "at_work.lock").open("a") as lock:
+        if not trained.record.exists():
+            claim(lock, fcntl.LOCK_EX, is_main)
+            train(job, layout, is_main)
+        claim(lock, fcntl.LOCK_SH, is_main)
+        if is_main and job.config.optim.muon_momentum_steps != 6:
+            for trial in job.trials:
+                export(trial.trial_id, job, layout)
     return 0
+
+
+def claim(lock: IO[str], how: int, is_main: bool) -> None:
+    """Hold the weights until this process ends, alone while it trains; say so where another process is in the way."""
+    try:
+        if is_main:
+            fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with Path(lock.name).with_name("overlaps.txt").open("a") as file:
+            file.write(f"{os.getpid()}\n")
 
 
 def train(job: Job, layout: RunLayout, is_main: bool) -> None:
@@ -91,6 +108,8 @@ def accident(job: Job, layout: RunLayout) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case 10 if job.job_id.endswith("-0"):
             os.kill(os.getpid(), signal.SIGKILL)
+        case 11:
+            Path("/dev/full").write_text("x")
         case 5:
             subprocess.Popen(["sleep", "3600"], start_new_session=True)
         case 9:
@@ -105,6 +124,7 @@ def export(trial_id: str, job: Job, layout: RunLayout) -> None:
     if job.config.optim.muon_momentum_steps == 8:
         folder.result.write_text('{"trial_id": "' + trial_id)
         return
+    time.sleep(job.config.optim.ns_steps / 100)
     noise = 1e-4 * config.train.val_every * random.Random(f"{config.seed}-{config.quant.bits.mlp}").gauss()
     gap = {8: 0.001, 6: 0.01, 4: 0.1}.get(config.quant.bits.mlp, 0.05) + noise
     result = TrialResult(
@@ -116,6 +136,7 @@ def export(trial_id: str, job: Job, layout: RunLayout) -> None:
         world_size=int(os.environ.get("WORLD_SIZE", 1)), hardware="fake", node="fake", torch_version="0", git_sha=job.git_sha,
         data_sha="d", tokenizer_sha="t", scored_tokens=10, scored_bytes=20, eval_seq_len=8, eval_stride=None,
     )  # fmt: skip
+    write_text(folder.artifact, "not a model\n")
     write_json(folder.result, result.model_dump(mode="json"))
 
 

@@ -72,8 +72,8 @@ def address() -> str:
 def in_the_middle(root: Path) -> bool:
     """The fast trials are done, `slow` is training."""
     results_on_disk = len(list(root.glob("trials/*/result.json")))
-    states = {entry.arm: entry.state for entry in Ledger(RunLayout(root).ledger).states().values()}
-    return results_on_disk >= 2 and states["slow"] == "running" and bool(processes.of_run(str(root)))
+    states = {(entry.arm, entry.state) for entry in Ledger(RunLayout(root).ledger).states().values()}
+    return results_on_disk >= 2 and ("slow", "running") in states and bool(processes.of_run(str(root)))
 
 
 def go_on(path: Path, root: Path) -> None:
