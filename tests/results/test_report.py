@@ -5,6 +5,8 @@ import csv
 import gzip
 import io
 import json
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -285,3 +287,24 @@ def test_the_command_says_where_it_is(root: Path, capsys: pytest.CaptureFixture[
     assert main(["report", str(root), "--control", "nobody"]) == 2
     assert main(["report", str(root / "trials")]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chrome or Chromium")
+def test_a_browser_unpacks_plotly_and_draws(root: Path, tmp_path: Path) -> None:
+    write_report(root)
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path}",
+        "--virtual-time-budget=30000",
+    ]
+    command = [str(BROWSER), *options, "--dump-dom", (root / "report.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    drawn = done.stdout.partition('id="pictures"')[2].partition("</section>")[0]
+    assert drawn.count("<figure>") == 5
+    assert drawn.count('class="main-svg"') >= 5
+    assert "late-qat" in drawn.partition("<svg")[2]
