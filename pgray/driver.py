@@ -16,7 +16,7 @@ from pgray.disk import why_unwritable
 from pgray.interrupt import Interrupt, catch_interrupts
 from pgray.job import Launch
 from pgray.ledger import Ledger
-from pgray.lock import hold_lock
+from pgray.lock import hold_lock, owner_of
 from pgray.model_check import start_model_check
 from pgray.plan import Decision, Plan, decide, make_plan
 from pgray.progress import Silent
@@ -102,7 +102,8 @@ def run_sweep(
                 history.begin(decision)
                 if has_work:
                     start = tuple(trainer_command) if trainer_command else None
-                    launch = Launch(layout.root, sweep.machine, start, grace_s, timeout_s, sweep.failures.stall_s)
+                    stall_s, note = sweep.failures.stall_s, owner_of(layout.root)
+                    launch = Launch(layout.root, sweep.machine, start, grace_s, timeout_s, stall_s, note)
                     queue = JobQueue(decision, layout, history, launch, git_sha, searcher)
                     _run_jobs(queue, history, show, interrupt)
             if is_news or not layout.table("md").exists():

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pgray import launch, processes
+from pgray import launch, lock, processes, supervisor
 from trainer.config import Machine
 from trainer.job import Job, load_job
 from trainer.layout import JobLayout, RunLayout, TrialLayout, write_json, write_text
@@ -31,7 +31,7 @@ class Launch:
     """What all jobs of a sweep have in common. Paths are absolute: a worker's folder is not the driver's.
 
     `start` stands in for torchrun and the trainer in tests; `grace_s` is how long a job may take to end by itself,
-    `stall_s` how long it may say nothing.
+    `stall_s` how long it may say nothing; `driver` is the note that the driver left in the run folder (lock.py).
     """
 
     run_root: Path
@@ -40,6 +40,7 @@ class Launch:
     grace_s: float = 10.0
     timeout_s: float | None = None
     stall_s: float = 900.0
+    driver: dict[str, Any] | None = None
 
     def job_timeout_s(self, job: Job) -> float:
         """Generous: a hung job must end, a slow one must not. Validation and compilation are off the training clock."""
@@ -64,6 +65,8 @@ def follow_job(job: Job, shared: Launch, report: Callable[[dict[str, Any]], None
     """Start a job (see `write_job`) and stay until it is over; `report` gets plain values at most every two seconds."""
     layout = RunLayout(shared.run_root)
     records = layout.job(job.job_id)
+    if supervisor.is_replaced(shared.driver, shared.run_root / lock.OWNER):
+        return  # before anything is touched
     progress = _Progress(job, layout)
     token, lifeline = _start_supervisor(job, shared, layout)
     reported = 0.0
@@ -110,6 +113,8 @@ def _start_supervisor(job: Job, shared: Launch, layout: RunLayout) -> tuple[str,
         "pid_file": str(records.supervisor),
         "exit_file": str(records.exit),
         "kill_file": str(records.kill),
+        "driver": shared.driver,
+        "driver_file": str(shared.run_root / lock.OWNER),
         "timeout_s": shared.job_timeout_s(job),
         "stall_s": shared.stall_s,
         "grace_s": shared.grace_s,

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from pgray import processes
-from trainer.layout import write_json
+from trainer.layout import read_json, write_json
 
 _TICK_S = 0.1
 _PR_SET_PDEATHSIG = 1
@@ -47,6 +47,11 @@ def main(spec_path: str) -> None:
     write_json(Path(spec["exit_file"]), {**outcome, "started_at": started, "ended_at": time.time()})
 
 
+def is_replaced(driver: dict[str, Any] | None, driver_file: Path) -> bool:
+    """Whether the driver that wanted a job is gone: its note in the run folder is another's, or none."""
+    return driver is not None and read_json(driver_file) != driver
+
+
 def _run(spec: dict[str, Any], started: float) -> dict[str, Any]:
     """Start the command, wait until it ends or must end, leave nothing behind, and say how it went."""
     is_told_to_stop: list[int] = []
@@ -58,6 +63,9 @@ def _run(spec: dict[str, Any], started: float) -> dict[str, Any]:
     stop: str | None = None
     error: str | None = None
     code: int | None = None
+    if is_replaced(spec["driver"], Path(spec["driver_file"])):
+        # We have left our own note first, and a new driver looks for it after it has left its own: one sees the other.
+        return {"code": None, "stop": "replaced", "error": None, "node": socket.gethostname()}
     with log.open("ab") as output:
         for link in spec["log_links"]:
             _link(log, Path(link))

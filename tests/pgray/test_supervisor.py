@@ -13,8 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
+import pgray.job
 from pgray import processes
 from pgray.job import Launch, follow_job, make_room, write_job
+from pgray.lock import hold_lock, owner_of
 from pgray.strays import end_strays
 from tests.pgray.conftest import marked, wait_for
 from trainer.job import Job
@@ -121,6 +123,27 @@ def test_a_supervisor_that_dies_before_it_says_who_it_is_ends_the_job_at_once(
     thread = in_thread(job, launch_plain)
     thread.join(10)
     assert json.loads(RunLayout(launch_plain.run_root).job(job.job_id).exit.read_text())["stop"] == "supervisor"
+
+
+def test_a_job_of_a_driver_that_has_been_replaced_does_not_begin(
+    make_job: MakeJob, launch_plain: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker can outlive its driver by a moment, and the next driver cannot know of a supervisor still to come."""
+    layout = RunLayout(launch_plain.run_root)
+    with hold_lock(layout.root):
+        old = replace(launch_plain, driver=owner_of(layout.root))
+    with hold_lock(layout.root):
+        new = replace(launch_plain, driver=owner_of(layout.root))
+        job = make_job()
+        write_job(job, layout)
+        follow_job(job, old, lambda _: None)
+        assert not layout.job(job.job_id).launch.exists()
+        # One that is replaced just afterwards: its supervisor sees it.
+        with monkeypatch.context() as patch:
+            patch.setattr(pgray.job.supervisor, "is_replaced", lambda *_: False)
+            assert follow(job, old)["stop"] == "replaced"
+        assert not layout.job(job.job_id).log.exists()
+        assert follow(make_job(job_id="job-1"), new)["code"] == 0
 
 
 @pytest.mark.slow
