@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pgray.collect import History, settle
 from pgray.conductor import Conductor
 from pgray.disk import why_unwritable
+from pgray.forecast import forecast
 from pgray.interrupt import Interrupt, catch_interrupts
 from pgray.job import Launch
 from pgray.ledger import Ledger
@@ -83,6 +84,8 @@ def run_sweep(
     queue: JobQueue | None = None
     paused: str | None = None
     with catch_interrupts() as interrupt, hold_lock(layout.root) as last_driver:
+        start, note = tuple(trainer_command) if trainer_command else None, owner_of(layout.root)
+        launch = Launch(layout.root, sweep.machine, start, grace_s, timeout_s, sweep.failures.stall_s, note)
         try:
             end_strays(layout, grace_s, last_driver)
             settle(layout, sweep.machine, sweep.usd_per_gpu_hour)
@@ -94,39 +97,18 @@ def run_sweep(
             cluster = _connect(plan, address, show) if has_work else None
             interrupt.listen()  # again: Ray has put its own handler in the place of ours
             _say_plan(decision, layout, cluster, show)
-
-            history = History(layout, decision)
-            is_news = has_work or decision.with_action("recover") or decision.outdated or decision.superseded
-            if is_news:
+            if decision.is_news or has_work:
                 git_sha = write_provenance(layout, sweep, plan.expansion)
+                history = History(layout, decision)
                 history.begin(decision)
                 if has_work:
-                    start = tuple(trainer_command) if trainer_command else None
-                    stall_s, note = sweep.failures.stall_s, owner_of(layout.root)
-                    launch = Launch(layout.root, sweep.machine, start, grace_s, timeout_s, stall_s, note)
                     queue = JobQueue(decision, layout, history, launch, git_sha, searcher)
                     _run_jobs(queue, history, show, interrupt)
-            if is_news or not layout.table("md").exists():
-                _write_tables(layout)
-                if plan.study is not None:
-                    plan.study.write_summary(layout.study)
-                _write_report(layout, show)
+            if decision.is_news or has_work or not layout.table("md").exists():
+                _write_up(plan, layout, show)
         except OSError as error:
             paused = why_unwritable(error)
-        paused = (queue.paused if queue else None) or paused
-        if paused:
-            show.say(f"paused: {paused}")
-        states = Ledger(layout.ledger).states()
-        trials = queue.trials if queue else [trial.trial_id for trial in plan.trials]
-        return Outcome(
-            run_root=layout.root,
-            control=plan.expansion.control,
-            counts=dict(Counter(states[name].state for name in trials if name in states)),
-            num_launched_jobs=queue.num_started if queue else 0,
-            num_launched_trials=queue.num_started_trials if queue else 0,
-            is_interrupted=interrupt.is_draining,
-            paused=paused,
-        )
+        return _outcome(plan, layout, queue, interrupt, paused, show)
 
 
 def _connect(plan: Plan, address: str | None, show: Silent) -> "Cluster":
@@ -163,6 +145,33 @@ def _run_jobs(queue: JobQueue, history: History, show: Silent, interrupt: Interr
             conductor.finish()
 
 
+def _outcome(
+    plan: Plan, layout: RunLayout, queue: JobQueue | None, interrupt: Interrupt, paused: str | None, show: Silent
+) -> Outcome:
+    paused = (queue.paused if queue else None) or paused
+    if paused:
+        show.say(f"paused: {paused}")
+    states = Ledger(layout.ledger).states()
+    trials = queue.trials if queue else [trial.trial_id for trial in plan.trials]
+    return Outcome(
+        run_root=layout.root,
+        control=plan.expansion.control,
+        counts=dict(Counter(states[name].state for name in trials if name in states)),
+        num_launched_jobs=queue.num_started if queue else 0,
+        num_launched_trials=queue.num_started_trials if queue else 0,
+        is_interrupted=interrupt.is_draining,
+        paused=paused,
+    )
+
+
+def _write_up(plan: Plan, layout: RunLayout, show: Silent) -> None:
+    """What people read: the tables, what a search has found, the report."""
+    _write_tables(layout)
+    if plan.study is not None:
+        plan.study.write_summary(layout.study)
+    _write_report(layout, show)
+
+
 def _write_tables(layout: RunLayout) -> None:
     from results.tables import write_all
 
@@ -182,7 +191,7 @@ def _write_report(layout: RunLayout, show: Silent) -> None:
 
 
 def _say_plan(decision: Decision, layout: RunLayout, cluster: "Cluster | None", show: Silent) -> None:
-    for warning in decision.plan.warnings:
+    for warning in forecast(decision, layout).warnings if cluster else decision.plan.warnings:
         show.say(f"warning: {warning}")
     finished = [trial.trial_id for trial in decision.with_action("finished")]
     bare = [name for name in finished if not layout.trial(name).artifact.exists()]

@@ -68,6 +68,12 @@ class Decision:
     superseded: tuple[LedgerEntry, ...]  # unfinished trials that the sweep no longer asks for
     outdated: tuple[PlannedTrial, ...]  # trials whose arm and seed the ledger mentions later with another configuration
 
+    @property
+    def is_news(self) -> bool:
+        """Whether the ledger is to hear of something: to be run, found on disk, no longer or once more asked for."""
+        is_changed = bool(self.superseded or self.outdated)
+        return is_changed or any(action in ("run", "recover") for action in self.actions.values())
+
     def with_action(self, action: Action) -> list[PlannedTrial]:
         return [trial for trial in self.plan.trials if self.actions[trial.trial_id] == action]
 
