@@ -23,19 +23,24 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # their numbers have 
 _FAR = 10
 _NAME_CHARS = 21
 _CHAR_PX, _LINE_PX, _MARKER_PX = 6.6, 15, 12  # of a label of 12 px, and of a marker
-PHONE_PX, WIDE_PX = 260, 640
-"""Widths of the drawn area on a phone and on all else: labels that fit there fit in anything wider."""
+_AROUND_PX = {False: 22, True: 12}
+"""What a name keeps clear of around another's marker: more where no line says whose name it is."""
+
+WIDE_PX = (640, 800, 1000, 1250)
+PHONE_PX = (260, 320, 400, 510, *WIDE_PX)
+"""Widths of the drawn area for which names are placed: points move apart in a wider one, and a name on the left of one can
+run into the name on the right of another."""
 
 MOST_ARMS = 40
 """More than so many rows or lines are no picture: the best are shown."""
 
 ONLY_WIDE = "only wide"
-"""`meta` of a trace whose name fits on no phone: draw it there as a marker alone."""
+"""`name` of an annotation for which a phone has no room."""
 
-_PLACES = {  # textposition -> where the label's middle lies, in label widths and lines from the point's edge
-    "top right": (1, -1), "bottom right": (1, 1), "top left": (-1, -1), "bottom left": (-1, 1),
-    "middle right": (1, 0), "middle left": (-1, 0), "top center": (0, -1), "bottom center": (0, 1),
-}  # fmt: skip
+_SIDES = ((1, -1), (1, 1), (-1, -1), (-1, 1), (1, 0), (-1, 0), (0, -1), (0, 1))  # of a point: right, below
+_LEADS_PX = (0, 20, 40)  # between a point and its name; with a line where they do not touch
+Offset = tuple[float, float]
+"""From a point to the middle of its name, in pixels right and down."""
 
 
 def _template(background: str, text: str, faint: str) -> go.layout.Template:
@@ -176,29 +181,38 @@ def plane(
     where, chars = [(point.x, point.y) for point in order], [len(short(point.arm)) for point in order]
     on_phone = place_labels(where, chars, x_shown, y_shown, height_px - 60, PHONE_PX)
     places = place_labels(where, chars, x_shown, y_shown, height_px - 60, WIDE_PX, on_phone)
-    traces = [_point(point, look[point.arm], place) for point, place in zip(order, places, strict=True)]
-    for trace, place in zip(traces, on_phone, strict=True):
-        trace.meta = None if place else ONLY_WIDE
     beyond = [point for point in points if point not in inside]
     if beyond:
-        traces += [_point(point, look[point.arm], None).update(cliponaxis=True) for point in beyond]
         note += f" Far outside; double-click shows all: {listed([f'{p.arm} ({p.y:.4f})' for p in beyond])}."
+    traces = [_marker(point, look[point.arm], is_inside=point in inside) for point in [*beyond, *reversed(order)]]
     axes = {
         name: layout.pop(name, {}) | {"range": list(shown)} for name, shown in (("xaxis", x_shown), ("yaxis", y_shown))
     }
-    return figure(title, note, height_px, [*extra, *reversed(traces)], **axes, **layout)
+    drawn = figure(title, note, height_px, [*extra, *traces], **axes, **layout)
+    for point, offset, phone_offset in zip(order, places, on_phone, strict=True):
+        if offset:
+            drawn.add_annotation(_name(point, offset, None if phone_offset else ONLY_WIDE))
+    return drawn
 
 
-def _point(point: Point, style: Style, place: str | None) -> go.Scatter:
+def _name(point: Point, offset: Offset, name: str | None) -> dict[str, Any]:
+    """The annotation that names a point; with a line to it where it stands apart."""
+    is_apart = max(abs(offset[0]) - len(short(point.arm)) * _CHAR_PX / 2, abs(offset[1]) - _LINE_PX / 2) > _MARKER_PX
+    return {
+        "text": short(point.arm), "x": point.x, "y": point.y, "name": name, "borderpad": 0, "font": {"size": 12},
+        **({"ax": offset[0], "ay": offset[1], "showarrow": True, "standoff": 6} if is_apart
+           else {"xshift": offset[0], "yshift": -offset[1]}),
+    }  # fmt: skip
+
+
+def _marker(point: Point, style: Style, *, is_inside: bool) -> go.Scatter:
     has_range = point.high > point.low
     return go.Scatter(
         x=[point.x],
         y=[point.y],
         name=safe(point.arm),
-        mode="markers+text" if place else "markers",
-        text=[short(point.arm)] if place else None,
-        textposition=place,
-        cliponaxis=False,
+        mode="markers",
+        cliponaxis=not is_inside,
         marker={
             "symbol": f"{style.symbol}-open" if point.is_open else style.symbol,
             "color": style.color,
@@ -214,43 +228,51 @@ def _point(point: Point, style: Style, place: str | None) -> go.Scatter:
     )  # fmt: skip
 
 
+_Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
 def place_labels(
     points: Sequence[tuple[float, float]], chars: Sequence[int], x_shown: tuple[float, float], y_shown: tuple[float, float],
-    height_px: float, width_px: float, placed: Sequence[str | None] = (),
-) -> list[str | None]:  # fmt: skip
-    """For each point, where its label goes (plotly's `textposition`), None where it would cover a label or a marker.
+    height_px: float, widths_px: Sequence[float], placed: Sequence[Offset | None] = (),
+) -> list[Offset | None]:  # fmt: skip
+    """For each point, where its name goes, None where it would cover another name or a marker.
 
     Args:
-        points: in data coordinates, in the order in which labels are placed.
-        chars: the length of each label.
-        height_px, width_px: of the area; in a wider one labels are further apart.
-        placed: of each point, where its label stands already, if it does.
+        points: in data coordinates, in the order in which names are placed; only the first of many get one.
+        chars: the length of each name.
+        height_px, widths_px: of the area; names must fit at each of these widths.
+        placed: of each point, where its name stands already, if it does.
     """
-    x_px = [(x - x_shown[0]) / (x_shown[1] - x_shown[0]) * width_px for x, _ in points]
+    x_frac = [(x - x_shown[0]) / (x_shown[1] - x_shown[0]) for x, _ in points]
     y_px = [(y_shown[1] - y) / (y_shown[1] - y_shown[0]) * height_px for _, y in points]
-    at = list(zip(x_px, y_px, strict=True))
-    markers = [_box(x, y, _MARKER_PX, _MARKER_PX) for x, y in at]
-    found: list[str | None] = list(placed) or [None] * len(points)
-    labels = [_label_box(at[i], chars[i], place) for i, place in enumerate(found) if place]
-    for i, middle in enumerate(at):
-        for place in _PLACES if found[i] is None else ():
-            box = _label_box(middle, chars[i], place)
-            is_inside = box[0] >= 0 and box[2] <= width_px and box[1] >= 0 and box[3] <= height_px
-            if is_inside and not any(_overlap(box, other) for other in (*labels, *markers[:i], *markers[i + 1 :])):
-                found[i] = place
-                labels.append(box)
-                break
+    found: list[Offset | None] = list(placed) or [None] * len(points)
+
+    def boxes(i: int, offset: Offset, wide: float, high: float) -> list[_Box]:
+        return [_box(x_frac[i] * width + offset[0], y_px[i] + offset[1], wide, high) for width in widths_px]
+
+    def is_free(own: list[_Box], others: Sequence[list[_Box]]) -> bool:
+        is_inside = all(
+            box[0] >= 0 and box[2] <= width and box[1] >= 0 and box[3] <= height_px
+            for box, width in zip(own, widths_px, strict=True)
+        )
+        return is_inside and not any(any(map(_overlap, own, other)) for other in others)
+
+    around = {lead: [boxes(i, (0, 0), size, size) for i in range(len(points))] for lead, size in _AROUND_PX.items()}
+    names = [boxes(i, offset, chars[i] * _CHAR_PX, _LINE_PX) for i, offset in enumerate(found) if offset]
+    for i in range(min(len(points), MOST_ARMS)):
+        if found[i]:
+            continue
+        wide = chars[i] * _CHAR_PX
+        for lead_px in _LEADS_PX:
+            markers = around[lead_px > 0]
+            for right, below in _SIDES:
+                far = _MARKER_PX / 2 + lead_px
+                offset = right * (wide / 2 + far), below * (_LINE_PX / 2 + far)
+                own = boxes(i, offset, wide, _LINE_PX)
+                if found[i] is None and is_free(own, [*names, *markers[:i], *markers[i + 1 :]]):
+                    found[i] = offset
+                    names.append(own)
     return found
-
-
-def _label_box(middle: tuple[float, float], chars: int, place: str) -> "_Box":
-    right, below = _PLACES[place]
-    wide = chars * _CHAR_PX
-    x, y = middle[0] + right * (wide + _MARKER_PX) / 2, middle[1] + below * (_LINE_PX + _MARKER_PX) / 2
-    return _box(x, y, wide, _LINE_PX)
-
-
-_Box = tuple[float, float, float, float]
 
 
 def _box(x: float, y: float, wide: float, high: float) -> _Box:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from results.drawing import COLORS, GREY, empty, figure, padded, safe, short
+from results.drawing import COLORS, GREY, core, empty, figure, padded, safe, short
 
 _MOST_PARAMETERS = 15
 _LOOKS = {  # state of a proposal -> symbol; the feasible ones that are nobody's best are hollow
@@ -41,7 +41,7 @@ def importance_plot(shares: pd.DataFrame) -> go.Figure:
     """Bars of `importances`."""
     title = "Which parameters mattered"
     if shares.empty:
-        return empty(title, "no importances: too few feasible proposals to tell")
+        return empty(title, "too few feasible proposals to tell")
     shown = shares.sort_values("share", ascending=False).head(_MOST_PARAMETERS)
     names, values = shown["parameter"].tolist(), shown["share"].tolist()
     bars = go.Bar(
@@ -96,7 +96,7 @@ def proposal_plot(made: pd.DataFrame) -> go.Figure:
         traces.append(
             go.Scatter(
                 x=[x[i] for i in chosen], y=[y[i] for i in chosen], mode="markers", name=look, cliponaxis=False,
-                marker={"symbol": symbol, "color": color, "size": size, "line": {"width": 2}},
+                marker={"symbol": symbol, "color": color, "size": size, "line": {"width": 2, "color": color}},
                 hovertext=[f"{scored['name'].iloc[i]}<br>{x_name} {x[i]:,.6g}<br>{y_name} {y[i]:,.6g}" for i in chosen],
                 hoverinfo="text",
             )
@@ -104,5 +104,5 @@ def proposal_plot(made: pd.DataFrame) -> go.Figure:
     return figure(
         title, note.strip(), 400, traces,
         xaxis={"title": {"text": x_name}, "range": list(padded(x)), "tickformat": ",.6~g" if has_plane else ",d"},
-        yaxis={"title": {"text": y_name}, "range": list(padded(y)), "tickformat": ",.6~g"},
+        yaxis={"title": {"text": y_name}, "range": list(padded(core(y))), "tickformat": ",.6~g"},
     )  # fmt: skip

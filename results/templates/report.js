@@ -9,10 +9,11 @@
     responsive: true, displaylogo: false, displayModeBar: isTouch ? false : "hover",
     modeBarButtonsToRemove: ["select2d", "lasso2d"], toImageButtonOptions: {format: "svg", filename: document.title},
   };
-  const fitting = (data, width) => data.map((trace) => (
-    trace.meta === "only wide" && width < 600 ? {...trace, mode: "markers"} : trace));
-  const draw = (isDark) => pictures.forEach(({data, layout}, i) => Plotly.react(
-    boxes[i], fitting(data, boxes[i].clientWidth), {...layout, template: templates[isDark ? "dark" : "light"], dragmode: isTouch ? false : "zoom"}, config));
+  const fitting = (layout, width) => ({...layout, annotations: (layout.annotations || []).filter(
+    (annotation) => annotation.name !== "only wide" || width >= 700)});
+  const draw = (isDark) => pictures.forEach(({data, layout}, i) => Plotly.react(boxes[i], data, {
+    ...fitting(layout, boxes[i].clientWidth), template: templates[isDark ? "dark" : "light"],
+    dragmode: isTouch ? false : "zoom"}, config));
   try {
     const packed = Uint8Array.from(atob(read("plotly")), (letter) => letter.charCodeAt(0));
     const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));

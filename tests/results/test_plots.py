@@ -68,29 +68,26 @@ def test_every_arm_has_a_style_of_its_own_and_the_same_in_any_order_of_the_contr
 POINTS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12)
 
 
-def box(x: float, y: float, place: str, chars: int) -> tuple[float, float, float, float]:
-    """Where plotly draws a label, in pixels of an area of 260 x 300: left, top, right, bottom."""
-    vertical, horizontal = place.split()
-    wide, gap = chars * 6.6, 6
-    left = {"left": x - gap - wide, "center": x - wide / 2, "right": x + gap}[horizontal]
-    top = {"top": y - gap - 15, "middle": y - 7.5, "bottom": y + gap}[vertical]
-    return left, top, left + wide, top + 15
-
-
 @given(POINTS, st.integers(1, 20))
-def test_labels_cover_neither_each_other_nor_a_marker(points: list[tuple[float, float]], chars: int) -> None:
+def test_labels_cover_neither_each_other_nor_a_marker_at_any_width(
+    points: list[tuple[float, float]], chars: int
+) -> None:
     places = drawing.place_labels(points, [chars] * len(points), (0, 1), (0, 1), 300, drawing.PHONE_PX)
-    middles = [(x * 260, (1 - y) * 300) for x, y in points]
-    labels = {i: box(*middles[i], place, chars) for i, place in enumerate(places) if place}
-    markers = {i: (x - 6, y - 6, x + 6, y + 6) for i, (x, y) in enumerate(middles)}
     apart = 1e-6
-    for i, a in labels.items():
-        assert a[0] >= -apart
-        assert a[2] <= 260 + apart
-        others = [b for j, b in labels.items() if j > i] + [b for j, b in markers.items() if j != i]
-        for b in others:
-            is_clear = (a[2], a[3]) <= (b[0] + apart, math.inf) or b[2] <= a[0] + apart
-            assert is_clear or a[3] <= b[1] + apart or b[3] <= a[1] + apart
+    for width in drawing.PHONE_PX:
+        middles = [(x * width, (1 - y) * 300) for x, y in points]
+        labels = {
+            i: (x + at[0] - chars * 3.3, y + at[1] - 7.5, x + at[0] + chars * 3.3, y + at[1] + 7.5)
+            for i, ((x, y), at) in enumerate(zip(middles, places, strict=True))
+            if at
+        }
+        markers = {i: (x - 6, y - 6, x + 6, y + 6) for i, (x, y) in enumerate(middles)}
+        for i, a in labels.items():
+            assert a[0] >= -apart
+            assert a[2] <= width + apart
+            for b in [b for j, b in labels.items() if j > i] + [b for j, b in markers.items() if j != i]:
+                is_beside = a[2] <= b[0] + apart or b[2] <= a[0] + apart
+                assert is_beside or a[3] <= b[1] + apart or b[3] <= a[1] + apart
 
 
 @given(st.lists(st.floats(-500, 500), max_size=20), st.floats(1, 20))
