@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import ValidationError, create_model
 
 from results.importers.store import read_imports
+from results.remote import copy_runs, is_remote
 from results.schema import NAMES, frame
 from trainer.errors import InputError
 from trainer.layout import RunLayout, read_json
@@ -36,7 +37,8 @@ def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     """The trials of one or several run folders.
 
     Args:
-        runs: a run folder, a glob pattern such as "runs/qat-*", or a list of both.
+        runs: a run folder, a glob pattern such as "runs/qat-*", an address such as "s3://bucket/runs/qat-*" (what is
+            needed of it is copied here: `results/remote.py`), or a list of these.
     Returns:
         The columns of `results.schema`, one row per trial; rows in the order in which trials first appear in the
         ledger, runs in the order given (a glob's in name order). `attrs`: `runs` (folders), `problems` (what could not
@@ -101,7 +103,12 @@ def _folders(runs: Iterable[str | Path]) -> list[Path]:
     folders: list[Path] = []
     for run in runs:
         path = Path(run)
-        found = [path] if path.is_dir() else [p for p in map(Path, sorted(glob.glob(str(run)))) if _is_run(p)]  # noqa: PTH207
+        if is_remote(run):
+            found = [copy for copy in copy_runs(str(run)) if _is_run(copy)]
+        elif path.is_dir():
+            found = [path]
+        else:
+            found = [p for p in map(Path, sorted(glob.glob(str(run)))) if _is_run(p)]  # noqa: PTH207
         if not found:
             raise InputError("results.load", "run", str(run), "no such run folder; give RUN as `pgray run` printed it")
         folders += [f for f in found if f not in folders]

@@ -1,0 +1,71 @@
+"""Run folders that are not on this machine: what tables and curves need of them is copied here. Any address of fsspec.
+
+`s3://bucket/runs/late-qat`, `gs://`, `ssh://`, `https://`, `memory://`; those that need a package of their own say which.
+Weights and artifacts stay where they are.
+"""
+
+import atexit
+import hashlib
+import re
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.errors import InputError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+_WANTED = re.compile(
+    r"(sweep\.yaml|provenance\.json|ledger\.jsonl|study\.json|imported/[^/]+\.json"
+    r"|trials/[^/]+/(config|result)\.json|(trained|trials)/[^/]+/events\.jsonl)"
+)
+
+
+def is_remote(run: str | Path) -> bool:
+    return isinstance(run, str) and "://" in run
+
+
+def copy_runs(address: str) -> list[Path]:
+    """Copy a run folder, or those that a pattern such as `s3://bucket/runs/qat-*` matches, as it stands now.
+
+    Returns:
+        The copies, in name order; they live as long as this process, and a further call renews them in their places.
+    Raises:
+        InputError: nothing there, no such file system, or the package for it is missing.
+    """
+    from fsspec.core import url_to_fs
+
+    try:
+        files, root = url_to_fs(address)
+        folders = sorted(files.glob(root)) if any(sign in root for sign in "*?[") else [root]
+        copies = [_copy(files, str(folder).rstrip("/"), address) for folder in folders if files.isdir(folder)]
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError("results.load", "run", address, f"cannot be read: {error}") from error
+    if not copies:
+        raise InputError(
+            "results.load", "run", address, "no such folder; give the address of a run folder or a pattern"
+        )
+    return copies
+
+
+def _copy(files: "AbstractFileSystem", folder: str, address: str) -> Path:
+    place = hashlib.sha256(f"{address} {folder}".encode()).hexdigest()[:12]
+    target = _shelf() / place / folder.rsplit("/", 1)[-1]
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in files.find(folder):
+        name = str(path)[len(folder) :].lstrip("/")
+        if _WANTED.fullmatch(name):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            files.get_file(path, str(target / name))
+    return target
+
+
+@cache
+def _shelf() -> Path:
+    folder = tempfile.mkdtemp(prefix="pgray-runs-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
