@@ -4,6 +4,7 @@ Exit codes: 0 all asked-for trials finished; 1 an internal error; 2 the input is
 3 some trials failed; 130 interrupted. Nothing heavy (torch, ray, pandas) is imported to show help.
 """
 
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -43,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output left, as in `pgray logs RUN TRIAL | head`
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        return _refuse(f"{error.filename or 'standard output'}: {error.strerror}")
     except Exception as error:
         # Bad usage, as typer raises it; its class lives in different packages in different versions of typer.
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):

@@ -6,6 +6,7 @@ the sweep's preset and `set`. Merging them into configs is `expand.py`'s busines
 
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from trainer.presets.resolve import config_keys, flatten
 
 Overrides = dict[str, Any]
 NamedArms = dict[str, Overrides]
+_MOST_ARMS = 10_000  # a slip of the pen gives billions, which no memory holds
 
 
 def design_arms(file: SweepFile, at_arms: Mapping[str, Mapping[str, Any]], place: str) -> NamedArms:
@@ -111,6 +113,11 @@ def _with_parents(
 def _grid(grid: Mapping[str, list[Any]], place: str) -> NamedArms:
     arms: NamedArms = {}
     axes = [[(key, value) for value in _values(values, f"grid.{key}", place)] for key, values in grid.items()]
+    count = math.prod(map(len, axes))
+    if count > _MOST_ARMS:
+        raise InputError(
+            place, "grid", f"{count:,} arms", f"more than {_MOST_ARMS:,}; give fewer values, or use search"
+        )
     for point in itertools.product(*axes):
         _add(arms, grid_name(dict(point)), dict(point), "grid", place)
     return arms

@@ -68,7 +68,7 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(str(path), "file", "missing", "no such file; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a path with a null byte
         raise InputError(str(path), "file", type(error).__name__, f"cannot be read as UTF-8 text ({error})") from None
 
 

@@ -27,9 +27,10 @@ from tests.pgray.conftest import marked
 from trainer.layout import RunLayout
 
 ROOT = Path(__file__).resolve().parents[2]
-VICTIMS = ("driver", "worker", "supervisor", "agent", "rank")
+VICTIMS = {"driver": 1, "worker": 2, "supervisor": 2, "agent": 2, "rank": 2}
+"""Who is hit, and how often beside the others: what a driver's death costs in time is its next start."""
 _PATIENCE_S = 240.0  # for a sweep to end when it is left in peace
-_STARTING_SHARE = 0.25  # of the blows that fall while no job runs; a driver takes long to start, and must get anywhere
+_STARTING_SHARE = 0.1  # of the blows that fall while no job runs; a driver takes long to start, and must get anywhere
 _LAST_WORDS_S = 10.0  # for processes to go when all is over
 
 
@@ -134,7 +135,7 @@ class Storm:
             # Now and then several at once: what watches over the one may be the other.
             for _ in range(self.random.choice((1, 1, 1, 2, 3))):
                 if victims := self._victims(driver):
-                    kind = self.random.choice(sorted(victims))
+                    kind = self.random.choices(list(victims), [VICTIMS[kind] for kind in victims])[0]
                     self._hit(kind, self.random.choice(victims[kind]), signal.SIGKILL)
         return driver.wait(_PATIENCE_S)
 
@@ -199,8 +200,6 @@ class Storm:
                 self._complain(f"the Ray of driver {pid} outlived it: {_described(_of_own_ray(pid))}")
         if not _gone(lambda: marked(self.root)):
             self._complain(f"processes outlived the sweep: {_described(marked(self.root))}")
-        if litter := [path for path in self.root.rglob(".*.*") if not path.name.startswith(".driver")]:
-            self._complain(f"temporary files are left: {litter}")
 
     def _complain(self, what: str) -> None:
         self.tally.violations.append(f"{self.root} ({self.start}): {what}")

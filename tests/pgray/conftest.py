@@ -57,13 +57,17 @@ def ray() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+def write_data(folder: Path) -> Path:
     """A data folder that passes every check: a tokenizer trained on the spot, and shards of its tokens."""
     import numpy as np
 
     from pgray.data.tokenizer import encode_documents, train_tokenizer
     from trainer.shards import write_shard
 
-    folder = tmp_path_factory.mktemp("data")
+    folder.mkdir(exist_ok=True)
     words = re.findall(r"\w+", "the quick brown fox jumps over a lazy dog while forty wizards box and vex in dim light")
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.permutation(words)) + "." for _ in range(300)]

@@ -31,11 +31,10 @@ def preset_names() -> list[str]:
 
 def load_preset(name: str, place: str = "--preset") -> Preset:
     """The preset called `name`, or the preset file at that path. Raises InputError naming `place` and the choices."""
-    path = PRESETS_DIR / f"{name}.yaml"
-    if not path.is_file():
-        path = Path(name)
-        if path.suffix not in (".yaml", ".yml") or not path.is_file():
-            raise InputError(place, "preset", name, f"unknown preset; use one of {', '.join(preset_names())} or a path")
+    is_ours = name in preset_names()
+    if not is_ours and not name.endswith((".yaml", ".yml")):
+        raise InputError(place, "preset", name, f"unknown preset; use one of {', '.join(preset_names())} or a path")
+    path = PRESETS_DIR / f"{name}.yaml" if is_ours else Path(name)
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise InputError(str(path), "document", type(raw).__name__, "a preset is a mapping with about, machine, set")
