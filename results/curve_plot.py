@@ -14,7 +14,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from results.compare import current
-from results.drawing import GREY, MOST_ARMS, Style, empty, figure, listed, padded, safe, short, spread, styles
+from results.drawing import GREY, MOST_ARMS, Style, empty, figure, listed, padded, safe, short, styles
+from results.label_places import spread
 from results.schema import Row, records
 
 _PANEL_PX, _GAP_PX, _BELOW_PX = 260, 36, 44  # one panel, between the two, and the x axis's words

@@ -14,6 +14,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from results.label_places import CHAR_PX, LINE_PX, MARKER_PX, PHONE_PX, WIDE_PX, Offset, place_labels
+
 COLORS = ("#2f7fd6", "#d9730d", "#1f9468", "#d9483b", "#9061d8", "#0e8a9e", "#cc4a8c", "#877f0c")
 GREY = "#7d8590"
 """For the control, and for lines that belong to no arm."""
@@ -22,25 +24,11 @@ _SYMBOLS = ("circle", "square", "triangle-up", "cross", "star", "triangle-down",
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # their numbers have no divisor in common with the colours'
 _FAR = 10
 _NAME_CHARS = 21
-_CHAR_PX, _LINE_PX, _MARKER_PX = 6.6, 15, 12  # of a label of 12 px, and of a marker
-_AROUND_PX = {False: 22, True: 12}
-"""What a name keeps clear of around another's marker: more where no line says whose name it is."""
-
-WIDE_PX = (640, 800, 1000, 1250)
-PHONE_PX = (260, 320, 400, 510, *WIDE_PX)
-"""Widths of the drawn area for which names are placed: points move apart in a wider one, and a name on the left of one can
-run into the name on the right of another."""
-
 MOST_ARMS = 40
 """More than so many rows or lines are no picture: the best are shown."""
 
 ONLY_WIDE = "only wide"
 """`name` of an annotation for which a phone has no room."""
-
-_SIDES = ((1, -1), (1, 1), (-1, -1), (-1, 1), (1, 0), (-1, 0), (0, -1), (0, 1))  # of a point: right, below
-_LEADS_PX = (0, 20, 40)  # between a point and its name; with a line where they do not touch
-Offset = tuple[float, float]
-"""From a point to the middle of its name, in pixels right and down."""
 
 
 def _template(background: str, text: str, faint: str) -> go.layout.Template:
@@ -118,7 +106,7 @@ def figure(
 ) -> go.Figure:
     """A figure in the light template. `height_px`: of everything but the title and the note above the picture."""
     lines = textwrap.wrap(note, 84)
-    top = 44 + _LINE_PX * len(lines)
+    top = 44 + LINE_PX * len(lines)
     drawn = go.Figure(list(traces), layout={"template": LIGHT, **layout})
     return drawn.update_layout(
         title={"text": safe(title), "subtitle": {"text": safe("\n".join(lines)).replace("\n", "<br>")}},
@@ -173,18 +161,30 @@ def plane(
         extra: traces below the points.
         layout: of the figure; `xaxis` and `yaxis` are given their ranges.
     """
-    near = [point for point in points if point.y in core([point.y for point in points])]
+    kept = set(core([point.y for point in points]))
+    near = [point for point in points if point.y in kept]
     x_shown = x_range or padded([point.x for point in near], 0.12)
     y_shown = y_range or padded([value for point in near for value in (point.low, point.y, point.high)], 0.1)
-    inside = [p for p in points if x_shown[0] <= p.x <= x_shown[1] and y_shown[0] <= p.y <= y_shown[1]]
-    order = sorted(inside, key=lambda point: first.index(point.arm) if point.arm in first else len(first))
+    rank = {arm: i for i, arm in enumerate(first)}
+    order: list[Point] = []
+    beyond: list[Point] = []
+    for point in sorted(points, key=lambda point: (rank.get(point.arm, len(rank)), point.y)):
+        is_inside = x_shown[0] <= point.x <= x_shown[1] and y_shown[0] <= point.y <= y_shown[1]
+        (order if is_inside else beyond).append(point)
     where, chars = [(point.x, point.y) for point in order], [len(short(point.arm)) for point in order]
     on_phone = place_labels(where, chars, x_shown, y_shown, height_px - 60, PHONE_PX)
     places = place_labels(where, chars, x_shown, y_shown, height_px - 60, WIDE_PX, on_phone)
-    beyond = [point for point in points if point not in inside]
     if beyond:
         note += f" Far outside; double-click shows all: {listed([f'{p.arm} ({p.y:.4f})' for p in beyond])}."
-    traces = [_marker(point, look[point.arm], is_inside=point in inside) for point in [*beyond, *reversed(order)]]
+    crowd = order[MOST_ARMS:]
+    if crowd:
+        note += f" Small dots: the other {len(crowd)} arms."
+    alone = [
+        *((point, False) for point in beyond[:MOST_ARMS]),
+        *((point, True) for point in reversed(order[:MOST_ARMS])),
+    ]
+    traces = [_marker(point, look[point.arm], is_inside=is_inside) for point, is_inside in alone]
+    traces = [_dots([*crowd, *beyond[MOST_ARMS:]]), *traces]
     axes = {
         name: layout.pop(name, {}) | {"range": list(shown)} for name, shown in (("xaxis", x_shown), ("yaxis", y_shown))
     }
@@ -197,12 +197,21 @@ def plane(
 
 def _name(point: Point, offset: Offset, name: str | None) -> dict[str, Any]:
     """The annotation that names a point; with a line to it where it stands apart."""
-    is_apart = max(abs(offset[0]) - len(short(point.arm)) * _CHAR_PX / 2, abs(offset[1]) - _LINE_PX / 2) > _MARKER_PX
+    is_apart = max(abs(offset[0]) - len(short(point.arm)) * CHAR_PX / 2, abs(offset[1]) - LINE_PX / 2) > MARKER_PX
     return {
         "text": short(point.arm), "x": point.x, "y": point.y, "name": name, "borderpad": 0, "font": {"size": 12},
         **({"ax": offset[0], "ay": offset[1], "showarrow": True, "standoff": 6} if is_apart
            else {"xshift": offset[0], "yshift": -offset[1]}),
     }  # fmt: skip
+
+
+def _dots(points: Sequence[Point]) -> go.Scatter:
+    """Too many to be told apart: one trace."""
+    symbols = ["circle-open" if point.is_open else "circle" for point in points]
+    return go.Scatter(
+        x=[point.x for point in points], y=[point.y for point in points], mode="markers", hoverinfo="text",
+        hovertext=[point.hover for point in points], marker={"symbol": symbols, "size": 5, "color": GREY, "opacity": 0.6},
+    )  # fmt: skip
 
 
 def _marker(point: Point, style: Style, *, is_inside: bool) -> go.Scatter:
@@ -226,71 +235,3 @@ def _marker(point: Point, style: Style, *, is_inside: bool) -> go.Scatter:
         hovertext=[point.hover],
         hoverinfo="text",
     )  # fmt: skip
-
-
-_Box = tuple[float, float, float, float]  # left, top, right, bottom
-
-
-def place_labels(
-    points: Sequence[tuple[float, float]], chars: Sequence[int], x_shown: tuple[float, float], y_shown: tuple[float, float],
-    height_px: float, widths_px: Sequence[float], placed: Sequence[Offset | None] = (),
-) -> list[Offset | None]:  # fmt: skip
-    """For each point, where its name goes, None where it would cover another name or a marker.
-
-    Args:
-        points: in data coordinates, in the order in which names are placed; only the first of many get one.
-        chars: the length of each name.
-        height_px, widths_px: of the area; names must fit at each of these widths.
-        placed: of each point, where its name stands already, if it does.
-    """
-    x_frac = [(x - x_shown[0]) / (x_shown[1] - x_shown[0]) for x, _ in points]
-    y_px = [(y_shown[1] - y) / (y_shown[1] - y_shown[0]) * height_px for _, y in points]
-    found: list[Offset | None] = list(placed) or [None] * len(points)
-
-    def boxes(i: int, offset: Offset, wide: float, high: float) -> list[_Box]:
-        return [_box(x_frac[i] * width + offset[0], y_px[i] + offset[1], wide, high) for width in widths_px]
-
-    def is_free(own: list[_Box], others: Sequence[list[_Box]]) -> bool:
-        is_inside = all(
-            box[0] >= 0 and box[2] <= width and box[1] >= 0 and box[3] <= height_px
-            for box, width in zip(own, widths_px, strict=True)
-        )
-        return is_inside and not any(any(map(_overlap, own, other)) for other in others)
-
-    around = {lead: [boxes(i, (0, 0), size, size) for i in range(len(points))] for lead, size in _AROUND_PX.items()}
-    names = [boxes(i, offset, chars[i] * _CHAR_PX, _LINE_PX) for i, offset in enumerate(found) if offset]
-    for i in range(min(len(points), MOST_ARMS)):
-        if found[i]:
-            continue
-        wide = chars[i] * _CHAR_PX
-        for lead_px in _LEADS_PX:
-            markers = around[lead_px > 0]
-            for right, below in _SIDES:
-                far = _MARKER_PX / 2 + lead_px
-                offset = right * (wide / 2 + far), below * (_LINE_PX / 2 + far)
-                own = boxes(i, offset, wide, _LINE_PX)
-                if found[i] is None and is_free(own, [*names, *markers[:i], *markers[i + 1 :]]):
-                    found[i] = offset
-                    names.append(own)
-    return found
-
-
-def _box(x: float, y: float, wide: float, high: float) -> _Box:
-    return x - wide / 2, y - high / 2, x + wide / 2, y + high / 2
-
-
-def _overlap(a: _Box, b: _Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def spread(positions: Sequence[float], gap: float) -> list[float]:
-    """Positions moved apart to be `gap` or more from each other, in the same order, as little as a sweep down and up can."""
-    order = sorted(range(len(positions)), key=positions.__getitem__)
-    moved = [positions[i] for i in order]
-    for k in range(1, len(moved)):
-        moved[k] = max(moved[k], moved[k - 1] + gap)
-    shift = (moved[-1] - positions[order[-1]]) / 2 if moved else 0.0
-    found = [0.0] * len(moved)
-    for k, i in enumerate(order):
-        found[i] = moved[k] - shift
-    return found

@@ -33,6 +33,7 @@ from trainer.errors import InputError
 from trainer.layout import RunLayout, read_json, write_text
 
 _TOP_PX = 26  # above a picture, where its heading was
+_MOST_TRIALS = 500  # rows in the list of trials: a report of thousands must stay small
 _FILES = (
     "sweep.yaml", "table.md", "table.csv", "table.parquet", "ledger.jsonl", "provenance.json", "study.json",
 )  # fmt: skip
@@ -121,6 +122,7 @@ def report(run: str | Path, control: str | None = None) -> str:
         killed=[trial for trial in lost if trial.status == "killed"],
         trial_heading=list(_TRIAL_CELLS),
         trials=_trials(view, root),
+        num_trials=len(trials),
         costs=costs(trials),
         provenance=provenance(trials, root),
         files=[(name, quote(name)) for name in _FILES if (root / name).is_file()],
@@ -206,9 +208,9 @@ def _effects(view: View) -> Grid | None:
 
 
 def _trials(view: View, root: Path) -> list[tuple[list[str], list[tuple[str, str]]]]:
-    """Cells of every trial, and its files: name and link."""
+    """Cells of every trial, of the first of very many, and its files: name and link."""
     found = []
-    for row in records(view.trials):
+    for row in records(view.trials.head(_MOST_TRIALS)):
         cells = [_number(row[name], form) for name, form in _TRIAL_CELLS.items()]
         if row["is_current"] is False:
             cells[2] += ", superseded"

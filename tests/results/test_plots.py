@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import results
-from results import drawing, plots
+from results import drawing, label_places, plots
 from results.curve_plot import learning_curves
 from results.schema import frame
 from tests.results.five_seeds import ARMS, HOSTILE, SEEDS, write_five_seeds
@@ -72,9 +72,9 @@ POINTS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_s
 def test_labels_cover_neither_each_other_nor_a_marker_at_any_width(
     points: list[tuple[float, float]], chars: int
 ) -> None:
-    places = drawing.place_labels(points, [chars] * len(points), (0, 1), (0, 1), 300, drawing.PHONE_PX)
+    places = label_places.place_labels(points, [chars] * len(points), (0, 1), (0, 1), 300, label_places.PHONE_PX)
     apart = 1e-6
-    for width in drawing.PHONE_PX:
+    for width in label_places.PHONE_PX:
         middles = [(x * width, (1 - y) * 300) for x, y in points]
         labels = {
             i: (x + at[0] - chars * 3.3, y + at[1] - 7.5, x + at[0] + chars * 3.3, y + at[1] + 7.5)
@@ -92,7 +92,7 @@ def test_labels_cover_neither_each_other_nor_a_marker_at_any_width(
 
 @given(st.lists(st.floats(-500, 500), max_size=20), st.floats(1, 20))
 def test_names_beside_lines_keep_their_distance_and_order(heights: list[float], gap: float) -> None:
-    moved = drawing.spread(heights, gap)
+    moved = label_places.spread(heights, gap)
     order = sorted(range(len(heights)), key=heights.__getitem__)
     assert all(moved[b] - moved[a] >= gap - 1e-9 for a, b in itertools.pairwise(order))
 
@@ -273,6 +273,11 @@ def test_a_large_search_shows_its_best(tmp_path: Path) -> None:
     assert len(drawn) == drawing.MOST_ARMS
     assert max(trace.x[0] for trace in drawn.values()) == pytest.approx(0.040)
     assert "The best 40 of 99 arms" in figure.layout.meta["note"]
+    plane = plots.sizes(results.load(run.layout.root), metric="post_quant_bpb")
+    assert len(by_name(plane)) == drawing.MOST_ARMS
+    dots = next(trace for trace in plane.data if trace.marker.size == 5)
+    assert len(dots.x) == 60
+    assert min(dots.y) > max(trace.y[0] for arm, trace in by_name(plane).items() if arm != "t000") - 1e-9
 
 
 def test_a_control_that_is_not_there_is_refused(trials: pd.DataFrame) -> None:
