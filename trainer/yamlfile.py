@@ -58,7 +58,8 @@ def parse_yaml(text: str, place: str) -> Any:
         where = f"line {mark.line + 1}" if mark else "document"
         problem = getattr(error, "problem", None) or "cannot be read"
         raise InputError(place, where, str(problem), "not valid YAML; fix the syntax") from None
-    except (ValueError, RecursionError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # PyYAML's own, on a value that does not fit its tag, as in `!!timestamp x` or `!!bool x`.
         raise InputError(place, "document", str(error), "a value cannot be read; quote it or fix it") from None
 
 
