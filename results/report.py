@@ -25,7 +25,7 @@ from results.decomposition import decompose
 from results.drawing import DARK, LIGHT, why_empty
 from results.factorial import effects
 from results.fit import NONE
-from results.report_facts import costs, lost_trials, provenance, verdict_sentence
+from results.report_facts import costs, lost_trials, provenance, search_sentence, verdict_sentence
 from results.schema import Row, records
 from results.trajectory import curves
 from results.view import Block, View, view_run
@@ -105,7 +105,7 @@ def report(run: str | Path, control: str | None = None) -> str:
     drawn = [picture for picture in pictures if not picture.why_empty]
     return _template().render(
         view=view,
-        verdict=verdict_sentence(view),
+        verdict=f"{search_sentence(read_json(RunLayout(root).study))} {verdict_sentence(view)}".strip(),
         counts=current(trials)["status"].value_counts(sort=False).to_dict(),
         blocks=[_grid_of(block, view) for block in view.blocks] if view.arms else [],
         pictures=drawn,

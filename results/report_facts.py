@@ -3,6 +3,7 @@
 import re
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,24 @@ class Cost:
     gpu_hours: float | None
     usd: float | None
     wall_hours: float | None
+
+
+def search_sentence(study: Mapping[str, Any]) -> str:
+    """What a search has found within its constraints, from `study.json`; nothing where there was no search."""
+    if not study:
+        return ""
+    trials = {trial["name"]: trial for trial in study["trials"]}
+    num_feasible = sum(trial["is_feasible"] for trial in trials.values())
+    kept = f"{num_feasible} of {len(trials)} proposals keep {' and '.join(study['constraints'])}"
+    if not study["best"]:
+        return f"The search has no best: {kept}."
+    best = trials[study["best"][0]]
+    values = ", ".join(
+        f"{name} {value:.4f}" if value < 1000 else f"{name} {value:,.0f}" for name, value in best["values"].items()
+    )
+    others = len(study["best"]) - 1
+    front = f", one of {others + 1} that none beats" if others else ""
+    return f"The search's best is {best['name']} ({values}){front}; {kept}."
 
 
 def verdict_sentence(view: View) -> str:

@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 import results
 from pgray.cli import main
 from results.report import report, write_report
-from results.report_facts import log_tail, verdict_sentence
+from results.report_facts import log_tail, search_sentence, verdict_sentence
 from results.view import view_run
 from tests.results.five_seeds import ARMS, HOSTILE, SEEDS, write_five_seeds
 from tests.results.synthetic import Run
@@ -308,3 +308,17 @@ def test_a_browser_unpacks_plotly_and_draws(root: Path, tmp_path: Path) -> None:
     assert drawn.count("<figure>") == 5
     assert drawn.count('class="main-svg"') >= 5
     assert "late-qat" in drawn.partition("<svg")[2]
+
+
+def test_a_search_is_summed_up_within_its_constraints() -> None:
+    trials = [
+        {"name": "t000", "is_feasible": False, "values": {"sliding_bpb": 1.1}},
+        {"name": "t001", "is_feasible": True, "values": {"sliding_bpb": 1.25, "artifact_bytes": 398986.0}},
+    ]
+    study = {"constraints": ["artifact_bytes <= 400000"], "best": ["t001"], "trials": trials}
+    kept = "1 of 2 proposals keep artifact_bytes <= 400000."
+    best = "The search's best is t001 (sliding_bpb 1.2500, artifact_bytes 398,986)"
+    assert search_sentence(study) == f"{best}; {kept}"
+    assert search_sentence({**study, "best": []}) == f"The search has no best: {kept}"
+    assert search_sentence({**study, "best": ["t001", "t000"]}) == f"{best}, one of 2 that none beats; {kept}"
+    assert search_sentence({}) == ""
