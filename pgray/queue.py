@@ -58,9 +58,13 @@ class JobQueue:
         sweep = self._plan.sweep
         self._waiting: list[list[PlannedTrial]] = self.decision.shared()
         self.trials = {trial.trial_id: trial for trial in self._plan.trials}
-        self._purse = Purse(sweep.file.budget, spent_gpu_s(Ledger(self.layout.ledger).entries()))
+        entries = Ledger(self.layout.ledger).entries()
+        self._purse = Purse(sweep.file.budget, spent_gpu_s(entries))
         self._breaker = Breaker(sweep.failures.pause_after)
-        self._attempts = Counter(path.name.rpartition("-")[0] for path in self.layout.jobs.glob("*-*"))
+        self._attempts = Counter[str]()  # train_fingerprint -> number of the next job
+        for name in (*(path.name for path in self.layout.jobs.glob("*-*")), *(e.job_id for e in entries if e.job_id)):
+            fingerprint, _, number = name.rpartition("-")
+            self._attempts[fingerprint] = max(self._attempts[fingerprint], int(number) + 1 if number.isdecimal() else 0)
         self._training: set[str] = set()  # the jobs that began without trained weights
         self._longest_gpu_s: dict[bool, float] = {}  # by whether the job was one of these
         self._results: dict[str, dict[int, TrialResult]] = {}  # arm -> seed -> result

@@ -1,6 +1,7 @@
 """A disk that is full or read-only, files that are cut, garbled or gone: one clear line or healing, and nothing lost."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -15,13 +16,18 @@ from hypothesis import strategies as st
 import pgray.driver
 import results
 from pgray.cli import main
+from pgray.collect import History
 from pgray.disk import why_unwritable
+from pgray.job import Launch
 from pgray.ledger import Ledger
 from pgray.lock import is_held
+from pgray.plan import decide, make_plan
+from pgray.queue import JobQueue
+from pgray.sweep import Sweep
 from tests.pgray.chaos import ROOT
 from tests.pgray.conftest import SWEEP, VOCAB, marked, wait_for
 from tests.pgray.test_driver import drive, launches
-from trainer.layout import RunLayout
+from trainer.layout import RunLayout, write_json
 
 WriteSweep = Callable[..., Path]
 ARMS = "  int8: {}\n  int6: {quant.bits.mlp: 6}\n  b8: {optim.matrix_lr: 0.041}\n  c8: {optim.matrix_lr: 0.042}\n"
@@ -245,6 +251,33 @@ def test_an_artifact_that_is_gone_is_told(
         f"warning: the artifacts of 1 finished trials are gone, such as {artifact.parent.name}; delete a trial's result"
     )
     assert said in capsys.readouterr().err
+
+
+# Job records that somebody has thrown away.
+
+
+@pytest.mark.ray
+def test_a_job_never_gets_the_name_of_an_earlier_one(finished: tuple[Path, Path], runs: Path) -> None:
+    """Its records, and what it cost, would be taken for the other's."""
+    root = runs / "test"
+    layout = RunLayout(root)
+    (result,) = root.glob("trials/b8-*/result.json")
+    fingerprint = json.loads(result.read_text())["train_fingerprint"]
+    result.unlink()
+    write_json(layout.job(f"{fingerprint}-7").launch, {})
+    shutil.rmtree(layout.job(f"{fingerprint}-0").root)
+    assert next_job(finished[0], layout) == f"{fingerprint}-8"
+    shutil.rmtree(layout.jobs)
+    assert next_job(finished[0], layout) == f"{fingerprint}-1"  # the ledger knows of one
+
+
+def next_job(path: Path, layout: RunLayout) -> str:
+    sweep = Sweep.from_yaml(path)
+    decision = decide(make_plan(sweep), layout)
+    queue = JobQueue(decision, layout, History(layout, decision), Launch(layout.root, sweep.machine), None)
+    job = queue.next()
+    assert job is not None
+    return job.job_id
 
 
 # Two drivers.
