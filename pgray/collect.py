@@ -157,7 +157,7 @@ def _held(
     """A trial's share of the GPU time that its job held, and what that cost; None where nobody measured it."""
     if "started_at" not in exit_record or "ended_at" not in exit_record:
         return {"gpu_held_s": None, "cost_usd": None}
-    held_s = (exit_record["ended_at"] - exit_record["started_at"]) * machine.gpus * machine.nodes / num_trials
+    held_s = (exit_record["ended_at"] - exit_record["started_at"]) * machine.total_gpus / num_trials
     return {"gpu_held_s": held_s, "cost_usd": None if usd_per_gpu_hour is None else held_s / 3600 * usd_per_gpu_hour}
 
 

@@ -30,7 +30,7 @@ class Conductor:
     watch: Watch
     show: Silent
     interrupt: Interrupt
-    grace_s: float
+    end_patience_s: float  # for word of how a job ended, after its worker has
     write_tables: Callable[[], None]
     is_stuck: bool = False  # nothing can be written down
     _running: dict[str, float] = field(default_factory=dict)  # job -> when to stop waiting for word of its end
@@ -61,7 +61,7 @@ class Conductor:
     def ended(self, job_id: str, worker_error: str | None = None) -> None:
         # Where the Ray worker died, its supervisor still needs a moment to end the job and to say how it ended.
         has_begun = job_token(self.layout, job_id) is not None
-        self._running[job_id] = time.monotonic() + (self.grace_s + 5 if has_begun else 0)
+        self._running[job_id] = time.monotonic() + (self.end_patience_s if has_begun else 0)
         self._worker_errors[job_id] = worker_error
 
     def tick(self) -> bool:

@@ -11,7 +11,7 @@ from statistics import median
 
 from pgray.budget import Budget, spent_gpu_s
 from pgray.finished import FinishedTrial
-from pgray.job import Launch
+from pgray.launch import Launch
 from pgray.pace import Pace
 from pgray.plan import PlannedTrial
 from trainer.config import Machine
@@ -76,7 +76,7 @@ def job_costs(
         specs = [TrialSpec(trial_id=trial.trial_id, config=trial.config) for trial in group]
         job = Job(job_id="planned", train_fingerprint=group[0].train_fingerprint, trials=specs)
         at_most_s = launch.job_timeout_s(job)
-        costs.append(JobCost(tuple(group), trains, machine.gpus, min(expected_s, at_most_s), at_most_s))
+        costs.append(JobCost(tuple(group), trains, machine.total_gpus, min(expected_s, at_most_s), at_most_s))
     return costs
 
 

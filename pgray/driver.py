@@ -6,7 +6,7 @@ the difference is launched. So running again is always right: after a crash of a
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,9 @@ from pgray.collect import History, settle
 from pgray.conductor import Conductor
 from pgray.disk import why_unwritable
 from pgray.forecast import forecast
+from pgray.freeze import freeze_code
 from pgray.interrupt import Interrupt, catch_interrupts
-from pgray.job import Launch
+from pgray.launch import Launch
 from pgray.ledger import Ledger
 from pgray.lock import hold_lock, owner_of
 from pgray.model_check import start_model_check
@@ -26,6 +27,7 @@ from pgray.queue import JobQueue
 from pgray.strays import end_strays
 from pgray.sweep import Sweep
 from pgray.watch import Watch
+from trainer.bundle import code_sha
 from trainer.layout import RunLayout
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ def run_sweep(
         runs: the folder that holds run folders.
         address: of a Ray cluster; None for RAY_ADDRESS, else a Ray of its own on this machine.
         show: hears about progress.
-        trainer_command: stands in for torchrun and the trainer; gets `--config JOB --out RUN`.
+        trainer_command: stands in for `python -m trainer`, under the sweep's launcher; gets `--config JOB --out RUN`.
         grace_s: how long a job that must stop may take before it is killed.
         timeout_s: of one job, wall clock; None for the training clock twice over and generous time for exports.
     Raises:
@@ -98,7 +100,9 @@ def run_sweep(
             interrupt.listen()  # again: Ray has put its own handler in the place of ours
             _say_plan(decision, layout, cluster, show)
             if decision.is_news or has_work:
-                git_sha = write_provenance(layout, sweep, plan.expansion)
+                if has_work:
+                    launch = replace(launch, code=freeze_code(layout), code_sha=code_sha())
+                git_sha = write_provenance(layout, sweep, plan.expansion, launch)
                 history = History(layout, decision)
                 history.begin(decision)
                 if has_work:
@@ -136,7 +140,9 @@ def _run_jobs(queue: JobQueue, history: History, show: Silent, interrupt: Interr
 
     plan, layout, launch = queue.decision.plan, queue.layout, queue.launch
     watch = Watch(plan.sweep, plan.expansion.control, queue.trials, layout)
-    conductor = Conductor(layout, queue, history, watch, show, interrupt, launch.grace_s, lambda: _write_tables(layout))
+    conductor = Conductor(
+        layout, queue, history, watch, show, interrupt, launch.end_patience_s, lambda: _write_tables(layout)
+    )
     with show:
         try:
             if conductor.tick():
@@ -191,7 +197,8 @@ def _write_report(layout: RunLayout, show: Silent) -> None:
 
 
 def _say_plan(decision: Decision, layout: RunLayout, cluster: "Cluster | None", show: Silent) -> None:
-    for warning in forecast(decision, layout).warnings if cluster else decision.plan.warnings:
+    warnings = forecast(decision, layout).warnings if cluster else decision.plan.warnings
+    for warning in [*warnings, *decision.warnings]:
         show.say(f"warning: {warning}")
     finished = [trial.trial_id for trial in decision.with_action("finished")]
     bare = [name for name in finished if not layout.trial(name).artifact.exists()]

@@ -61,13 +61,12 @@ def trial_ending(trial: TrialLayout, job: JobLayout, is_stopping: bool, worker_e
     if read_result(trial) is not None:
         return Ending("finished")
     exit_record = read_json(job.exit)  # {} if the supervisor did not get to writing it
+    log = _log(job, exit_record)
     if exit_record.get("stop") == "timeout":
-        reason = f"ran longer than {exit_record.get('timeout_s', 0):.0f} s; last line: {last_line(job.log)}"
+        reason = f"ran longer than {exit_record.get('timeout_s', 0):.0f} s; last line: {last_line(log)}"
         return Ending("failed", "timeout", reason)
     if exit_record.get("stop") == "stall":
-        reason = (
-            f"said nothing for {exit_record.get('stall_s', 0):.0f} s; last lines: {' | '.join(last_lines(job.log))}"
-        )
+        reason = f"said nothing for {exit_record.get('stall_s', 0):.0f} s; last lines: {' | '.join(last_lines(log))}"
         return Ending("failed", "timeout", one_line(reason))
     if exit_record.get("stop") == "killed":
         return Ending("killed", None, one_line(str(read_json(job.kill).get("reason", "killed by a rule"))))
@@ -120,7 +119,8 @@ def _from_exit(trial: TrialLayout, job: JobLayout, exit_record: Mapping[str, Any
         return Ending("failed", "infra", one_line(str(exit_record["error"])))
     if exit_record.get("stop"):
         return Ending("failed", "preempted", "stopped in the middle: its supervisor was sent SIGTERM")
-    tail = _tail(job.log)
+    log = _log(job, exit_record)
+    tail = _tail(log)
     for sign, kind in _SIGNS:
         found = sign.search(tail)
         if found:
@@ -132,13 +132,18 @@ def _from_exit(trial: TrialLayout, job: JobLayout, exit_record: Mapping[str, Any
     if number is None and in_log:
         number = int(in_log.group(1) or in_log.group(2))
     if number is not None:
-        return Ending("failed", "infra", f"killed by {_signal_name(number)}; last line: {last_line(job.log)}")
+        return Ending("failed", "infra", f"killed by {_signal_name(number)}; last line: {last_line(log)}")
     if code == 0:
         problem = "is not valid" if trial.result.exists() else "was not written"
         return Ending("failed", "infra", f"the trainer ended with exit code 0, but {trial.result.name} {problem}")
     if _TRACEBACK.search(tail):
-        return Ending("failed", "user_error", last_line(job.log))
-    return Ending("failed", "infra", f"exit code {code}; last line: {last_line(job.log)}")
+        return Ending("failed", "user_error", last_line(log))
+    return Ending("failed", "infra", f"exit code {code}; last line: {last_line(log)}")
+
+
+def _log(job: JobLayout, exit_record: Mapping[str, Any]) -> Path:
+    """The log of the node on which a job first went wrong."""
+    return job.root / str(exit_record.get("log", job.log.name))
 
 
 def _signal_name(number: int) -> str:

@@ -1,9 +1,9 @@
-"""Ray Tune as gang executor: starts the jobs that it is handed, each with all its GPUs on one node, says what happened.
+"""Ray Tune as gang executor: starts the jobs that it is handed, each with all its GPUs at once, and says what happened.
 
 Tune decides nothing here: a Searcher passes on what the driver's queue hands out. Whether a job is tried again and what
-its end means are the driver's too. One placement-group bundle per job: with the GPUs in a bundle of their own, Ray would
-leave the job without any (measured, orchestration.md 3.5). No `Tuner.restore`: it ignores what was added to a sweep and
-unpickles its folder.
+its end means are the driver's too. One placement-group bundle per node of a job: with the GPUs in a bundle of their own,
+Ray would leave the job without any (measured, orchestration.md 3.5). No `Tuner.restore`: it ignores what was added to a
+sweep and unpickles its folder.
 """
 
 import logging
@@ -12,12 +12,12 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pgray.job import Launch, run_job
+from pgray.launch import Launch
 from trainer.config import Machine
 from trainer.errors import InputError
 
@@ -60,11 +60,19 @@ class Cluster:
         return f"{gpus:.0f} GPUs and {cpus:.0f} CPUs on {count} node{'s' * (count != 1)}{each if count > 1 else ''}"
 
     def slots(self, machine: Machine) -> int:
-        """How many jobs fit at once."""
-        return sum(
+        """How many jobs fit at once, each on as many different nodes as it asks for."""
+        fits = self.fits(machine)
+        slots = sum(fits) // machine.nodes
+        while sum(min(fit, slots) for fit in fits) < slots * machine.nodes:  # a node counts once for each job
+            slots -= 1
+        return slots
+
+    def fits(self, machine: Machine) -> list[int]:
+        """How many jobs' parts each node can hold."""
+        return [
             int(min(cpus // machine.cpus, gpus // machine.gpus if machine.gpus else float("inf")))
             for cpus, gpus in self.nodes
-        )
+        ]
 
 
 def prepare_ray() -> None:
@@ -114,9 +122,13 @@ def _check_answers(address: str) -> None:
 
 
 def check_fits(cluster: Cluster, machine: Machine, place: str) -> None:
-    """Raises InputError where no node can ever hold one job: it would wait for ever without a word."""
+    """Raises InputError where the nodes can never hold one job: it would wait for ever without a word."""
     if cluster.slots(machine):
         return
+    able = sum(fit > 0 for fit in cluster.fits(machine))
+    if able:
+        fix = f"{able} node{'s' * (able != 1)} of the cluster can hold a part of a job; lower it"
+        raise InputError(place, "resources.nodes", machine.nodes, fix)
     most_gpus = max(gpus for _, gpus in cluster.nodes)
     fix = f"the cluster has {cluster}; lower it, or try --preset cpu-smoke"
     if machine.gpus > most_gpus:
@@ -134,10 +146,11 @@ def run_jobs(shared: Launch, conductor: Conductor) -> None:
     scratch = Path(tempfile.mkdtemp(prefix="pgray-tune-"))
     machine = shared.machine
     bundle = {"CPU": float(machine.cpus)} | ({"GPU": float(machine.gpus)} if machine.gpus else {})
+    strategy = "STRICT_PACK" if machine.nodes == 1 else "STRICT_SPREAD"
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(run_job, shared=shared),
-            tune.PlacementGroupFactory([bundle], strategy="STRICT_PACK"),
+            _trainable(str(shared.code), shared.as_text()),
+            tune.PlacementGroupFactory([bundle] * machine.nodes, strategy=strategy),
         ),
         tune_config=tune.TuneConfig(
             search_alg=_job_source(conductor, machine),
@@ -158,6 +171,24 @@ def run_jobs(shared: Launch, conductor: Conductor) -> None:
         tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _trainable(code: str, launch_text: str) -> Callable[[dict[str, Any]], None]:
+    """A function that Ray sends by value: a worker takes this project from the frozen code, and need not have it."""
+
+    def run(config: dict[str, Any]) -> None:
+        import sys
+        from pathlib import Path
+
+        if not Path(code).is_dir():
+            raise FileNotFoundError(f"{code} is not on this node: --runs must be a folder that every node sees")
+        if sys.path[0] != code:
+            sys.path.insert(0, code)
+        from pgray.job import run_job
+
+        run_job(config["job_id"], launch_text)
+
+    return run
 
 
 class _Kept:

@@ -6,7 +6,7 @@ no run folder; `decide` compares a plan with a run folder. Neither writes anythi
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +19,7 @@ from pgray.kill import check_rules
 from pgray.policy import FailurePolicy, failures_that_count
 from pgray.sweep import Sweep
 from trainer.batch import split_batch
+from trainer.bundle import code_sha
 from trainer.config import Config
 from trainer.errors import DataError, FailureKind, InputError
 from trainer.fingerprint import train_fingerprint, trial_id
@@ -67,6 +68,21 @@ class Decision:
     before: dict[str, LedgerEntry]
     superseded: tuple[LedgerEntry, ...]  # unfinished trials that the sweep no longer asks for
     outdated: tuple[PlannedTrial, ...]  # trials whose arm and seed the ledger mentions later with another configuration
+    codes: Mapping[str | None, int] = field(default_factory=dict)  # `code_sha` of the results on disk -> how many
+
+    @property
+    def warnings(self) -> list[str]:
+        """What shows in the run folder and is probably not meant."""
+        if not self.with_action("run") or not self.codes:
+            return []
+        now = code_sha()
+        others = {sha or "unknown": count for sha, count in self.codes.items() if sha != now}
+        if not others:
+            return []
+        made = f"{sum(others.values())} of {sum(self.codes.values())} finished trials were made by other code"
+        return [
+            f"{made} ({', '.join(others)}) than is to run now ({now}): rows say so in code_sha, code/ has the sources"
+        ]
 
     @property
     def is_news(self) -> bool:
@@ -162,10 +178,14 @@ def decide(plan: Plan, layout: RunLayout) -> Decision:
     entries, _ = read_ledger(layout.ledger)
     states, failures = last_entries(entries), failures_that_count(entries)
     newest = newest_trials(entry for entry in entries if entry.sweep == plan.sweep.name)
-    actions = {
-        t.trial_id: _action(states.get(t.trial_id), layout, t.trial_id, plan.sweep.failures, failures)
-        for t in plan.trials
-    }
+    actions: dict[str, Action] = {}
+    codes: Counter[str | None] = Counter()
+    for t in plan.trials:
+        result = read_result(layout.trial(t.trial_id))
+        codes += Counter([result.code_sha] if result else [])
+        actions[t.trial_id] = _action(
+            states.get(t.trial_id), result is not None, t.trial_id, plan.sweep.failures, failures
+        )
     outdated = [t for t in plan.trials if newest.get((t.arm, t.seed), t.trial_id) != t.trial_id]
     asked_for = {trial.trial_id for trial in plan.trials}
     set_aside = set(plan.sweep.file.seeds) - set(plan.sweep.seeds)  # by --seeds, for this once
@@ -178,17 +198,16 @@ def decide(plan: Plan, layout: RunLayout) -> Decision:
         and entry.sweep == plan.sweep.name
     ]
     before = {name: entry for name, entry in states.items() if name in asked_for}
-    return Decision(plan, actions, before, tuple(superseded), tuple(outdated))
+    return Decision(plan, actions, before, tuple(superseded), tuple(outdated), codes)
 
 
 def _action(
     entry: LedgerEntry | None,
-    layout: RunLayout,
+    has_result: bool,
     name: str,
     policy: FailurePolicy,
     failures: Mapping[str, Counter[FailureKind]],
 ) -> Action:
-    has_result = read_result(layout.trial(name)) is not None
     if has_result:
         return "finished" if entry is not None and entry.state == "finished" else "recover"
     if entry is None or entry.state in ("finished", "queued", "running", "invalid"):

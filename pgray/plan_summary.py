@@ -44,7 +44,7 @@ def summary_of(decision: Decision, ahead: Forecast, models: dict[str, ModelFacts
         "trials_to_propose": len(ahead.jobs_to_come),
         "training_runs_saved": sum(len(group) for group in groups) - len(groups),
         **_costs(decision, ahead),
-        "warnings": ahead.warnings,
+        "warnings": [*ahead.warnings, *decision.warnings],
         "dropped": list(plan.expansion.dropped),
         "merged": list(plan.expansion.merged),
         "superseded": [entry.trial_id for entry in decision.superseded],

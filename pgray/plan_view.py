@@ -17,6 +17,7 @@ def print_plan(summary: dict[str, Any]) -> None:
     console.print(Text(f"{summary['sweep']}: {summary['question']}" if summary["question"] else summary["sweep"]))
     machine = summary["machine"]
     holds = f"{machine['gpus']} GPUs, {machine['cpus']} CPUs, {machine['nproc']} ranks"
+    holds += f" on each of {machine['nodes']} nodes" if machine["nodes"] > 1 else ""
     console.print(Text(f"preset {summary['preset']}; each job holds {holds}; run folder {summary['run']}", style="dim"))
     console.print(_arms(summary))
     sources = summary["predicted_from"]

@@ -18,6 +18,7 @@ import psutil
 
 JOB_TOKEN = "PGRAY_JOB_TOKEN"
 RUN_DIR = "PGRAY_RUN_DIR"
+NODE_RANK = "PGRAY_NODE_RANK"
 
 
 def find(matches: Callable[[Mapping[str, str]], bool]) -> list[psutil.Process]:
@@ -30,8 +31,13 @@ def find(matches: Callable[[Mapping[str, str]], bool]) -> list[psutil.Process]:
     return found
 
 
-def of_job(token: str) -> list[psutil.Process]:
-    return find(lambda environment: environment.get(JOB_TOKEN) == token)
+def of_job(token: str, node_rank: int | None = None) -> list[psutil.Process]:
+    """The processes of a job; with `node_rank` only that node's, since nodes of a test share a machine."""
+    return find(
+        lambda environment: (
+            environment.get(JOB_TOKEN) == token and (node_rank is None or environment.get(NODE_RANK) == str(node_rank))
+        )
+    )
 
 
 def of_run(run_root: str) -> list[psutil.Process]:

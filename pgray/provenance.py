@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from pgray.expand import Expansion
+from pgray.launch import Launch
 from pgray.sweep import Sweep
 from trainer.layout import RunLayout, read_json, write_json, write_text
 from trainer.yamlfile import read_yaml
@@ -35,13 +36,15 @@ def git_state() -> tuple[str | None, bool | None]:
         return None, None
 
 
-def write_provenance(layout: RunLayout, sweep: Sweep, expansion: Expansion) -> str | None:
+def write_provenance(layout: RunLayout, sweep: Sweep, expansion: Expansion, launch: Launch | None = None) -> str | None:
     """Record this launch in the run folder. Returns the commit."""
     sha, is_dirty = git_state()
     record = {
         "at": time.time(),
         "git_sha": sha,
         "git_is_dirty": is_dirty,
+        "code": str(launch.code.relative_to(layout.root)) if launch and launch.code_sha else None,
+        "code_sha": launch.code_sha if launch else None,
         "command": shlex.join(sys.argv),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -13,8 +13,9 @@ from typing import Protocol
 from pgray.budget import Purse, spent_gpu_s
 from pgray.collect import History
 from pgray.failures import read_result
-from pgray.job import Launch, write_job
+from pgray.job import write_job
 from pgray.kill import seed_verdict
+from pgray.launch import Launch
 from pgray.ledger import Ledger
 from pgray.plan import Decision, Plan, PlannedTrial
 from pgray.policy import Breaker
@@ -168,6 +169,7 @@ class JobQueue:
             train_fingerprint=fingerprint,
             trials=[TrialSpec(trial_id=trial.trial_id, config=trial.config) for trial in group],
             git_sha=self.git_sha,
+            code_sha=self.launch.code_sha,
         )
         trains = self._trains(group)
         gpu_s = self._most_gpu_s(job, trains)
@@ -187,7 +189,7 @@ class JobQueue:
     def _most_gpu_s(self, job: Job, trains: bool) -> float:
         """GPU seconds to reserve: what the longest job of its sort has held, before there was one what is allowed."""
         machine = self.launch.machine
-        gpus = machine.gpus * machine.nodes
+        gpus = machine.total_gpus
         longest_gpu_s = self._longest_gpu_s.get(trains)
         allowed_gpu_s = self.launch.job_timeout_s(job) * gpus
         return allowed_gpu_s if not longest_gpu_s else min(_RESERVE * longest_gpu_s, allowed_gpu_s)

@@ -48,6 +48,8 @@ def end_job(token: str | None) -> None:
 
 def _supervisors(layout: RunLayout) -> Iterator[dict[str, Any]]:
     for folder in layout.jobs.glob("*"):
-        records = JobLayout(folder)
-        if not records.exit.exists() and processes.is_alive(identity := read_json(records.supervisor)):
-            yield identity
+        if JobLayout(folder).exit.exists():
+            continue
+        for file in folder.glob("supervisor*.json"):  # one for each node of a job
+            if processes.is_alive(identity := read_json(file)):
+                yield identity

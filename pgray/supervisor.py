@@ -5,7 +5,8 @@ has ended its ranks, which then hold their GPUs for ever. So this process leaves
 (fork, setsid), and ends the job when it is over, when its time is up, on SIGTERM, or when the lifeline closes because the
 worker died, however it died. It asks torchrun first (SIGTERM), waits, then kills every process that carries the job's
 token in its environment. Should it be killed itself, torchrun gets SIGTERM from the kernel, and whoever started it kills
-by token. `exit.json` is written last. Imports little: a job waits for this to start.
+by token. `exit.json` is written last. Imports little: a job waits for this to start. A job on several nodes has one
+supervisor on each (`exit_record.py`).
 
 What it cannot do: end a process in uninterruptible sleep (a hung GPU driver). Such survivors are named in `exit.json`.
 """
@@ -25,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pgray import processes
+from pgray import exit_record, processes
 from trainer.layout import read_json, write_json
 
 _TICK_S = 0.1
@@ -44,7 +45,7 @@ def main(spec_path: str) -> None:
     outcome = _run(spec, started)
     for link in spec["log_links"]:
         _copy_if_not_linked(Path(spec["log"]), Path(link))
-    write_json(Path(spec["exit_file"]), {**outcome, "started_at": started, "ended_at": time.time()})
+    exit_record.write_exit(spec, {**outcome, "started_at": started, "ended_at": time.time()}, _lifeline_closed)
 
 
 def is_replaced(driver: dict[str, Any] | None, driver_file: Path) -> bool:
@@ -83,11 +84,13 @@ def _run(spec: dict[str, Any], started: float) -> dict[str, Any]:
                     stop = "killed"
                 elif time.time() > started + spec["timeout_s"]:
                     stop = "timeout"
-                elif time.time() > max(started, log.stat().st_mtime) + spec["stall_s"]:
-                    stop = "stall"  # a trainer prints every event, so a log that is silent means that nothing happens
+                elif _is_silent(spec, started):
+                    stop = "stall"
+                elif exit_record.a_peer_failed(spec):
+                    stop = exit_record.PEER
             if stop is not None:
                 _ask_to_stop(child, spec["grace_s"])
-            killed, survivors = processes.end_all(lambda: processes.of_job(spec["token"]))
+            killed, survivors = processes.end_all(lambda: processes.of_job(spec["token"], spec["rank"]))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = child.wait(timeout=1)
             _collect_orphans()
@@ -98,6 +101,7 @@ def _run(spec: dict[str, Any], started: float) -> dict[str, Any]:
 
 def _start(spec: dict[str, Any], output: Any) -> subprocess.Popen[bytes]:
     marks = {processes.JOB_TOKEN: spec["token"], processes.RUN_DIR: spec["run_dir"]}
+    marks[processes.NODE_RANK] = str(spec["rank"])
     return subprocess.Popen(
         spec["command"],
         stdin=subprocess.DEVNULL,
@@ -108,6 +112,12 @@ def _start(spec: dict[str, Any], output: Any) -> subprocess.Popen[bytes]:
         start_new_session=True,
         preexec_fn=_die_with_parent(os.getpid()),
     )
+
+
+def _is_silent(spec: dict[str, Any], started: float) -> bool:
+    """Whether no log has grown for too long: a trainer prints every event, so silence means that nothing happens."""
+    spoke = [Path(log).stat().st_mtime for log in spec["heard_logs"] if Path(log).exists()]
+    return bool(spec["heard_logs"]) and time.time() > max(started, *spoke) + spec["stall_s"]
 
 
 def _lifeline_closed() -> bool:

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -76,6 +76,7 @@ class SweepFile(Part):
     at: dict[str, At] = Field(default_factory=dict)
     resources: Resources | None = None
     nproc: int | None = Field(None, ge=1)
+    launcher: Literal["torchrun", "srun", "plain"] | None = None
     budget: Budget | None = None
     kill: list[KillRule] = Field(default_factory=list)
     race: Race | None = None
@@ -161,8 +162,6 @@ class Sweep:
         file = _parse(text, place)
         loaded = load_preset(preset or file.preset, "--preset" if preset else place)
         machine = loaded.machine if preset else _machine(file, loaded.machine, place)
-        if machine.nodes > 1:
-            raise _not_yet(place, "resources.nodes", machine.nodes, "use nodes: 1")
         return cls(
             file=file,
             place=place,
@@ -250,4 +249,8 @@ def _machine(file: SweepFile, default: Machine, place: str) -> Machine:
         raise InputError(
             place, "nproc", nproc, f"more ranks than the {gpus} GPUs of a job; one rank needs a GPU of its own"
         )
-    return Machine(gpus=gpus, cpus=asked.cpus or default.cpus, nodes=asked.nodes or default.nodes, nproc=nproc)
+    nodes = asked.nodes or default.nodes
+    launcher = file.launcher or ("torchrun" if nodes * nproc > 1 else default.launcher)
+    if launcher == "plain" and nodes * nproc > 1:
+        raise InputError(place, "launcher", launcher, f"starts one process, not {nodes * nproc} ranks; use torchrun")
+    return Machine(gpus=gpus, cpus=asked.cpus or default.cpus, nodes=nodes, nproc=nproc, launcher=launcher)

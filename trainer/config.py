@@ -374,12 +374,17 @@ class Config(Section):
 
 
 class Machine(Section):
-    """What one job holds: `nproc` ranks per node. gpus 0 = CPU."""
+    """What one job holds on each of its nodes, and how its ranks are started: `nproc` per node. gpus 0 = CPU."""
 
     gpus: int = Field(0, ge=0)
     cpus: int = Field(1, ge=1)
     nodes: int = Field(1, ge=1)
     nproc: int = Field(1, ge=1)
+    launcher: Literal["torchrun", "srun", "plain"] = "torchrun"  # plain: one process, for a single rank
+
+    @property
+    def total_gpus(self) -> int:
+        return self.nodes * self.gpus
 
     @property
     def world_size(self) -> int:

@@ -66,7 +66,7 @@ class Storm:
     """Runs `sweep` into `runs/<its name>` until it is done.
 
     Args:
-        start: `plain` or `torchrun`: how a job starts the fake trainer.
+        start: `plain` or `torchrun`: what starts the ranks of a job, for messages; the sweep says it.
         address: of a Ray that outlives the driver; None: each driver has its own.
         ray_owner: pid above all workers of that Ray.
         hits: how many blows to deal, at most.
@@ -110,7 +110,7 @@ class Storm:
 
     def _start_driver(self) -> "subprocess.Popen[bytes]":
         where = ["--runs", str(self.runs), *(["--address", self.address] if self.address else [])]
-        command = [sys.executable, "-m", "tests.pgray.drive", self.start, str(self.sweep), *where]
+        command = [sys.executable, "-m", "tests.pgray.drive", str(self.sweep), *where]
         # A test run in the background of a shell has inherited that SIGINT is ignored, and the driver would respect it.
         heeds_ctrl_c = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
         with (self.runs / f"{self.sweep.stem}.driver-{self.tally.starts}.txt").open("wb") as output:

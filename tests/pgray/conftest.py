@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from pgray import processes
-from pgray.job import Launch
+from pgray.launch import Launch
 from trainer.config import Config, Machine
 from trainer.fingerprint import train_fingerprint, trial_id
 from trainer.job import Job, TrialSpec
@@ -19,7 +19,6 @@ from trainer.presets.resolve import build_config
 
 FAKE = str(Path(__file__).with_name("fake_trainer.py"))
 PLAIN = (sys.executable, FAKE)
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", FAKE)
 VOCAB = 320
 
 SWEEP = """
@@ -84,12 +83,16 @@ def write_sweep(tmp_path: Path, data: Path) -> Callable[..., Path]:
     """Write a sweep file: `write_sweep(arms=..., seeds="[1, 2]", set="optim.ns_steps: 2", name="x")`."""
 
     def write(
-        arms: str = ARMS, seeds: str = "[1, 2]", set: str = "optim.ns_steps: 1", name: str = "test", iterations: int = 4
+        arms: str = ARMS,
+        seeds: str = "[1, 2]",
+        set: str = "optim.ns_steps: 1",
+        name: str = "test",
+        iterations: int = 4,
+        launcher: str = "plain",
     ) -> Path:
         path = tmp_path / f"{name}.yaml"
-        path.write_text(
-            SWEEP.format(vocab=VOCAB, name=name, data=data, set=set, seeds=seeds, arms=arms, iterations=iterations)
-        )
+        asked = {"set": set, "seeds": seeds, "arms": arms, "iterations": iterations}
+        path.write_text(SWEEP.format(vocab=VOCAB, name=name, data=data, **asked) + f"launcher: {launcher}\n")
         return path
 
     return write
@@ -111,12 +114,12 @@ def make_job() -> Callable[..., Job]:
 
 @pytest.fixture
 def launch_plain(tmp_path: Path) -> Launch:
-    return Launch(tmp_path / "run", Machine(), PLAIN, grace_s=3.0)
+    return Launch(tmp_path / "run", Machine(launcher="plain"), PLAIN, grace_s=3.0)
 
 
 @pytest.fixture
 def launch_torchrun(tmp_path: Path) -> Launch:
-    return Launch(tmp_path / "run", Machine(cpus=2, nproc=2), TORCHRUN, grace_s=5.0)
+    return Launch(tmp_path / "run", Machine(cpus=2, nproc=2), PLAIN, grace_s=5.0)
 
 
 def wait_for(what: Callable[[], Any], patience_s: float = 60.0) -> Any:

@@ -41,7 +41,9 @@ def storm(write_sweep: Callable[..., Path], tmp_path: Path, request: pytest.Fixt
         total, number, undisturbed = Tally(), 0, None
         while undisturbed is None or total.kills.total() < hits:
             left = min(hits - total.kills.total(), HITS_PER_SWEEP) if undisturbed is not None else 0
-            path = write_sweep(arms=ARMS, set="optim.ns_steps: 3", iterations=20, name=f"{start}-{number}")
+            path = write_sweep(
+                arms=ARMS, set="optim.ns_steps: 3", iterations=20, name=f"{start}-{number}", launcher=start
+            )
             path.write_text(path.read_text().replace("control: int8", "control: a8") + PATIENT)
             if start == "torchrun":
                 path.write_text(f"{path.read_text()}nproc: 2\n")

@@ -61,7 +61,7 @@ def test_plan_as_json_is_complete(
 
 def test_plan_for_people(write_sweep: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arms = "  int8: {}\n  same: {quant.bits.mlp: 8}\n  late: {qat.enabled: true, qat.start: {kind: step, value: 9}}\n"
-    path = write_sweep(arms=arms)
+    path = write_sweep(arms=arms, launcher="torchrun")
     path.write_text(path.read_text() + "resources: {gpus: 2}\nbudget: {usd_per_gpu_hour: 3.0}\n")
     assert main(["plan", str(path), "--runs", str(tmp_path / "runs")]) == 0
     out = capsys.readouterr().out

@@ -41,7 +41,7 @@ def start_driver(tmp_path: Path) -> Iterator[Start]:
 
     def start(path: Path, *address: str) -> "subprocess.Popen[str]":
         where = ["--runs", str(tmp_path / "runs"), *(word for ray in address for word in ("--address", ray))]
-        command = [sys.executable, "-m", "tests.pgray.drive", "plain", str(path), *where]
+        command = [sys.executable, "-m", "tests.pgray.drive", str(path), *where]
         # A test run in the background of a shell has inherited that SIGINT is ignored, and the driver would respect it.
         heeds_ctrl_c = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(

@@ -18,7 +18,8 @@ import results
 from pgray.cli import main
 from pgray.collect import History
 from pgray.disk import why_unwritable
-from pgray.job import Launch
+from pgray.freeze import freeze_code
+from pgray.launch import Launch
 from pgray.ledger import Ledger
 from pgray.lock import is_held
 from pgray.plan import decide, make_plan
@@ -42,10 +43,10 @@ def finished_results(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one MiB. Only root may mount one, and not in every container."""
+    """A file system of eight MiB. Only root may mount one, and not in every container."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("cannot mount a small file system here")
     yield folder
@@ -61,11 +62,13 @@ def fill(folder: Path, left_kib: int) -> Path:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray")
-@pytest.mark.parametrize("left_kib", [8, 100])  # too little to begin, and too little to end
+@pytest.mark.parametrize(("left_kib", "has_code"), [(8, False), (100, True)])  # too little to begin, and to end
 def test_a_full_disk_pauses_the_sweep_and_nothing_is_lost(
-    write_sweep: WriteSweep, small_disk: Path, left_kib: int
+    write_sweep: WriteSweep, small_disk: Path, left_kib: int, has_code: bool
 ) -> None:
     path = write_sweep(arms=ARMS, seeds="[1]")
+    if has_code:
+        freeze_code(RunLayout(small_disk / "runs" / "test"))
     ballast = fill(small_disk, left_kib)
     outcome = drive(path, small_disk / "runs")
     root = outcome.run_root
@@ -121,7 +124,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data: Path, request: pyte
     folder = tmp_path_factory.mktemp("finished")
     path = folder / "test.yaml"
     text = {"vocab": VOCAB, "name": "test", "data": data, "set": "optim.ns_steps: 1", "seeds": "[1]", "iterations": 4}
-    path.write_text(SWEEP.format(arms=ARMS, **text))
+    path.write_text(SWEEP.format(arms=ARMS, **text) + "launcher: plain\n")
     assert drive(path, folder / "runs").exit_code == 0
     return path, folder / "runs"
 
@@ -290,7 +293,7 @@ def test_of_two_drivers_at_once_one_works_and_the_other_says_so(write_sweep: Wri
 
     path = write_sweep(arms=ARMS, seeds="[1]")
     where = ["--runs", str(tmp_path / "runs"), "--address", str(ray.get_runtime_context().gcs_address)]
-    command = [sys.executable, "-m", "tests.pgray.drive", "plain", str(path), *where]
+    command = [sys.executable, "-m", "tests.pgray.drive", str(path), *where]
     drivers = [
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -21,7 +21,7 @@ from pgray.driver import Outcome, run_sweep
 from pgray.ledger import Ledger
 from pgray.lock import hold_lock
 from pgray.sweep import Sweep
-from tests.pgray.conftest import PLAIN, TORCHRUN, marked, wait_for
+from tests.pgray.conftest import PLAIN, marked, wait_for
 from trainer.errors import InputError
 from trainer.layout import RunLayout
 
@@ -150,9 +150,9 @@ def test_every_accident_is_a_row_with_kind_and_reason(write_sweep: WriteSweep, t
 
 
 def test_ranks_of_two_processes(write_sweep: WriteSweep, tmp_path: Path) -> None:
-    path = write_sweep(arms="  int8: {}\n", seeds="[1]")
+    path = write_sweep(arms="  int8: {}\n", seeds="[1]", launcher="torchrun")
     path.write_text(path.read_text() + "nproc: 2\nresources: {cpus: 2}\n")
-    outcome = drive(path, tmp_path / "runs", trainer_command=TORCHRUN)
+    outcome = drive(path, tmp_path / "runs")
     assert outcome.exit_code == 0
     assert results.load(outcome.run_root)["world_size"].tolist() == [2]
     wait_for(lambda: not marked(outcome.run_root), 5)
@@ -160,7 +160,7 @@ def test_ranks_of_two_processes(write_sweep: WriteSweep, tmp_path: Path) -> None
 
 def test_a_job_sees_the_gpus_that_it_holds_and_their_time_is_counted(write_sweep: WriteSweep, tmp_path: Path) -> None:
     path = write_sweep(arms="  int8: {}\n  int6: {quant.bits.mlp: 6}\n", seeds="[1]")
-    path.write_text(path.read_text() + "resources: {gpus: 4}\nbudget: {usd_per_gpu_hour: 3600}\n")
+    path.write_text(path.read_text() + "resources: {gpus: 4}\nnproc: 1\nbudget: {usd_per_gpu_hour: 3600}\n")
     outcome = drive(path, tmp_path / "runs")
     assert outcome.exit_code == 0
     (log,) = outcome.run_root.glob("jobs/*/log.txt")
@@ -183,7 +183,7 @@ def test_a_job_sees_the_gpus_that_it_holds_and_their_time_is_counted(write_sweep
 def test_more_than_the_cluster_has_is_refused(
     write_sweep: WriteSweep, tmp_path: Path, resources: str, message: str
 ) -> None:
-    path = write_sweep()
+    path = write_sweep(launcher="torchrun")
     path.write_text(path.read_text() + f"resources: {resources}\n")
     with pytest.raises(InputError, match=message):
         drive(path, tmp_path / "runs")

@@ -276,7 +276,7 @@ def test_trained_weights_on_disk_cost_no_training(write_sweep: Callable[..., Pat
 def test_a_budget_is_compared_with_what_is_expected(
     write_sweep: Callable[..., Path], tmp_path: Path, gpu_hours: float, expected: str | None
 ) -> None:
-    path = write_sweep(seeds="[1, 2, 3, 4, 5]")
+    path = write_sweep(seeds="[1, 2, 3, 4, 5]", launcher="torchrun")
     budget = f"budget: {{gpu_hours: {gpu_hours}, usd_per_gpu_hour: 2.0}}\n"
     path.write_text(path.read_text() + "resources: {gpus: 2}\n" + budget)
     sweep = Sweep.from_yaml(path)

@@ -13,9 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
-import pgray.job
+import pgray.supervisor
 from pgray import processes
-from pgray.job import Launch, follow_job, make_room, write_job
+from pgray.job import follow_job, make_room, write_job
+from pgray.launch import Launch
 from pgray.lock import hold_lock, owner_of
 from pgray.strays import end_strays
 from tests.pgray.conftest import marked, wait_for
@@ -111,7 +112,7 @@ def test_a_job_that_takes_too_long_is_stopped(make_job: MakeJob, launch_plain: L
 
 
 def test_a_command_that_cannot_start_is_an_exit_record(make_job: MakeJob, launch_plain: Launch) -> None:
-    record = follow(make_job(), replace(launch_plain, start=("/no/such/trainer",)))
+    record = follow(make_job(), replace(launch_plain, program=("/no/such/trainer",)))
     assert "/no/such/trainer" in record["error"]
 
 
@@ -140,7 +141,7 @@ def test_a_job_of_a_driver_that_has_been_replaced_does_not_begin(
         assert not layout.job(job.job_id).launch.exists()
         # One that is replaced just afterwards: its supervisor sees it.
         with monkeypatch.context() as patch:
-            patch.setattr(pgray.job.supervisor, "is_replaced", lambda *_: False)
+            patch.setattr(pgray.supervisor, "is_replaced", lambda *_: False)
             assert follow(job, old)["stop"] == "replaced"
         assert not layout.job(job.job_id).log.exists()
         assert follow(make_job(job_id="job-1"), new)["code"] == 0

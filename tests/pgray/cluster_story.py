@@ -1,0 +1,87 @@
+"""Sweeps on Ray's own test cluster: nodes that are processes of this machine, with GPUs that are only numbers.
+
+`python -m tests.pgray.cluster_story RUNS CROWD PAIR CUT`: runs three sweeps (see `test_cluster.py`) one after the other
+and prints their exit codes. In a process of its own, since the other tests share a Ray of one node.
+"""
+
+import json
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pgray import processes
+from pgray.driver import Outcome, run_sweep
+from pgray.gang import prepare_ray
+from pgray.sweep import Sweep
+from tests.pgray.conftest import PLAIN, wait_for
+from trainer.layout import RunLayout, read_json
+
+NUM_NODES = 4
+GPUS = 8
+
+
+def start_cluster() -> Any:
+    prepare_ray()
+    from ray.cluster_utils import Cluster
+
+    small = {"include_dashboard": False, "object_store_memory": 80 * 1024**2}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    for _ in range(NUM_NODES):
+        cluster.add_node(num_cpus=2, num_gpus=GPUS, object_store_memory=small["object_store_memory"], wait=False)
+    cluster.wait_for_nodes()
+    return cluster
+
+
+def drive(path: str, runs: str, cluster: Any) -> Outcome:
+    sweep = Sweep.from_yaml(path)
+    return run_sweep(sweep, runs, address=cluster.address, trainer_command=PLAIN, grace_s=3.0)
+
+
+def in_thread(what: Callable[[], None]) -> None:
+    threading.Thread(target=what, daemon=True).start()
+
+
+def take_a_node_away(cluster: Any, run_root: Path) -> None:
+    """The node of the one long job, once that has begun to train."""
+
+    def begun() -> Path | None:
+        logs = list(run_root.glob("trials/long-*/log.txt"))
+        return logs[0] if logs and "step step=2" in logs[0].read_text() else None
+
+    job_id = wait_for(begun, 200).read_text().split()[3].rstrip(",")
+    node_id = read_json(RunLayout(run_root).job(job_id).launch)["ray_node"]
+    node = next(node for node in cluster.worker_nodes if node.node_id == node_id)
+    (run_root / "taken_away").write_text(node_id)
+    cluster.remove_node(node, allow_graceful=False)
+
+
+def kill_the_second_agent(run_root: Path) -> None:
+    def agent() -> Any:
+        both_train = len(list(run_root.glob("jobs/*/log*.txt"))) == 2 and list(run_root.glob("trained/*/events.jsonl"))
+        found = (p for p in processes.of_run(str(run_root)) if "torch.distributed.run" in p.cmdline())
+        return next((p for p in found if p.environ()[processes.NODE_RANK] == "1"), None) if both_train else None
+
+    wait_for(agent, 200).kill()
+
+
+def main(runs: str, crowd: str, pair: str, cut: str) -> None:
+    import ray
+
+    cluster = start_cluster()
+    try:
+        outcomes = {}
+        in_thread(lambda: take_a_node_away(cluster, Path(runs) / "crowd"))
+        outcomes["crowd"] = drive(crowd, runs, cluster).exit_code
+        outcomes["pair"] = drive(pair, runs, cluster).exit_code
+        in_thread(lambda: kill_the_second_agent(Path(runs) / "cut"))
+        outcomes["cut"] = drive(cut, runs, cluster).exit_code
+        print(json.dumps(outcomes))
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
