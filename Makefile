@@ -39,7 +39,7 @@ quickstart: setup ## Run sweeps/quickstart.yaml on this machine and print its ta
 	exit $$code
 
 test: setup check ## Checks, then the whole CPU test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile  # much of the suite waits for other processes
 
 check: setup ## Format, lint, types, layers, generated docs
 	@$(BIN)/ruff format --check .
