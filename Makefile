@@ -11,7 +11,7 @@ BIN := .venv/bin
 # Named after what an installation depends on, the folder included: a venv and an editable install hold absolute paths.
 STAMP := .venv/.installed-$(shell { pwd; cat pyproject.toml constraints.txt; } | cksum | tr ' ' -)
 
-.PHONY: help setup quickstart test check docs bench golden clean
+.PHONY: help setup quickstart test chaos check docs bench golden clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -40,6 +40,9 @@ quickstart: setup ## Run sweeps/quickstart.yaml on this machine and print its ta
 
 test: setup check ## Checks, then the whole CPU test suite
 	@$(BIN)/python -m pytest -n 2 --dist loadfile  # much of the suite waits for other processes
+
+chaos: setup ## Kill everything at random, again and again, and plan sweeps that nobody would write (half an hour)
+	@PGRAY_CHAOS_KILLS=120 PGRAY_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -s tests/pgray/test_chaos.py tests/pgray/test_fuzz.py
 
 check: setup ## Format, lint, types, layers, generated docs
 	@$(BIN)/ruff format --check .
