@@ -1,7 +1,8 @@
 """`pgray`: parse, call, print. One file per group of verbs; what they call is imported when a verb runs.
 
 Exit codes: 0 all asked-for trials finished; 1 an internal error; 2 the input is wrong (one line, no traceback);
-3 some trials failed; 130 interrupted. Nothing heavy (torch, ray, pandas) is imported to show help.
+3 some trials failed; 4 paused by the budget, the breaker or a full disk; 130 interrupted. Nothing heavy (torch, ray,
+pandas) is imported to show help.
 """
 
 import errno
