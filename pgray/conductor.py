@@ -5,18 +5,20 @@ A job has ended when its supervisor has said so on disk, not when Ray says that 
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pgray.collect import History, job_token
 from pgray.disk import why_unwritable
+from pgray.failures import read_result
 from pgray.interrupt import Interrupt
 from pgray.progress import Silent
 from pgray.queue import JobQueue
 from pgray.strays import end_job
 from pgray.watch import Watch
 from trainer.layout import RunLayout
+from trainer.record import LedgerEntry
 
 _TABLE_SHARE = 0.1  # of the driver's time, at most, goes into rewriting the table
 _NEVER = float("inf")
@@ -35,6 +37,8 @@ class Conductor:
     is_stuck: bool = False  # nothing can be written down
     _running: dict[str, float] = field(default_factory=dict)  # job -> when to stop waiting for word of its end
     _worker_errors: dict[str, str | None] = field(default_factory=dict)
+    _speeds: list[dict[str, Any]] = field(default_factory=list)  # of the nodes of finished trials
+    _told_nodes: set[str] = field(default_factory=set)
     _next_table: float = 0.0
     _has_said_draining: bool = False
 
@@ -113,7 +117,20 @@ class Conductor:
         entries = self.history.ended(job, self.is_stopping, self._worker_errors.pop(job_id, None))
         self.show.ended(job_id, entries)
         self.queue.ended(job, entries, self.is_stopping)
+        self._tell_slow_nodes(entries)
         if time.monotonic() >= self._next_table:
             began = time.monotonic()
             self.write_tables()
             self._next_table = time.monotonic() + (time.monotonic() - began) / _TABLE_SHARE
+
+    def _tell_slow_nodes(self, entries: Sequence[LedgerEntry]) -> None:
+        """Once for each node, as soon as its speed is known; rows say it too."""
+        from results.slow_nodes import is_judged, slow_node_notes
+
+        results = (read_result(self.layout.trial(entry.trial_id)) for entry in entries if entry.state == "finished")
+        new = [r.model_dump(include={"hardware", "node", "node_tflops"}) for r in results if r]
+        self._speeds += filter(is_judged, new)
+        for speed, note in zip(self._speeds, slow_node_notes(self._speeds), strict=True):
+            if note and speed["node"] not in self._told_nodes:
+                self._told_nodes.add(speed["node"])
+                self.show.say(f"warning: {note}")

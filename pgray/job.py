@@ -19,7 +19,7 @@ from trainer.layout import RunLayout, TrialLayout, write_text
 if TYPE_CHECKING:
     from pgray.agents import Agents
 
-_POLL_S = 0.2
+_POLL_S = 0.1
 _REPORT_S = 2.0
 
 

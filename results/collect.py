@@ -18,6 +18,7 @@ from pydantic import ValidationError, create_model
 from results.importers.store import read_imports
 from results.remote import copy_runs, is_remote
 from results.schema import NAMES, frame
+from results.slow_nodes import slow_node_notes
 from trainer.errors import InputError
 from trainer.layout import RunLayout, read_json
 from trainer.record import LedgerEntry, Record, TrialResult, last_entries, newest_trials, read_ledger
@@ -53,6 +54,8 @@ def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
         new_rows, new_problems = _load_run(RunLayout(folder))
         rows += new_rows
         problems += new_problems
+    for row, note in zip(rows, slow_node_notes(rows), strict=True):
+        row["notes"] = "; ".join(filter(None, (row.get("notes"), note))) or None
     trials = frame(rows)
     trials.attrs = {"runs": [str(f) for f in folders], "problems": problems}
     if len(folders) == 1:

@@ -1,7 +1,7 @@
 """Sweeps on Ray's own test cluster: nodes that are processes of this machine, with GPUs that are only numbers.
 
-`python -m tests.pgray.cluster_story RUNS CROWD PAIR CUT`: runs three sweeps (see `test_cluster.py`) one after the other
-and prints their exit codes. In a process of its own, since the other tests share a Ray of one node.
+`python -m tests.pgray.cluster_story RUNS CROWD WIDE`: runs two sweeps (see `test_cluster.py`) one after the other and
+prints their exit codes. In a process of its own, since the other tests share a Ray of one node.
 """
 
 import json
@@ -16,7 +16,7 @@ from pgray.driver import Outcome, run_sweep
 from pgray.gang import prepare_ray
 from pgray.sweep import Sweep
 from tests.pgray.conftest import PLAIN, wait_for
-from trainer.layout import RunLayout, read_json
+from trainer.layout import read_json
 
 NUM_NODES = 4
 GPUS = 8
@@ -43,41 +43,38 @@ def in_thread(what: Callable[[], None]) -> None:
     threading.Thread(target=what, daemon=True).start()
 
 
+def job_of(run_root: Path, arm: str) -> Path | None:
+    """The folder of the job that trains an arm, once that has begun."""
+    logs = [*run_root.glob(f"trials/{arm}-*/log.txt")]
+    jobs = [own.parent for own in run_root.glob("jobs/*/log.txt") for log in logs if own.samefile(log)]
+    has_begun = jobs and any("step step=2" in log.read_text() for log in jobs[0].glob("log*.txt"))
+    return jobs[0] if has_begun else None
+
+
 def take_a_node_away(cluster: Any, run_root: Path) -> None:
-    """The node of the one long job, once that has begun to train."""
-
-    def begun() -> Path | None:
-        logs = list(run_root.glob("trials/long-*/log.txt"))
-        return logs[0] if logs and "step step=2" in logs[0].read_text() else None
-
-    job_id = wait_for(begun, 200).read_text().split()[3].rstrip(",")
-    node_id = read_json(RunLayout(run_root).job(job_id).launch)["ray_node"]
+    """The node of the one long job."""
+    node_id = read_json(wait_for(lambda: job_of(run_root, "long"), 200) / "launch.json")["ray_node"]
     node = next(node for node in cluster.worker_nodes if node.node_id == node_id)
     (run_root / "taken_away").write_text(node_id)
     cluster.remove_node(node, allow_graceful=False)
 
 
 def kill_the_second_agent(run_root: Path) -> None:
-    def agent() -> Any:
-        both_train = len(list(run_root.glob("jobs/*/log*.txt"))) == 2 and list(run_root.glob("trained/*/events.jsonl"))
-        found = (p for p in processes.of_run(str(run_root)) if "torch.distributed.run" in p.cmdline())
-        return next((p for p in found if p.environ()[processes.NODE_RANK] == "1"), None) if both_train else None
+    job = wait_for(lambda: job_of(run_root, "cut"), 200)
+    agents = [
+        p for p in processes.of_run(str(run_root)) if "torch.distributed.run" in p.cmdline() and p.cwd() == str(job)
+    ]
+    next(agent for agent in agents if agent.environ()[processes.NODE_RANK] == "1").kill()
 
-    wait_for(agent, 200).kill()
 
-
-def main(runs: str, crowd: str, pair: str, cut: str) -> None:
+def main(runs: str, crowd: str, wide: str) -> None:
     import ray
 
     cluster = start_cluster()
     try:
-        outcomes = {}
         in_thread(lambda: take_a_node_away(cluster, Path(runs) / "crowd"))
-        outcomes["crowd"] = drive(crowd, runs, cluster).exit_code
-        outcomes["pair"] = drive(pair, runs, cluster).exit_code
-        in_thread(lambda: kill_the_second_agent(Path(runs) / "cut"))
-        outcomes["cut"] = drive(cut, runs, cluster).exit_code
-        print(json.dumps(outcomes))
+        in_thread(lambda: kill_the_second_agent(Path(runs) / "wide"))
+        print(json.dumps([drive(path, runs, cluster).exit_code for path in (crowd, wide)]))
     finally:
         ray.shutdown()
         cluster.shutdown()

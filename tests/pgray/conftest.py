@@ -12,6 +12,7 @@ import pytest
 
 from pgray import processes
 from pgray.launch import Launch
+from pgray.progress import Silent
 from trainer.config import Config, Machine
 from trainer.fingerprint import train_fingerprint, trial_id
 from trainer.job import Job, TrialSpec
@@ -120,6 +121,16 @@ def launch_plain(tmp_path: Path) -> Launch:
 @pytest.fixture
 def launch_torchrun(tmp_path: Path) -> Launch:
     return Launch(tmp_path / "run", Machine(cpus=2, nproc=2), PLAIN, grace_s=5.0)
+
+
+class Heard(Silent):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
 
 def wait_for(what: Callable[[], Any], patience_s: float = 60.0) -> Any:

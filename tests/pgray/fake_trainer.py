@@ -2,8 +2,9 @@
 
 What it does is asked for through knobs that have no meaning here: `train.iterations` steps of `optim.ns_steps` x 10 ms;
 `optim.muon_momentum_steps` picks an accident (see ACCIDENTS); the loss is worse by 10 x (`optim.matrix_lr` - 0.04), and
-`train.val_every` is the size of the noise between seeds, in 1e-4 bpb; an export takes as long as a step. Every launch
-leaves a line in `trained/<fp>/launches.txt`, and one that finds another at work on the same weights a line in `overlaps.txt`.
+`train.val_every` is the size of the noise between seeds, in 1e-4 bpb; seed 13 has a slow node; an export takes as long as
+a step. Every launch leaves a line in `trained/<fp>/launches.txt`, and one that finds another at work on the same weights a
+line in `overlaps.txt`.
 """
 
 import argparse
@@ -133,9 +134,9 @@ def export(trial_id: str, job: Job, layout: RunLayout) -> None:
         raw_bpb=1.3, artifact_bytes=15_000_000, model_bytes=14_900_000, code_bytes=100_000, is_within_cap=True,
         entropy_bytes=14e6, steps=config.train.iterations, train_s=1.0, step_ms=10.0, tokens=1000, eval_s=1.0, export_s=1.0,
         wall_s=3.0, qat_on_step=None, qat_coverage=None, qat_is_live=None, num_params=1000, peak_memory_mib=None,
-        world_size=int(os.environ.get("WORLD_SIZE", 1)), hardware="fake", node="fake", torch_version="0", git_sha=job.git_sha,
-        code_sha=job.code_sha, data_sha="d", tokenizer_sha="t", scored_tokens=10, scored_bytes=20, eval_seq_len=8,
-        eval_stride=None,
+        world_size=int(os.environ.get("WORLD_SIZE", 1)), hardware="1 x fake", node="fake", torch_version="0",
+        git_sha=job.git_sha, code_sha=job.code_sha, node_tflops=50.0 if config.seed == 13 else 100.0, data_sha="d", tokenizer_sha="t",
+        scored_tokens=10, scored_bytes=20, eval_seq_len=8, eval_stride=None,
     )  # fmt: skip
     write_text(folder.artifact, "not a model\n")
     write_json(folder.result, result.model_dump(mode="json"))

@@ -3,9 +3,11 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ from trainer.layout import RunLayout
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 ARMS = {f"a{i}": {"optim.matrix_lr": 0.02 + i / 1000} for i in range(23)} | {"long": {"optim.ns_steps": 20}}
-TWO_NODES = {"resources": {"gpus": 2, "cpus": 1, "nodes": 2}, "nproc": 2, "arms": {"a": {}}}
 
 
 def write_sweep(path: Path, data: Path, iterations: int, step: int, **more: Any) -> Path:
@@ -32,21 +33,12 @@ def write_sweep(path: Path, data: Path, iterations: int, step: int, **more: Any)
 def runs(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """The run folders of the story."""
     folder = tmp_path_factory.mktemp("cluster")
-    whole_node = {"gpus": 8, "cpus": 1}
+    whole_node = {"resources": {"gpus": 8, "cpus": 1}, "nproc": 1, "launcher": "plain"}
+    two_nodes = {"resources": {"gpus": 2, "cpus": 1, "nodes": 2}, "nproc": 2, "failures": {"retries": {"infra": 0}}}
+    pair = {"whole": {}, "cut": {"train.iterations": 2000}}
     paths = [
-        write_sweep(
-            folder / "crowd.yaml",
-            data,
-            20,
-            3,
-            resources=whole_node,
-            nproc=1,
-            launcher="plain",
-            arms=ARMS,
-            control="long",
-        ),
-        write_sweep(folder / "pair.yaml", data, 4, 1, **TWO_NODES),
-        write_sweep(folder / "cut.yaml", data, 2000, 1, **TWO_NODES, failures={"retries": {"infra": 0}}),
+        write_sweep(folder / "crowd.yaml", data, 20, 3, arms=ARMS, control="long", **whole_node),
+        write_sweep(folder / "wide.yaml", data, 4, 1, arms=pair, **two_nodes),
     ]
     command = [sys.executable, "-m", "tests.pgray.cluster_story", str(folder), *map(str, paths)]
     with tempfile.TemporaryDirectory(prefix="r") as ray_folder:  # or every `ray.init()` of this machine would find it
@@ -55,24 +47,35 @@ def runs(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
         )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == {"crowd": 0, "pair": 0, "cut": 3}, done.stderr[-4000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, 3], done.stderr[-4000:]
     return folder
 
 
-def exits(run_root: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in run_root.glob("jobs/*/exit.json")]
+def job_of(run_root: Path, arm: str) -> Path:
+    entries = Ledger(RunLayout(run_root).ledger).entries()
+    (job_id,) = {entry.job_id for entry in entries if entry.arm == arm and entry.job_id}
+    return RunLayout(run_root).job(job_id).root
+
+
+def exit_of(job: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((job / "exit.json").read_text())
+    return record
 
 
 def test_a_node_holds_one_job_at_a_time_and_a_job_one_node(runs: Path) -> None:
-    records = sorted(exits(runs / "crowd"), key=lambda record: record["started_at"])
-    assert len({record["ray_node"] for record in records}) == 4
-    for _, group in itertools.groupby(sorted(records, key=lambda r: r["ray_node"]), key=lambda r: r["ray_node"]):
-        for one, next_one in itertools.pairwise(group):
-            assert one["ended_at"] <= next_one["started_at"]
-    gpus = {
-        line for log in runs.glob("crowd/jobs/*/log.txt") for line in log.read_text().splitlines() if "CUDA_" in line
-    }
-    assert gpus == {"CUDA_VISIBLE_DEVICES 0,1,2,3,4,5,6,7"}
+    records = sorted(
+        (exit_of(path.parent) for path in runs.glob("crowd/jobs/*/exit.json")),
+        key=lambda record: (record["ray_node"], record["started_at"]),
+    )
+    by_node = [list(group) for _, group in itertools.groupby(records, key=lambda record: record["ray_node"])]
+    assert len(by_node) == 4
+    for on_node in by_node:
+        assert all(one["ended_at"] <= later["started_at"] for one, later in itertools.pairwise(on_node))
+    assert gpus_seen(runs.glob("crowd/jobs/*/log.txt")) == {"0,1,2,3,4,5,6,7"}
+
+
+def gpus_seen(logs: Iterable[Path]) -> set[str]:
+    return set(re.findall("CUDA_VISIBLE_DEVICES (.*)", "".join(log.read_text() for log in logs)))
 
 
 def test_when_a_node_goes_its_job_is_run_on_another(runs: Path) -> None:
@@ -95,29 +98,30 @@ def test_when_a_node_goes_its_job_is_run_on_another(runs: Path) -> None:
 
 
 def test_two_nodes_are_one_job(runs: Path) -> None:
-    (record,) = exits(runs / "pair")
+    job = job_of(runs / "wide", "whole")
+    record = exit_of(job)
     assert (record["code"], record["stop"], record["killed"]) == (0, None, [])
     assert [node["rank"] for node in record["nodes"]] == [0, 1]
     assert len({node["ray_node"] for node in record["nodes"]}) == 2
-    logs = {path.name: path.read_text() for path in runs.glob("pair/jobs/*/log*.txt")}
-    assert set(logs) == {"log.txt", "log-1.txt"}
-    ranks = {rank for rank in range(4) if any(f", rank {rank}, " in text for text in logs.values())}
-    assert ranks == {0, 1, 2, 3}
-    assert all(text.count("CUDA_VISIBLE_DEVICES 0,1") == 2 for text in logs.values())
-    assert results.load(runs / "pair")["world_size"].tolist() == [4]
+    logs = [job / "log.txt", job / "log-1.txt"]
+    ranks = [set(map(int, re.findall(r", rank (\d), ", log.read_text()))) for log in logs]
+    assert sorted(map(sorted, ranks)) == [[0, 1], [2, 3]]
+    assert all(len(gpus.split(",")) == 2 for gpus in gpus_seen(logs))
+    rows = results.load(runs / "wide").set_index("arm")
+    assert rows.loc["whole", "world_size"] == 4
 
 
 def test_when_one_of_two_agents_dies_the_job_ends(runs: Path) -> None:
-    (record,) = exits(runs / "cut")
+    record = exit_of(job_of(runs / "wide", "cut"))
     first, second = record["nodes"]
     assert second["code"] == -9
     assert first["stop"] == "peer" or first["code"] not in (0, None)
     assert record["log"] == "log-1.txt"
-    (row,) = results.load(runs / "cut").to_dict("records")
+    row = results.load(runs / "wide").set_index("arm").loc["cut"]
     assert (row["status"], row["failure_kind"]) == ("failed", "infra")
     assert "killed by SIGKILL" in row["reason"]
-    assert row["gpu_held_s"] > 0
+    assert row["gpu_held_s"] == pytest.approx(4 * (record["ended_at"] - record["started_at"]))
 
 
 def test_nothing_is_left(runs: Path) -> None:
-    assert [process.cmdline() for name in ("crowd", "pair", "cut") for process in marked(runs / name)] == []
+    assert [process.cmdline() for name in ("crowd", "wide") for process in marked(runs / name)] == []

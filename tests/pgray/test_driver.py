@@ -21,7 +21,7 @@ from pgray.driver import Outcome, run_sweep
 from pgray.ledger import Ledger
 from pgray.lock import hold_lock
 from pgray.sweep import Sweep
-from tests.pgray.conftest import PLAIN, marked, wait_for
+from tests.pgray.conftest import PLAIN, Heard, marked, wait_for
 from trainer.errors import InputError
 from trainer.layout import RunLayout
 
@@ -171,6 +171,14 @@ def test_a_job_sees_the_gpus_that_it_holds_and_their_time_is_counted(write_sweep
     rows = results.load(outcome.run_root)
     assert rows["gpu_held_s"].sum() == pytest.approx(held_s)
     assert rows["cost_usd"].tolist() == pytest.approx([held_s / 2] * 2)
+
+
+def test_a_slow_node_is_told_at_once_and_in_its_rows(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    show = Heard()
+    root = drive(write_sweep(arms="  int8: {}\n", seeds="[1, 2, 13]"), tmp_path / "runs", show=show).run_root
+    said = "slow node fake: 50% below the usual 100 TFLOP/s of 1 x fake"
+    assert [line for line in show.said if "slow node" in line] == [f"warning: {said}"]
+    assert results.load(root).set_index("seed")["notes"].dropna().to_dict() == {13: said}
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,8 @@ import pytest
 import results
 from pgray.driver import run_sweep
 from pgray.freeze import freeze_code
-from pgray.progress import Silent
 from pgray.sweep import Sweep
-from tests.pgray.conftest import PLAIN
+from tests.pgray.conftest import PLAIN, Heard
 from trainer.bundle import code_sha
 from trainer.layout import RunLayout
 
@@ -55,14 +54,6 @@ def test_a_bundle_freezes_to_itself(tmp_path: Path) -> None:
     assert freeze_code(layout, folder) == folder
 
 
-class Listening(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
 PROGRAM = """
 import runpy, sys, trainer, pgray
 print("runs from", trainer.__file__, pgray.__file__, flush=True)
@@ -89,7 +80,7 @@ def test_a_job_runs_from_the_frozen_code_and_rows_say_which(write_sweep: Callabl
     result = next(root.glob("trials/*/result.json"))
     result.write_text(result.read_text().replace(code_sha(), "0123456789ab"))
     plan = Sweep.from_text(path.read_text().replace("[1]", "[1, 2]"))
-    show = Listening()
+    show = Heard()
     run_sweep(plan, tmp_path / "runs", trainer_command=PLAIN, show=show)
     (warning,) = (line for line in show.said if "other code" in line)
     assert warning.startswith("warning: 1 of 1 finished trials were made by other code (0123456789ab)")

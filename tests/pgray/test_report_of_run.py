@@ -6,22 +6,11 @@ from pathlib import Path
 import pytest
 
 from pgray.driver import run_sweep
-from pgray.progress import Silent
 from pgray.sweep import Sweep
-from tests.pgray.conftest import PLAIN
+from tests.pgray.conftest import PLAIN, Heard
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray")]
 ONE_ARM = "\n  int8: {}\n"
-
-
-class Heard(Silent):
-    """Remembers what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.mark.parametrize("fails", [False, True])
