@@ -149,7 +149,7 @@ def run_jobs(shared: Launch, conductor: Conductor) -> None:
     strategy = "STRICT_PACK" if machine.nodes == 1 else "STRICT_SPREAD"
     tuner = tune.Tuner(
         tune.with_resources(
-            _trainable(str(shared.code), shared.as_text()),
+            worker_function(str(shared.code), shared.as_text()),
             tune.PlacementGroupFactory([bundle] * machine.nodes, strategy=strategy),
         ),
         tune_config=tune.TuneConfig(
@@ -173,7 +173,7 @@ def run_jobs(shared: Launch, conductor: Conductor) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _trainable(code: str, launch_text: str) -> Callable[[dict[str, Any]], None]:
+def worker_function(code: str, launch_text: str) -> Callable[[dict[str, Any]], None]:
     """A function that Ray sends by value: a worker takes this project from the frozen code, and need not have it."""
 
     def run(config: dict[str, Any]) -> None:

@@ -135,8 +135,8 @@ def export(trial_id: str, job: Job, layout: RunLayout) -> None:
         entropy_bytes=14e6, steps=config.train.iterations, train_s=1.0, step_ms=10.0, tokens=1000, eval_s=1.0, export_s=1.0,
         wall_s=3.0, qat_on_step=None, qat_coverage=None, qat_is_live=None, num_params=1000, peak_memory_mib=None,
         world_size=int(os.environ.get("WORLD_SIZE", 1)), hardware="1 x fake", node="fake", torch_version="0",
-        git_sha=job.git_sha, code_sha=job.code_sha, node_tflops=50.0 if config.seed == 13 else 100.0, data_sha="d", tokenizer_sha="t",
-        scored_tokens=10, scored_bytes=20, eval_seq_len=8, eval_stride=None,
+        git_sha=job.git_sha, code_sha=job.code_sha, node_tflops=50.0 if config.seed == 13 else 100.0, data_sha="d",
+        tokenizer_sha="t", scored_tokens=10, scored_bytes=20, eval_seq_len=8, eval_stride=None,
     )  # fmt: skip
     write_text(folder.artifact, "not a model\n")
     write_json(folder.result, result.model_dump(mode="json"))

@@ -9,6 +9,7 @@ import pytest
 import results
 from pgray.driver import run_sweep
 from pgray.freeze import freeze_code
+from pgray.gang import worker_function
 from pgray.sweep import Sweep
 from tests.pgray.conftest import PLAIN, Heard
 from trainer.bundle import code_sha
@@ -52,6 +53,21 @@ def test_a_bundle_freezes_to_itself(tmp_path: Path) -> None:
     layout = RunLayout(tmp_path / "run")
     folder = freeze_code(layout)
     assert freeze_code(layout, folder) == folder
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray")
+def test_a_worker_takes_the_project_from_the_frozen_code(tmp_path: Path) -> None:
+    import ray
+
+    folder = freeze_code(RunLayout(tmp_path / "run"))
+    with (folder / "pgray" / "job.py").open("a") as file:
+        file.write("\n\ndef run_job(*_):\n    raise RuntimeError(f'this is {__file__}')\n")
+    remote = ray.remote(max_calls=1)  # in a process of its own
+    with pytest.raises(RuntimeError, match=f"this is {folder}/pgray/job.py"):
+        ray.get(remote(worker_function(str(folder), "")).remote({"job_id": "j"}))
+    with pytest.raises(FileNotFoundError, match="--runs must be a folder that every node sees"):
+        ray.get(remote(worker_function(str(folder) + "x", "")).remote({"job_id": "j"}))
 
 
 PROGRAM = """
