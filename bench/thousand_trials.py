@@ -5,6 +5,10 @@
 Real driver, Ray, supervisors and files; only the trainer is a stand-in that writes a valid result at once. CPU time is the
 driver process's own: in what the conductor does (queue, ledger, table), and in the rest, which is Ray Tune's. Run on a Ray
 of its own with eight logical CPUs, in a temporary place.
+
+Measured on two cores that were shared with other work: 566 s, most of it the starting of 2,000 processes; 34 ms of the
+driver's CPU for each of the first hundred trials (conductor 15, Ray Tune 19), 35 ms for each of the last (8, 27); 254 MiB
+with 20 trials, 305 with 1,000; again, with nothing to do: 0.7 s.
 """
 
 import argparse
