@@ -18,7 +18,10 @@ _PACKAGES = ("trainer", "results", "pgray")
 
 
 def freeze_code(layout: RunLayout, root: Path = _ROOT) -> Path:
-    """Put the packages under `root` into the run folder, unless they are there. Returns the folder to run from."""
+    """Put the packages under `root` into the run folder, unless they are there. Returns the folder to run from.
+
+    Call it only while holding the run's lock.
+    """
     files = _sources(root)
     folder = layout.code(_sha(files))
     if folder.is_dir():
@@ -26,6 +29,8 @@ def freeze_code(layout: RunLayout, root: Path = _ROOT) -> Path:
             return folder
         shutil.rmtree(folder)  # somebody edited the copy
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for half in folder.parent.glob(".new-*"):  # of a driver that was killed
+        shutil.rmtree(half)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
     try:
         for name, content in files.items():

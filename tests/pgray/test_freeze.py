@@ -44,8 +44,10 @@ def test_the_folder_is_named_after_its_content(checkout: Path, tmp_path: Path) -
 def test_a_copy_that_somebody_edited_is_made_again(checkout: Path, tmp_path: Path) -> None:
     folder = freeze_code(RunLayout(tmp_path / "run"), checkout)
     (folder / "trainer" / "a.py").write_text("x = 3\n")
+    (folder.parent / ".new-half").mkdir()  # as a kill leaves it
     assert freeze_code(RunLayout(tmp_path / "run"), checkout) == folder
     assert (folder / "trainer" / "a.py").read_text() == "x = 1\n"
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_a_bundle_freezes_to_itself(tmp_path: Path) -> None:

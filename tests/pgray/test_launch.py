@@ -165,21 +165,6 @@ def begin_both(job: Job, shared: Launch) -> tuple[Holder, multiprocessing.proces
 
 
 @pytest.mark.slow
-def test_two_nodes_meet(make_job: MakeJob, two_nodes: Launch) -> None:
-    job = make_job()
-    holder, agent = begin_both(job, two_nodes)
-    records = RunLayout(two_nodes.run_root).job(job.job_id)
-    wait_for(lambda: holder.is_over() and records.exit.exists())
-    agent.join(10)
-    record = json.loads(records.exit.read_text())
-    assert [(node["rank"], node["code"], node["stop"]) for node in record["nodes"]] == [(0, 0, None), (1, 0, None)]
-    said = "".join(path.read_text() for path in records.root.glob("log*.txt"))
-    assert all(f", rank {rank}, " in said for rank in (0, 1))
-    assert RunLayout(two_nodes.run_root).trial(job.trials[0].trial_id).result.exists()
-    wait_for(lambda: not marked(two_nodes.run_root), 5)
-
-
-@pytest.mark.slow
 def test_when_the_holder_of_the_second_node_dies_both_parts_end(make_job: MakeJob, two_nodes: Launch) -> None:
     job = make_job({"train.iterations": 6000})
     holder, agent = begin_both(job, two_nodes)
