@@ -48,17 +48,23 @@ def of_ray_of(driver: Mapping[str, Any]) -> list[psutil.Process]:
     """What a dead driver's own Ray left on this machine.
 
     Ray's server and workers end with the driver that started them; two agents were seen to outlive its SIGKILL by 60 s.
-    They write over their environment, and are known by the logs they hold open: Ray names them after the driver's pid.
+    They write over their environment, and are known by the session that they belong to, which Ray names after the
+    driver's pid: from their command line, and once they have written over that from the logs that they hold open.
     """
     pid = driver.get("pid")
     is_ours = is_local(driver) and driver.get("namespace") == _pid_namespace()
     if not is_ours or not isinstance(pid, int) or psutil.pid_exists(pid):
         return []
     session = re.compile(rf"/session_[0-9_-]+_{pid}/logs/")
+    option = re.compile(rf"^--session-dir=.*/session_[0-9_-]+_{pid}$")
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.name().startswith("ray::") and any(session.search(file.path) for file in process.open_files()):
+            words = process.cmdline()
+            is_agent = words[:1] and words[0].startswith("ray::")
+            if any(map(option.search, words)) or (
+                is_agent and any(session.search(f.path) for f in process.open_files())
+            ):
                 found.append(process)
     return found
 

@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 VICTIMS = {"driver": 1, "worker": 2, "supervisor": 2, "agent": 2, "rank": 2}
 """Who is hit, and how often beside the others: what a driver's death costs in time is its next start."""
 _PATIENCE_S = 240.0  # for a sweep to end when it is left in peace
-_STARTING_SHARE = 0.1  # of the blows that fall while no job runs; a driver takes long to start, and must get anywhere
+_NEWS_SHARE = 0.7  # of the blows that fall just after something was written down
+_STARTING_SHARE = 0.05  # of the blows that fall while no job runs; a driver takes long to start, and must get anywhere
 _LAST_WORDS_S = 10.0  # for processes to go when all is over
 
 
@@ -125,6 +126,8 @@ class Storm:
         while self.tally.kills.total() < self.hits:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return driver.wait(self.random.expovariate(1 / self.mean_s))
+            if self.random.random() < _NEWS_SHARE:
+                self._await_news(driver)
             if self.stop:
                 self._hit("driver", psutil.Process(driver.pid), self.stop)
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -138,6 +141,18 @@ class Storm:
                     kind = self.random.choices(list(victims), [VICTIMS[kind] for kind in victims])[0]
                     self._hit(kind, self.random.choice(victims[kind]), signal.SIGKILL)
         return driver.wait(_PATIENCE_S)
+
+    def _await_news(self, driver: "subprocess.Popen[bytes]") -> None:
+        """Wait until something is written down, and a moment longer: what takes long to come about takes a moment to lose."""
+        before, deadline = self._written(), time.monotonic() + 5
+        while self._written() == before and driver.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(self.random.choice((0.0, 0.02, 0.1, 0.3)) * self.random.random())
+
+    def _written(self) -> tuple[int, ...]:
+        ledger = RunLayout(self.root).ledger
+        records = ("trials/*/result.json", "trained/*/training.json", "jobs/*/exit.json", "jobs/*/launch.json")
+        return (ledger.stat().st_size if ledger.exists() else 0, *(len(list(self.root.glob(r))) for r in records))
 
     def _hit(self, kind: str, process: psutil.Process, number: signal.Signals) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):

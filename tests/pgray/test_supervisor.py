@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -205,6 +206,18 @@ def test_when_worker_and_supervisor_and_torchrun_are_killed_the_next_driver_ends
     assert len(marked(launch_torchrun.run_root)) == 2
     assert end_strays(RunLayout(launch_torchrun.run_root), grace_s=5) == 2
     wait_for(lambda: not marked(launch_torchrun.run_root), 5)
+
+
+def test_what_a_dead_drivers_ray_left_is_found_before_it_has_named_itself() -> None:
+    with subprocess.Popen(["true"]) as driver:
+        driver.wait()
+    session = f"/tmp/ray/session_2026-11-21_08-00-00_000001_{driver.pid}"
+    command = [sys.executable, "-c", "import time; time.sleep(60)", f"--session-dir={session}"]
+    with subprocess.Popen(command) as agent, subprocess.Popen([*command[:-1], f"--session-dir={session}7"]) as other:
+        found = wait_for(lambda: processes.of_ray_of({**processes.identity(), "pid": driver.pid}))
+        assert [process.pid for process in found] == [agent.pid]
+        agent.kill()
+        other.kill()
 
 
 def test_a_new_attempt_keeps_the_old_one(tmp_path: Path) -> None:
