@@ -6,7 +6,7 @@ next holder. A run folder that was made only to be locked is removed again.
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,19 @@ from trainer.layout import read_json, write_json
 
 LOCK = ".driver.lock"
 OWNER = ".driver.json"
+_MOST = 20  # dead drivers to remember
 
 
 def owner_of(root: Path) -> dict[str, Any] | None:
     """pid, host and start time of the driver that last held the lock of this run folder; None if nobody did."""
     return read_json(root / OWNER) or None
+
+
+def dead_drivers(last: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The driver of a note, and those that died before it while they held the lock, latest first."""
+    if last is None:
+        return []
+    return [{key: value for key, value in last.items() if key != "earlier"}, *last.get("earlier", [])]
 
 
 def is_held(root: Path) -> bool:
@@ -52,7 +60,10 @@ def hold_lock(root: Path, verb: str = "run") -> Iterator[dict[str, Any] | None]:
         root.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
         last = owner_of(root)
-        write_json(root / OWNER, {**identity(), "since": time.time(), "verb": verb})
+        # A driver may die before it has ended what the one before it left, so a note knows its predecessors.
+        write_json(
+            root / OWNER, {**identity(), "since": time.time(), "verb": verb, "earlier": dead_drivers(last)[:_MOST]}
+        )
     except Timeout:
         raise InputError(str(root), "lock", _describe(owner_of(root)), "wait for it, or pgray stop it first") from None
     except OSError as error:

@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 
 from pgray import processes
+from pgray.lock import dead_drivers
 from trainer.layout import JobLayout, RunLayout, read_json
 
 
@@ -20,7 +21,7 @@ def end_strays(layout: RunLayout, grace_s: float, last_driver: Mapping[str, Any]
     Args:
         layout: the run folder.
         grace_s: how long a job may take to end by itself.
-        last_driver: the driver that died while it held the lock, if one did.
+        last_driver: the note of the driver that died while it held the lock, if one did.
     Returns:
         How many processes there were.
     """
@@ -35,7 +36,10 @@ def end_strays(layout: RunLayout, grace_s: float, last_driver: Mapping[str, Any]
         with contextlib.suppress(psutil.Error):
             psutil.Process(identity["pid"]).kill()
     killed, _ = processes.end_all(
-        lambda: processes.of_run(str(layout.root)) + (processes.of_ray_of(last_driver) if last_driver else [])
+        lambda: [
+            *processes.of_run(str(layout.root)),
+            *(process for driver in dead_drivers(last_driver) for process in processes.of_ray_of(driver)),
+        ]
     )
     return len(supervisors) + len(killed)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgray.ledger import Ledger
-from pgray.lock import hold_lock, is_held, owner_of
+from pgray.lock import OWNER, dead_drivers, hold_lock, is_held, owner_of
 from trainer.errors import InputError
 from trainer.record import LedgerEntry
 
@@ -104,3 +104,17 @@ def test_a_folder_that_was_made_only_to_be_locked_goes_again(tmp_path: Path) -> 
     with hold_lock(tmp_path / "runs" / "y"):
         (tmp_path / "runs" / "y" / "ledger.jsonl").touch()
     assert (tmp_path / "runs" / "y" / "ledger.jsonl").exists()
+
+
+def test_the_note_of_a_driver_knows_those_that_died_before_it(tmp_path: Path) -> None:
+    (tmp_path / "ledger.jsonl").touch()  # a folder made only to be locked would be removed
+    with hold_lock(tmp_path) as last:
+        assert last is None
+        first = (tmp_path / OWNER).read_bytes()
+    (tmp_path / OWNER).write_bytes(first)  # as after a SIGKILL
+    with hold_lock(tmp_path, "stop") as last:
+        assert last == json.loads(first)
+        second = (tmp_path / OWNER).read_bytes()
+    (tmp_path / OWNER).write_bytes(second)
+    with hold_lock(tmp_path) as last:
+        assert [driver["verb"] for driver in dead_drivers(last)] == ["stop", "run"]
