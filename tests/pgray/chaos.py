@@ -27,8 +27,8 @@ from tests.pgray.conftest import marked
 from trainer.layout import RunLayout
 
 ROOT = Path(__file__).resolve().parents[2]
-VICTIMS = {"driver": 1, "worker": 2, "supervisor": 2, "agent": 2, "rank": 2}
-"""Who is hit, and how often beside the others: what a driver's death costs in time is its next start."""
+VICTIMS = ("driver", "worker", "supervisor", "agent", "rank")
+_RECORDS = ("ledger.jsonl", "trials/*/result.json", "trained/*/training.json", "jobs/*/exit.json", "jobs/*/launch.json")
 _PATIENCE_S = 240.0  # for a sweep to end when it is left in peace
 _NEWS_SHARE = 0.7  # of the blows that fall just after something was written down
 _STARTING_SHARE = 0.05  # of the blows that fall while no job runs; a driver takes long to start, and must get anywhere
@@ -138,21 +138,20 @@ class Storm:
             # Now and then several at once: what watches over the one may be the other.
             for _ in range(self.random.choice((1, 1, 1, 2, 3))):
                 if victims := self._victims(driver):
-                    kind = self.random.choices(list(victims), [VICTIMS[kind] for kind in victims])[0]
+                    kind = self.random.choice(list(victims))
                     self._hit(kind, self.random.choice(victims[kind]), signal.SIGKILL)
         return driver.wait(_PATIENCE_S)
 
     def _await_news(self, driver: "subprocess.Popen[bytes]") -> None:
-        """Wait until something is written down, and a moment longer: what takes long to come about takes a moment to lose."""
-        before, deadline = self._written(), time.monotonic() + 5
-        while self._written() == before and driver.poll() is None and time.monotonic() < deadline:
+        """Wait until a record of some kind is written, and a moment longer: much is decided in few moments."""
+        kind, deadline = self.random.choice(_RECORDS), time.monotonic() + 5
+        before = self._written(kind)
+        while self._written(kind) == before and driver.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(self.random.choice((0.0, 0.02, 0.1, 0.3)) * self.random.random())
+        time.sleep(self.random.choice((0.0, 0.02, 0.1, 0.4)) * self.random.random())
 
-    def _written(self) -> tuple[int, ...]:
-        ledger = RunLayout(self.root).ledger
-        records = ("trials/*/result.json", "trained/*/training.json", "jobs/*/exit.json", "jobs/*/launch.json")
-        return (ledger.stat().st_size if ledger.exists() else 0, *(len(list(self.root.glob(r))) for r in records))
+    def _written(self, kind: str) -> int:
+        return sum(path.stat().st_size for path in self.root.glob(kind))
 
     def _hit(self, kind: str, process: psutil.Process, number: signal.Signals) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
