@@ -42,7 +42,7 @@ test: setup check ## Checks, then the whole CPU test suite
 	@$(BIN)/python -m pytest -n 2 --dist loadfile  # much of the suite waits for other processes
 
 chaos: setup ## Kill everything at random, again and again, and plan sweeps that nobody would write (half an hour)
-	@PGRAY_CHAOS_KILLS=120 PGRAY_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -s tests/pgray/test_chaos.py tests/pgray/test_fuzz.py
+	@PGRAY_CHAOS_KILLS=120 PGRAY_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -s tests/pgray/scheduler/test_chaos.py tests/pgray/cli/test_fuzz.py
 
 check: setup ## Format, lint, types, layers, generated docs
 	@$(BIN)/ruff format --check .

@@ -22,7 +22,8 @@ sys.path.insert(0, str(ROOT))  # tests/ is not installed
 
 def write_run(root: Path, num_trials: int, num_seeds: int) -> None:
     from tests.results.synthetic import Run, result
-    from trainer.record import LedgerEntry, TensorBytes
+    from trainer.records.ledger import LedgerEntry
+    from trainer.records.results import TensorBytes
 
     tensors = [
         TensorBytes(name=f"blocks.{i}.w", tensor_class="mlp", stored_as="int", bits=6, num_elements=9216, entropy_bytes=6543.2)
@@ -47,7 +48,7 @@ def write_run(root: Path, num_trials: int, num_seeds: int) -> None:
 
 def measure(root: Path) -> None:
     import results
-    from results.tables import write_all
+    from results.present.files import write_all
     from tests.results.synthetic import Run
 
     results.load  # noqa: B018  pandas is imported here, not on the clock

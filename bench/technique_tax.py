@@ -15,21 +15,21 @@ from collections.abc import Callable
 
 import torch
 
-from trainer.averaging import build_average
+from trainer.averaging.averages import build_average
 from trainer.config import Config
-from trainer.dist import Ranks
-from trainer.evaluate import make_forward
-from trainer.model import build_model
-from trainer.optim import Optimizer
+from trainer.evaluation.scoring import make_forward
+from trainer.model.model import build_model
+from trainer.optim.optimizer import Optimizer
+from trainer.optim.schedule import TrainProgress
+from trainer.optim.weights import NO_GATES, QAT_ONLY, Gates, Weights
 from trainer.presets.resolve import build_config, load_preset
-from trainer.schedule import Moment
-from trainer.weights import NO_GATES, QAT_ONLY, Gates, Weights
-from trainer.yamlfile import parse_yaml
+from trainer.presets.yamlfile import parse_yaml
+from trainer.run.dist import DistContext
 
-LATE = Moment(step=1000, elapsed_s=590.0, progress=0.99, lr_scale=0.1)
+LATE = TrainProgress(step=1000, elapsed_s=590.0, progress=0.99, lr_scale=0.1)
 
 
-def variants(config: Config, ranks: Ranks) -> dict[str, Callable[[], None]]:
+def variants(config: Config, ranks: DistContext) -> dict[str, Callable[[], None]]:
     """Name -> one whole step of that variant. All share one model, optimizer and batch."""
     on = {
         "qat": config.qat.model_copy(update={"enabled": True}),
@@ -92,7 +92,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)
-    steps = variants(config, Ranks(0, 1, device))
+    steps = variants(config, DistContext(0, 1, device))
     for step in steps.values():
         for _ in range(3):
             step()

@@ -51,16 +51,16 @@ def drive(folder: Path) -> None:
     """Run the sweep and print, as JSON, how it went: `ends` has [wall s, CPU s, conductor's CPU s] for each job's end."""
     import ray
 
-    from pgray.conductor import Conductor
-    from pgray.driver import run_sweep
-    from pgray.gang import prepare_ray
-    from pgray.sweep import Sweep
+    from pgray.execution.cluster import prepare_ray
+    from pgray.scheduler.driver import run_sweep
+    from pgray.scheduler.loop import SweepLoop
+    from pgray.spec.sweep import Sweep
 
     ends: list[list[float]] = []
     own_s = 0.0
 
     def clocked(name: str) -> None:
-        method = getattr(Conductor, name)
+        method = getattr(SweepLoop, name)
 
         def timed(*arguments: Any) -> Any:
             nonlocal own_s
@@ -72,7 +72,7 @@ def drive(folder: Path) -> None:
                 if name == "ended":
                     ends.append([time.perf_counter(), time.process_time(), own_s])
 
-        setattr(Conductor, name, timed)
+        setattr(SweepLoop, name, timed)
 
     for name in ("next_job", "started", "progressed", "ended", "tick"):
         clocked(name)

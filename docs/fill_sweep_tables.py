@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from results.tables import render
+from results.present.files import render
 
 PAGE = Path(__file__).parents[1] / "sweeps/README.md"
 PLACE = re.compile(r"(<!-- table:(?P<name>[a-z0-9-]+) -->\n).*?(<!-- /table:(?P=name) -->)", re.DOTALL)

@@ -1,7 +1,7 @@
 """Write docs/columns.md and docs/config.md from the code that they describe; `--check` only says whether they are current.
 
-Columns come from `results/schema.py`. Config keys come from the models of `trainer/config.py`: the type and default
-of a field, the comment that stands beside it, and what each preset sets it to.
+Columns come from `results/schema.py`. Config keys come from the models that `trainer/config.py` puts together: the type and
+default of a field, the comment beside it, and what each preset sets it to.
 """
 
 import ast
@@ -23,18 +23,18 @@ from trainer.presets.resolve import load_preset, preset_names
 HERE = Path(__file__).parent
 
 
-def comments() -> dict[tuple[str, str], str]:
-    """(model, field) -> the comment on the field's line."""
-    source = inspect.getsource(config)
-    lines = source.splitlines()
+def comments(model: type[BaseModel]) -> dict[str, str]:
+    """Field -> the comment on the field's line; inherited fields included."""
     found = {}
-    for model in ast.parse(source).body:
-        if not isinstance(model, ast.ClassDef):
+    for base in reversed(model.__mro__):
+        if not (issubclass(base, BaseModel) and base is not BaseModel):
             continue
-        for node in model.body:
+        source = inspect.getsource(base)
+        lines = source.splitlines()
+        for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 _, _, comment = lines[(node.end_lineno or node.lineno) - 1].partition("  # ")
-                found[model.name, node.target.id] = comment.strip()
+                found[node.target.id] = comment.strip()
     return found
 
 
@@ -83,7 +83,6 @@ def shown(value: object) -> str:
 
 def config_page() -> str:
     presets = {name: load_preset(name) for name in preset_names()}
-    remarks = comments()
     lines = [
         "# Config keys",
         "",
@@ -107,7 +106,7 @@ def config_page() -> str:
                 continue
             key = prefix + name
             set_to = [shown(p.overrides[key]) if key in p.overrides else "" for p in presets.values()]
-            remark = remarks.get((model.__name__, name), "").replace("|", r"\|")
+            remark = comments(model).get(name, "").replace("|", r"\|")
             cells = [f"`{key}`", type_text(field), shown(field.get_default(call_default_factory=True)), *set_to, remark]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

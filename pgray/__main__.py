@@ -2,6 +2,6 @@
 
 import sys
 
-from pgray.cli import main
+from pgray.cli.entry import main
 
 sys.exit(main())

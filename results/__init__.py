@@ -7,25 +7,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from results.collect import load as load
-    from results.compare import NotComparableError as NotComparableError
-    from results.compare import ablation as ablation
-    from results.decomposition import decompose as decompose
-    from results.factorial import effects as effects
-    from results.pareto import frontier as frontier
-    from results.publications import published as published
-    from results.trajectory import curves as curves
+    from results.analysis.ablation import NotComparableError as NotComparableError
+    from results.analysis.ablation import ablation as ablation
+    from results.analysis.decomposition import decompose as decompose
+    from results.analysis.effects import effects as effects
+    from results.analysis.pareto import frontier as frontier
+    from results.loading.curves import curves as curves
+    from results.loading.runs import load as load
+    from results.present.publications import published as published
 
 # No module may be called like a function here: importing results.ablation would replace results.ablation().
 _HOMES = {
-    "load": "results.collect",
-    "ablation": "results.compare",
-    "NotComparableError": "results.compare",
-    "curves": "results.trajectory",
-    "decompose": "results.decomposition",
-    "effects": "results.factorial",
-    "frontier": "results.pareto",
-    "published": "results.publications",
+    "load": "results.loading.runs",
+    "ablation": "results.analysis.ablation",
+    "NotComparableError": "results.analysis.ablation",
+    "curves": "results.loading.curves",
+    "decompose": "results.analysis.decomposition",
+    "effects": "results.analysis.effects",
+    "frontier": "results.analysis.pareto",
+    "published": "results.present.publications",
 }
 __all__ = ["NotComparableError", "ablation", "curves", "decompose", "effects", "frontier", "load", "published"]
 

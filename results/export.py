@@ -13,9 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from results.configs import config_of, leaves
+from results.loading.configs import config_of, leaves
+from results.loading.curves import curves as read_curves
 from results.schema import COLUMNS, records
-from results.trajectory import curves as read_curves
+from trainer.records.states import TrialState
 
 _NUMBERS = [column.name for column in COLUMNS if column.dtype in ("Int64", "Float64") and column.name != "seed"]
 _WORDS = [column.name for column in COLUMNS if column.dtype in ("string", "boolean")]
@@ -62,7 +63,7 @@ def to_mlflow(trials: pd.DataFrame, experiment: str, tracking_uri: str | None = 
         for start in range(0, max(len(metrics), len(params), 1), 100):  # MLflow takes 100 parameters at a time
             part = slice(start, start + 100)
             client.log_batch(run_id, metrics[part], params[part], tags[part])
-        client.set_terminated(run_id, "FINISHED" if trial.words["status"] == "finished" else "FAILED")
+        client.set_terminated(run_id, "FINISHED" if trial.words["status"] == TrialState.FINISHED else "FAILED")
         count += 1
     return count
 
@@ -79,7 +80,7 @@ def to_wandb(trials: pd.DataFrame, project: str, **options: Any) -> int:
         for step, row in trial.curve.items():
             run.log({f"curve/{name}": value for name, value in row.items()}, step=step)
         run.summary.update({**trial.words, **trial.numbers})
-        run.finish(exit_code=0 if trial.words["status"] == "finished" else 1)
+        run.finish(exit_code=0 if trial.words["status"] == TrialState.FINISHED else 1)
         count += 1
     return count
 

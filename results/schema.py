@@ -89,7 +89,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("qat_is_live", "boolean", "", "Measured: with QAT on, the model computes with the exporter's values."),
     Column("num_params", "Int64", "", "Parameters of the model."),
     Column("peak_memory_mib", "Float64", "MiB", "Peak device memory of one rank; null on CPU."),
-    Column("world_size", "Int64", "", "Ranks over all nodes."),
+    Column("world_size", "Int64", "", "DistContext over all nodes."),
     Column("hardware", "string", "", "Device model and count."),
     Column("node", "string", "", "Host name of the first node."),
     Column("torch_version", "string", "", "torch's version."),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from trainer.errors import InputError, PgrayError
 
 if TYPE_CHECKING:
-    from trainer.job import Job
+    from trainer.records.job import Job
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="run folder for weights, artifacts and results")
     args = parser.parse_args(argv)
 
-    from trainer.job import load_job
+    from trainer.records.job import load_job
 
     try:
         job = load_job(args.config)
@@ -37,9 +37,9 @@ def run(job: "Job", out: Path) -> int:
     """Run a job on the ranks that torchrun started, or alone. Returns the exit code."""
     import torch  # heavy, so after the arguments and the job are known to be good
 
-    from trainer.dist import start_ranks, stop_ranks, watch_parent
     from trainer.pipeline import run_job, write_failure
-    from trainer.record import JobFailure
+    from trainer.records.results import JobFailure
+    from trainer.run.dist import start_ranks, stop_ranks, watch_parent
 
     try:
         ranks = start_ranks(job.config.train.device)

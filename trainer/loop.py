@@ -12,20 +12,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.averaging import Average, build_average
-from trainer.checkpoint import Checkpoint, Position
-from trainer.clock import TrainingClock
+from trainer.averaging.averages import Average, build_average
 from trainer.config import Config
-from trainer.data import Batch, TokenStream
-from trainer.diagnose import QatCheck, check_qat
-from trainer.dist import Ranks
+from trainer.data.stream import Batch, TokenStream
 from trainer.errors import DeadTechniqueError, DivergedError
-from trainer.evaluate import CompiledModel, Validation
-from trainer.model import Model
-from trainer.optim import Optimizer
-from trainer.record import EventLog
-from trainer.schedule import Moment, is_open, moment
-from trainer.weights import NO_GATES, Gates, Weights
+from trainer.evaluation.diagnostics import QatCheck, check_qat
+from trainer.evaluation.scoring import CompiledModel, Validation
+from trainer.model.model import Model
+from trainer.optim.optimizer import Optimizer
+from trainer.optim.schedule import TrainProgress, is_open, train_progress
+from trainer.optim.weights import NO_GATES, Gates, Weights
+from trainer.records.events import EventLog
+from trainer.run.checkpoint import Checkpoint, TrainState
+from trainer.run.clock import TrainingClock
+from trainer.run.dist import DistContext
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TrainingRun:
 
     def __init__(
         self, config: Config, model: Model, forward: CompiledModel, wanted: Mapping[str, Config], stream: TokenStream,
-        ranks: Ranks, events: EventLog, validation: Validation, checkpoint: Checkpoint,
+        ranks: DistContext, events: EventLog, validation: Validation, checkpoint: Checkpoint,
     ) -> None:  # fmt: skip
         self.config, self.forward, self.stream, self.ranks = config, forward, stream, ranks
         self.events, self.validation, self.checkpoint = events, validation, checkpoint
@@ -72,7 +72,7 @@ class TrainingRun:
         last_checkpoint = time.monotonic()
         loss, gates = None, NO_GATES  # a resumed run may have nothing left to do
         clock.start()
-        while (now := moment(self.config, self.step, clock.agreed_s())).progress < 1:
+        while (now := train_progress(self.config, self.step, clock.agreed_s())).progress < 1:
             batch = self.stream.batch(self.step)
             self.forward.is_looped = self._is_looped(now)
             is_qat = self._is_qat(now)
@@ -84,7 +84,7 @@ class TrainingRun:
             loss = self._forward_backward(batch)
             self.optimizer.step(self.weights.compute, now)
             self.step += 1
-            after = moment(self.config, self.step, now.elapsed_s)
+            after = train_progress(self.config, self.step, now.elapsed_s)
             for average in self.averages:
                 average.observe(self.weights.master, after, is_qat)
             if self.step % self.config.train.log_every == 0:
@@ -106,12 +106,12 @@ class TrainingRun:
             self.recurrence_on_step,
         )  # fmt: skip
 
-    def _is_qat(self, now: Moment) -> bool:
+    def _is_qat(self, now: TrainProgress) -> bool:
         """Whether QAT is on; once open, its gate stays open."""
         qat = self.config.qat
         return qat.enabled and (self.qat_on_step is not None or is_open(qat.start, now))
 
-    def _is_looped(self, now: Moment) -> bool:
+    def _is_looped(self, now: TrainProgress) -> bool:
         """Whether partial recurrence runs its second pass; once on, it stays on. The other kinds always run in full."""
         recurrence = self.config.recurrence
         if recurrence.kind != "partial":
@@ -141,7 +141,7 @@ class TrainingRun:
         if not steps:
             return
         initial = self.weights.snapshot()
-        now = Moment(0, 0.0, 0.0, 1.0)
+        now = TrainProgress(0, 0.0, 0.0, 1.0)
         for step in range(steps):
             self.forward.is_looped = step % 2 == 1 or not is_partial  # build both graphs
             batch = self.stream.batch(step)
@@ -160,7 +160,7 @@ class TrainingRun:
         self.events.write("resumed", step=position.step, train_s=position.elapsed_s)
         return TrainingClock(self.ranks, position.elapsed_s)
 
-    def _switch_qat_on(self, now: Moment, batch: Batch) -> None:
+    def _switch_qat_on(self, now: TrainProgress, batch: Batch) -> None:
         self.qat_on_step = self.step if self.qat_on_step is None else self.qat_on_step
         is_start = self.step < 3
         tokens, targets = batch.tokens_MBT[0], batch.targets_MBT[0]
@@ -173,7 +173,7 @@ class TrainingRun:
         if not is_live:
             raise DeadTechniqueError(f"QAT is not live at step {self.step}: {self.qat.note}")
 
-    def _log_step(self, now: Moment, gates: Gates, loss: Tensor) -> None:
+    def _log_step(self, now: TrainProgress, gates: Gates, loss: Tensor) -> None:
         mean = self.ranks.mean_(loss.clone())
         self.loss_nats = float(mean.item())
         if not math.isfinite(self.loss_nats):
@@ -184,7 +184,7 @@ class TrainingRun:
             **{f"{section}_gate": gate for section, gate in gates.items()},
         )  # fmt: skip
 
-    def _validate(self, now: Moment) -> None:
+    def _validate(self, now: TrainProgress) -> None:
         """Validation of the raw float weights, off the clock; the next step writes compute weights anew."""
         self.weights.write(NO_GATES)
         score = self.validation.score(self.forward, self.config.eval, self.config.eval.seq_len)
@@ -207,7 +207,7 @@ class TrainingRun:
         return self.ranks.agree(float(time.monotonic() - last >= every)) == 1.0
 
     def _save(self, clock: TrainingClock) -> None:
-        position = Position(
+        position = TrainState(
             self.step, clock.stop(), self.qat_on_step, self.qat, self.ranks.world_size, self.recurrence_on_step
         )
         self.checkpoint.save(position, self.weights, self.optimizer, self.averages)

@@ -12,30 +12,33 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trainer.artifact import byte_ledger, equal_weights, pack, read_artifact
-from trainer.bundle import code_bytes, code_sha
-from trainer.checkpoint import Checkpoint, load_weights, save_weights
-from trainer.config import Config, EvalConfig
-from trainer.data import TokenStream
-from trainer.diagnose import antilayer, doubts
-from trainer.dist import Ranks
+from trainer.config import Config
+from trainer.data.shards import data_sha, find_tokenizer, tokenizer_sha
+from trainer.data.stream import TokenStream
 from trainer.errors import InputError, PgrayError
-from trainer.evaluate import CompiledModel, Score, Validation, make_forward
-from trainer.fingerprint import LAST_WEIGHTS, average_key
-from trainer.hardware import describe_hardware, node_name, peak_memory_mib, probe_tflops
-from trainer.job import Job, TrialSpec
-from trainer.layout import RunLayout, TrainedLayout, TrialLayout, write_bytes, write_json
+from trainer.evaluation.config import EvalConfig
+from trainer.evaluation.diagnostics import antilayer, doubts
+from trainer.evaluation.scoring import CompiledModel, Score, Validation, make_forward
+from trainer.evaluation.ttt import TestTimeTraining
 from trainer.limits import ARTIFACT_CAP_BYTES
 from trainer.loop import Trained, TrainingRun
-from trainer.model import Model, build_model, num_params
+from trainer.model.model import Model, build_model, num_params
+from trainer.model.shapes import check_patterns
+from trainer.quant.artifact import byte_ledger, equal_weights, pack, read_artifact
 from trainer.quant.export import assemble, store_weights
-from trainer.record import EventLog, JobFailure, TrainingRecord, TrialResult
-from trainer.shapes import check_patterns
-from trainer.shards import data_sha, find_tokenizer, tokenizer_sha
-from trainer.ttt import TestTimeTraining
+from trainer.records.events import EventLog
+from trainer.records.files import write_bytes, write_json
+from trainer.records.fingerprint import LAST_WEIGHTS, average_key
+from trainer.records.job import Job, TrialSpec
+from trainer.records.layout import RunLayout, TrainedLayout, TrialLayout
+from trainer.records.results import JobFailure, TrainingRecord, TrialResult
+from trainer.run.bundle import code_bytes, code_sha
+from trainer.run.checkpoint import Checkpoint, load_weights, save_weights
+from trainer.run.dist import DistContext
+from trainer.run.hardware import describe_hardware, node_name, peak_memory_mib, probe_tflops
 
 
-def run_job(job: Job, out: Path, ranks: Ranks) -> list[TrialResult]:
+def run_job(job: Job, out: Path, ranks: DistContext) -> list[TrialResult]:
     """Train, unless trained weights are there, and export every trial that has no result yet.
 
     Args:
@@ -52,7 +55,7 @@ def run_job(job: Job, out: Path, ranks: Ranks) -> list[TrialResult]:
     layout = RunLayout(out)
     for trial in job.trials:
         check_patterns(trial.config, trial.trial_id)
-    bench = Bench.build(job, ranks)
+    bench = EvalHarness.build(job, ranks)
     record = trained_record(layout.trained(job.train_fingerprint), job)
     is_new = not ranks.all_true(record is not None) or record is None
     if record is None or is_new:
@@ -63,11 +66,11 @@ def run_job(job: Job, out: Path, ranks: Ranks) -> list[TrialResult]:
 
 
 @dataclass
-class Bench:
+class EvalHarness:
     """What training and evaluation share: one model (compiled once), the validation split, and scores already taken."""
 
     config: Config
-    ranks: Ranks
+    ranks: DistContext
     model: Model
     forward: CompiledModel
     folder: Path
@@ -75,7 +78,7 @@ class Bench:
     float_scores: dict[tuple[Path, EvalConfig], Score] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, job: Job, ranks: Ranks) -> "Bench":
+    def build(cls, job: Job, ranks: DistContext) -> "EvalHarness":
         config = job.config
         folder = Path(config.data.path)
         model = build_model(config, ranks.device)
@@ -104,7 +107,7 @@ class Bench:
         return self.float_scores[path, settings]
 
 
-def train(job: Job, folder: TrainedLayout, bench: Bench) -> TrainingRecord:
+def train(job: Job, folder: TrainedLayout, bench: EvalHarness) -> TrainingRecord:
     """The training run: float weights of every average that a trial of the job exports, and of the last step."""
     started, config, ranks = time.perf_counter(), bench.config, bench.ranks
     events = EventLog(folder.events if ranks.is_main else None)
@@ -139,7 +142,7 @@ def train(job: Job, folder: TrainedLayout, bench: Bench) -> TrainingRecord:
 
 
 def export(
-    trial: TrialSpec, record: TrainingRecord, layout: RunLayout, job: Job, bench: Bench, training_share_s: float
+    trial: TrialSpec, record: TrainingRecord, layout: RunLayout, job: Job, bench: EvalHarness, training_share_s: float
 ) -> TrialResult | None:
     """Averaged float weights -> bytes on disk -> numbers measured on what those bytes unpack to."""
     started, config, folder = time.perf_counter(), trial.config, layout.trial(trial.trial_id)
@@ -256,7 +259,9 @@ def trained_record(folder: TrainedLayout, job: Job) -> TrainingRecord | None:
     return record if {*job.averages, LAST_WEIGHTS} <= kept else None
 
 
-def describe_training(job: Job, bench: Bench, trained: Trained, node_tflops: float, wall_s: float) -> TrainingRecord:
+def describe_training(
+    job: Job, bench: EvalHarness, trained: Trained, node_tflops: float, wall_s: float
+) -> TrainingRecord:
     config, ranks = bench.config, bench.ranks
     return TrainingRecord(
         train_fingerprint=job.train_fingerprint,

@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from trainer.bytes_per_token import SPACE, count_bytes, load_processor, token_bytes
-from trainer.errors import DataError
-from trainer.shards import (
+from trainer.data.bytes_per_token import SPACE, count_bytes, load_processor, token_bytes
+from trainer.data.shards import (
     HEADER_BYTES,
     TOKEN_BYTES,
     Split,
@@ -34,6 +33,7 @@ from trainer.shards import (
     shard_sha,
     tokenizer_sha,
 )
+from trainer.errors import DataError
 
 _SPLITS: tuple[Split, Split] = ("train", "val")
 _CHUNK_TOKENS = 4_000_000

@@ -152,7 +152,7 @@ def _build(
     import numpy as np
 
     from pgray.data.tokenizer import encode_documents, train_tokenizer
-    from trainer.shards import write_shard
+    from trainer.data.shards import write_shard
 
     report(f"reading the documentation of {', '.join(spec.packages)}")
     train, val = split(read_modules(spec, workers), spec)

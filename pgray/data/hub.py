@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pgray.data.hub_files import HubFiles
+from trainer.data.shards import TOKEN_BYTES, read_header
 from trainer.errors import DataError, InputError
-from trainer.layout import write_json
-from trainer.shards import TOKEN_BYTES, read_header
+from trainer.records.files import write_json
 
 REPO = "willdepueoai/parameter-golf"
 ROOT = "datasets"  # folder of the export within the repo

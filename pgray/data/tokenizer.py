@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import sentencepiece
 
-from trainer.bytes_per_token import SPACE
+from trainer.data.bytes_per_token import SPACE
 
 BOS = 1
 

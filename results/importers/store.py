@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from results.importers.record import ImportedRun
 from trainer.errors import InputError
-from trainer.fingerprint import digest, slug
-from trainer.layout import RunLayout, write_text
-from trainer.record import SCHEMA_VERSION
+from trainer.records.files import write_text
+from trainer.records.fingerprint import digest, slug
+from trainer.records.layout import RunLayout
+from trainer.records.record import SCHEMA_VERSION
 
 _MAIN = ("sliding_bpb", "post_quant_bpb", "ttt_bpb", "float_bpb")
 _MAX_SEED = 2**53

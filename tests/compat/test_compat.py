@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import results
-from trainer.layout import RunLayout
-from trainer.record import SCHEMA_VERSION, TrialResult
+from trainer.records.layout import RunLayout
+from trainer.records.record import SCHEMA_VERSION
+from trainer.records.results import TrialResult
 
 HERE = Path(__file__).parent
 VERSIONS = sorted(int(path.stem.removeprefix("result_v")) for path in HERE.glob("result_v*.json"))

@@ -5,7 +5,9 @@ A new version gets a script and files of its own; the old files stay, since peop
 
 from pathlib import Path
 
-from trainer.record import SCHEMA_VERSION, LedgerEntry, TensorBytes, TrialResult
+from trainer.records.ledger import LedgerEntry
+from trainer.records.record import SCHEMA_VERSION
+from trainer.records.results import TensorBytes, TrialResult
 
 HERE = Path(__file__).parent
 

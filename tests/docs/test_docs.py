@@ -19,7 +19,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 def _verbs() -> Iterator[tuple[str, str]]:
     """(verb, its help) of the command line, `data build` for a verb within a group."""
-    from pgray.cli import app
+    from pgray.cli.entry import app
 
     def walk(command: object, words: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         commands = getattr(command, "commands", None)
@@ -97,8 +97,8 @@ def test_decision_notes_are_short() -> None:
 
 
 def test_the_sweep_in_the_readme_is_a_sweep() -> None:
-    from pgray.expand import expand
-    from pgray.sweep import Sweep
+    from pgray.spec.expand import expand
+    from pgray.spec.sweep import Sweep
 
     (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     expansion = expand(Sweep.from_text(text, "README.md"))

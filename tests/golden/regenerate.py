@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from trainer.config import Config
-from trainer.dist import Ranks
-from trainer.fingerprint import FINGERPRINT_VERSION
 from trainer.loop import TrainingRun
 from trainer.presets.resolve import build_config, flatten
-from trainer.quant.base import Scheme, quantize
+from trainer.quant.quantizer import Scheme, quantize
+from trainer.records.fingerprint import FINGERPRINT_VERSION
+from trainer.run.dist import DistContext
 
 HERE = Path(__file__).parent
 
@@ -40,17 +40,17 @@ TINY = {
 
 def losses() -> list[float]:
     """20 training losses of the tiny run, in nats."""
-    from trainer.checkpoint import Checkpoint
-    from trainer.data import TokenStream
-    from trainer.evaluate import Validation, make_forward
-    from trainer.fingerprint import average_key
-    from trainer.model import build_model
-    from trainer.record import EventLog, read_events
-    from trainer.shards import write_shard
+    from trainer.data.shards import write_shard
+    from trainer.data.stream import TokenStream
+    from trainer.evaluation.scoring import Validation, make_forward
+    from trainer.model.model import build_model
+    from trainer.records.events import EventLog, read_events
+    from trainer.records.fingerprint import average_key
+    from trainer.run.checkpoint import Checkpoint
 
     torch.set_num_threads(1)
     config: Config = build_config(TINY, "golden")
-    ranks = Ranks(0, 1, torch.device("cpu"))
+    ranks = DistContext(0, 1, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rng = np.random.default_rng(0)

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import psutil
 
-from pgray.failures import read_result
-from pgray.ledger import Ledger
-from pgray.lock import is_held
+from pgray.execution.run_lock import is_held
+from pgray.store.ledger import Ledger
+from pgray.store.outcomes import read_result
 from tests.pgray.conftest import marked
-from trainer.layout import RunLayout
+from trainer.records.layout import RunLayout
 
 ROOT = Path(__file__).resolve().parents[2]
 VICTIMS = ("driver", "worker", "supervisor", "agent", "rank")
@@ -169,7 +169,7 @@ class Storm:
         for process in marked(self.root):
             command = _command(process)
             is_agent = "torch.distributed.run" in command and "RANK" not in _environment(process)
-            kind = "supervisor" if "pgray.supervisor" in command else "agent" if is_agent else "rank"
+            kind = "supervisor" if "pgray.execution.supervisor" in command else "agent" if is_agent else "rank"
             found[kind].append(process)
         return {kind: processes for kind, processes in found.items() if processes}
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pgray import processes
-from pgray.driver import Outcome, run_sweep
-from pgray.gang import prepare_ray
-from pgray.sweep import Sweep
+from pgray.execution import processes
+from pgray.execution.cluster import prepare_ray
+from pgray.scheduler.driver import Outcome, run_sweep
+from pgray.spec.sweep import Sweep
 from tests.pgray.conftest import PLAIN, wait_for
-from trainer.layout import read_json
+from trainer.records.files import read_json
 
 NUM_NODES = 4
 GPUS = 8

@@ -10,13 +10,14 @@ from typing import Any
 import psutil
 import pytest
 
-from pgray import processes
-from pgray.launch import Launch
-from pgray.progress import Silent
-from trainer.config import Config, Machine
-from trainer.fingerprint import train_fingerprint, trial_id
-from trainer.job import Job, TrialSpec
+from pgray.execution import processes
+from pgray.execution.launchers.base import LaunchSettings
+from pgray.scheduler.progress import ProgressReporter
+from trainer.config import Config
 from trainer.presets.resolve import build_config
+from trainer.records.fingerprint import train_fingerprint, trial_id
+from trainer.records.job import Job, TrialSpec
+from trainer.run.config import Machine
 
 FAKE = str(Path(__file__).with_name("fake_trainer.py"))
 PLAIN = (sys.executable, FAKE)
@@ -43,7 +44,7 @@ ARMS = """
 @pytest.fixture(scope="session")
 def ray() -> Iterator[None]:
     """One Ray for all tests, since starting it takes seconds. Its four GPUs are only numbers."""
-    from pgray.gang import prepare_ray
+    from pgray.execution.cluster import prepare_ray
 
     prepare_ray()
     import ray
@@ -65,7 +66,7 @@ def write_data(folder: Path) -> Path:
     import numpy as np
 
     from pgray.data.tokenizer import encode_documents, train_tokenizer
-    from trainer.shards import write_shard
+    from trainer.data.shards import write_shard
 
     folder.mkdir(exist_ok=True)
     words = re.findall(r"\w+", "the quick brown fox jumps over a lazy dog while forty wizards box and vex in dim light")
@@ -114,16 +115,16 @@ def make_job() -> Callable[..., Job]:
 
 
 @pytest.fixture
-def launch_plain(tmp_path: Path) -> Launch:
-    return Launch(tmp_path / "run", Machine(launcher="plain"), PLAIN, grace_s=3.0)
+def launch_plain(tmp_path: Path) -> LaunchSettings:
+    return LaunchSettings(tmp_path / "run", Machine(launcher="plain"), PLAIN, grace_s=3.0)
 
 
 @pytest.fixture
-def launch_torchrun(tmp_path: Path) -> Launch:
-    return Launch(tmp_path / "run", Machine(cpus=2, nproc=2), PLAIN, grace_s=5.0)
+def launch_torchrun(tmp_path: Path) -> LaunchSettings:
+    return LaunchSettings(tmp_path / "run", Machine(cpus=2, nproc=2), PLAIN, grace_s=5.0)
 
 
-class Heard(Silent):
+class Heard(ProgressReporter):
     """Remembers what was said."""
 
     def __init__(self) -> None:
@@ -151,7 +152,7 @@ def marked(run_root: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             command = process.cmdline()  # a zombie has none
-            if "pgray.supervisor" in command and any(f"{run_root}/" in word for word in command):
+            if "pgray.execution.supervisor" in command and any(f"{run_root}/" in word for word in command):
                 supervisors.append(process)
         except psutil.Error:
             continue

@@ -3,10 +3,12 @@
 import functools
 import sys
 
-import pgray.driver
-from pgray.cli import main
+import pgray.scheduler.driver
+from pgray.cli.entry import main
 from tests.pgray.conftest import PLAIN
 
 if __name__ == "__main__":
-    pgray.driver.run_sweep = functools.partial(pgray.driver.run_sweep, trainer_command=PLAIN, grace_s=3.0)
+    pgray.scheduler.driver.run_sweep = functools.partial(
+        pgray.scheduler.driver.run_sweep, trainer_command=PLAIN, grace_s=3.0
+    )
     sys.exit(main(["run", *sys.argv[1:]]))

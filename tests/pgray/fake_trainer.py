@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import IO
 
 from trainer.errors import DivergedError
-from trainer.fingerprint import average_key
-from trainer.job import Job, load_job
-from trainer.layout import RunLayout, write_json, write_text
-from trainer.record import AverageRecord, EventLog, JobFailure, TrainingRecord, TrialResult
+from trainer.records.events import EventLog
+from trainer.records.files import write_json, write_text
+from trainer.records.fingerprint import average_key
+from trainer.records.job import Job, load_job
+from trainer.records.layout import RunLayout
+from trainer.records.results import AverageRecord, JobFailure, TrainingRecord, TrialResult
 
 ACCIDENTS = {
     0: "none",

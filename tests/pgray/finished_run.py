@@ -6,15 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgray.ledger import Ledger
-from trainer.artifact import byte_ledger, pack
-from trainer.bundle import code_bytes
+from pgray.store.ledger import Ledger
 from trainer.config import Config
-from trainer.fingerprint import train_fingerprint, trial_id
-from trainer.layout import RunLayout, write_json, write_text
+from trainer.model.shapes import parameter_shapes
+from trainer.quant.artifact import byte_ledger, pack
 from trainer.quant.export import store_weights
-from trainer.record import LedgerEntry, TrainingRecord, TrialResult
-from trainer.shapes import parameter_shapes
+from trainer.records.files import write_json, write_text
+from trainer.records.fingerprint import train_fingerprint, trial_id
+from trainer.records.layout import RunLayout
+from trainer.records.ledger import LedgerEntry
+from trainer.records.results import TrainingRecord, TrialResult
+from trainer.run.bundle import code_bytes
 
 Draw = Callable[[tuple[int, ...], torch.Generator], Tensor]
 

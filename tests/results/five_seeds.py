@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from tests.results.synthetic import Run, result
-from trainer.layout import RunLayout, write_json, write_text
-from trainer.record import LedgerEntry, TrialState
+from trainer.records.files import write_json, write_text
+from trainer.records.layout import RunLayout
+from trainer.records.ledger import LedgerEntry
+from trainer.records.states import TrialState
 
 SEEDS = (1, 2, 3, 4, 5)
 HOSTILE = "<script>alert(1)</script>"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pgray.cli import main
+from pgray.cli.entry import main
 from results.importers import ImportedRun, read_logs
 from results.importers.record import BY_IMPORT
 from results.schema import NAMES

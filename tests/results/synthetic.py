@@ -4,8 +4,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainer.layout import RunLayout, write_text
-from trainer.record import LedgerEntry, TrialResult
+from trainer.records.files import write_text
+from trainer.records.layout import RunLayout
+from trainer.records.ledger import LedgerEntry
+from trainer.records.results import TrialResult
 
 BASE: dict[str, Any] = {
     "average": "last",

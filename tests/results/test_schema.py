@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from results.schema import COLUMNS, NAMES, frame, records
-from trainer.record import TrialResult
+from trainer.records.results import TrialResult
 
 CONTRACT = """
 sweep arm seed trial_id train_fingerprint status failure_kind reason source
@@ -56,5 +56,6 @@ def test_importing_results_imports_no_pandas() -> None:
 
 
 def test_functions_survive_imports_of_modules() -> None:
-    code = "import results, results.tables, results.compare; assert callable(results.ablation) and callable(results.frontier)"
+    imports = "import results, results.present.files, results.analysis.ablation"
+    code = f"{imports}; assert callable(results.ablation) and callable(results.frontier)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pgray.expand import Expansion, expand, identical_arms
-from pgray.sweep import At, Sweep
+from pgray.spec.expand import Expansion, expand, identical_arms
+from pgray.spec.sweep import At, Sweep
 from trainer.config import Config
-from trainer.fingerprint import train_fingerprint, training_part, trial_id
+from trainer.records.fingerprint import train_fingerprint, training_part, trial_id
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 BOOK = (SWEEPS / "README.md").read_text(encoding="utf-8")

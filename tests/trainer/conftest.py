@@ -12,10 +12,10 @@ import sentencepiece
 import torch
 
 from trainer.config import Config
-from trainer.dist import Ranks
-from trainer.job import Job, TrialSpec
+from trainer.data.shards import write_shard
 from trainer.presets.resolve import build_config
-from trainer.shards import write_shard
+from trainer.records.job import Job, TrialSpec
+from trainer.run.dist import DistContext
 
 VOCAB_SIZE = 400
 
@@ -93,8 +93,8 @@ def tiny(tiny_data: Path) -> Callable[..., Config]:
 
 
 @pytest.fixture
-def alone() -> Ranks:
-    return Ranks(0, 1, torch.device("cpu"))
+def alone() -> DistContext:
+    return DistContext(0, 1, torch.device("cpu"))
 
 
 def job_of(*configs: Config, fingerprint: str = "f") -> Job:

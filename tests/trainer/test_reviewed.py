@@ -9,21 +9,21 @@ import pytest
 import torch
 
 from tests.trainer.conftest import job_of
-from trainer.averaging import build_average
-from trainer.checkpoint import Checkpoint, Position
+from trainer.averaging.averages import build_average
 from trainer.config import Config
-from trainer.diagnose import QatCheck
-from trainer.dist import Ranks
 from trainer.errors import DivergedError, InputError
-from trainer.evaluate import CompiledModel
-from trainer.fingerprint import average_key
-from trainer.job import load_job
-from trainer.layout import RunLayout
-from trainer.model import build_model
-from trainer.optim import Optimizer
+from trainer.evaluation.diagnostics import QatCheck
+from trainer.evaluation.scoring import CompiledModel
+from trainer.model.model import build_model
+from trainer.optim.optimizer import Optimizer
+from trainer.optim.weights import Weights
 from trainer.pipeline import run_job
-from trainer.record import TrainingRecord
-from trainer.weights import Weights
+from trainer.records.fingerprint import average_key
+from trainer.records.job import load_job
+from trainer.records.layout import RunLayout
+from trainer.records.results import TrainingRecord
+from trainer.run.checkpoint import Checkpoint, TrainState
+from trainer.run.dist import DistContext
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_model_is_one_graph_under_bf16(tiny: Callable[..., Config], recurren
 
 
 def test_a_retraining_leaves_no_average_of_the_run_before(
-    tiny: Callable[..., Config], tmp_path: Path, alone: Ranks
+    tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
 ) -> None:
     ema, swa = tiny(**{"average.kind": "ema"}), tiny(**{"average.kind": "swa", "average.count": 2})
     run_job(job_of(ema), tmp_path, alone)
@@ -73,7 +73,7 @@ def test_a_retraining_leaves_no_average_of_the_run_before(
 
 @pytest.mark.parametrize("overrides", [{"qat.scope": ["mlp"]}, {"quant.keep_fp16": ["embed"]}, {"qat.scope": ["attn"]}])
 def test_qat_from_the_first_step_is_not_called_dead(
-    tiny: Callable[..., Config], tmp_path: Path, alone: Ranks, overrides: dict[str, Any]
+    tiny: Callable[..., Config], tmp_path: Path, alone: DistContext, overrides: dict[str, Any]
 ) -> None:
     """Output projections start at zero, so rounding the MLP cannot move the first loss; the check looks again."""
     config = tiny(**{"qat.enabled": True, "qat.start": {"kind": "immediately", "value": 0}, **overrides})
@@ -109,14 +109,16 @@ def test_half_an_override_is_refused(tiny: Callable[..., Config], overrides: dic
         tiny(**overrides)
 
 
-def test_a_pattern_that_matches_nothing_is_refused(tiny: Callable[..., Config], tmp_path: Path, alone: Ranks) -> None:
+def test_a_pattern_that_matches_nothing_is_refused(
+    tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
+) -> None:
     with pytest.raises(InputError, match=r"keep_fp16: tok_emb\*: matches no tensor"):
         run_job(job_of(tiny(**{"quant.keep_fp16": ["tok_emb*"]})), tmp_path, alone)
     assert not (tmp_path / "trained").exists()
 
 
 def test_an_average_that_never_began_is_said_in_the_record(
-    tiny: Callable[..., Config], tmp_path: Path, alone: Ranks
+    tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
 ) -> None:
     (r,) = run_job(job_of(tiny(**{"average.kind": "ema", "average.start": "qat"})), tmp_path, alone)
     assert any("never began" in note for note in r.notes)
@@ -124,7 +126,7 @@ def test_an_average_that_never_began_is_said_in_the_record(
 
 
 def test_divergence_in_validation_and_after_the_last_step(
-    tiny: Callable[..., Config], tmp_path: Path, alone: Ranks
+    tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
 ) -> None:
     wild = {"optim.embed_lr": 1e30, "optim.scalar_lr": 1e30, "train.grad_clip": 0, "train.log_every": 1000}
     for name, overrides in (("val", {"train.val_every": 2}), ("end", {"train.iterations": 2})):
@@ -133,7 +135,7 @@ def test_divergence_in_validation_and_after_the_last_step(
 
 
 def test_a_run_cut_off_after_its_last_step_can_finish(
-    tiny: Callable[..., Config], tmp_path: Path, alone: Ranks
+    tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
 ) -> None:
     config = tiny(**{"train.iterations": 5, "eval.stride": 0})
     (whole,) = run_job(job_of(config), tmp_path / "whole", alone)
@@ -143,7 +145,7 @@ def test_a_run_cut_off_after_its_last_step_can_finish(
     optimizer = Optimizer(weights.master, config, alone)
     folder = RunLayout(tmp_path / "cut").trained("f").checkpoint
     averages = [build_average(config, weights.master)]
-    Checkpoint(folder, alone).save(Position(5, 1.0, None), weights, optimizer, averages)
+    Checkpoint(folder, alone).save(TrainState(5, 1.0, None), weights, optimizer, averages)
     (resumed,) = run_job(job_of(config), tmp_path / "cut", alone)
     assert resumed.post_quant_bpb == whole.post_quant_bpb
 
@@ -156,27 +158,27 @@ def torch_load(path: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("qat", [None, QatCheck(True, 0.5, "no effect on the loss yet", is_final=False)])
 def test_a_checkpoint_keeps_the_qat_check_whole(
-    tiny: Callable[..., Config], tmp_path: Path, alone: Ranks, qat: QatCheck | None
+    tiny: Callable[..., Config], tmp_path: Path, alone: DistContext, qat: QatCheck | None
 ) -> None:
     """A check that must be made again after the next update must be made again after a resume."""
     config = tiny()
     weights = Weights(build_model(config, "cpu"), config, alone)
     optimizer = Optimizer(weights.master, config, alone)
-    position = Position(2, 1.0, 0 if qat else None, qat)
+    position = TrainState(2, 1.0, 0 if qat else None, qat)
     Checkpoint(tmp_path, alone).save(position, weights, optimizer, [])
     assert Checkpoint(tmp_path, alone).load(weights, optimizer, []) == position
 
 
 @pytest.mark.parametrize("damage", ["latest", "common", "averages"])
 def test_a_checkpoint_that_does_not_fit_is_left_alone(
-    tiny: Callable[..., Config], tmp_path: Path, alone: Ranks, damage: str
+    tiny: Callable[..., Config], tmp_path: Path, alone: DistContext, damage: str
 ) -> None:
     config = tiny()
     weights = Weights(build_model(config, "cpu"), config, alone)
     optimizer = Optimizer(weights.master, config, alone)
     checkpoint = Checkpoint(tmp_path, alone)
     average = build_average(tiny(**{"average.kind": "lawa", "average.every": 2, "average.count": 3}), weights.master)
-    checkpoint.save(Position(5, 1.0, None), weights, optimizer, [build_average(config, weights.master)])
+    checkpoint.save(TrainState(5, 1.0, None), weights, optimizer, [build_average(config, weights.master)])
     assert checkpoint.load(weights, optimizer, [build_average(config, weights.master)]) is not None
     if damage == "latest":
         (tmp_path / "latest.json").write_text(json.dumps({"folder": "step-5"}))

@@ -15,15 +15,17 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainer.conftest import job_of, write_job
-from trainer.config import Config, Start
-from trainer.data import TokenStream
-from trainer.dist import Ranks
-from trainer.fingerprint import average_key
-from trainer.job import Job
-from trainer.layout import RunLayout
+from trainer.config import Config
+from trainer.data.stream import TokenStream
+from trainer.optim.schedule import TrainProgress, is_open, lr_scale, train_progress
 from trainer.pipeline import run_job
-from trainer.record import TrainingRecord, TrialResult, read_events
-from trainer.schedule import Moment, is_open, lr_scale, moment
+from trainer.records.events import read_events
+from trainer.records.fingerprint import average_key
+from trainer.records.job import Job
+from trainer.records.layout import RunLayout
+from trainer.records.results import TrainingRecord, TrialResult
+from trainer.run.dist import DistContext
+from trainer.section import Start
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,8 +84,8 @@ def test_two_ranks_give_the_losses_of_one(
 
 def test_ranks_read_disjoint_tokens_and_together_the_batch(tiny: Callable[..., Config], tiny_data: Path) -> None:
     train = tiny(**{"train.batch_tokens": 768, "train.micro_batch_tokens": 100}).train
-    whole = TokenStream(tiny_data, train, Ranks(0, 1, torch.device("cpu")))
-    parts = [TokenStream(tiny_data, train, Ranks(r, 3, torch.device("cpu"))) for r in range(3)]
+    whole = TokenStream(tiny_data, train, DistContext(0, 1, torch.device("cpu")))
+    parts = [TokenStream(tiny_data, train, DistContext(r, 3, torch.device("cpu"))) for r in range(3)]
     for step in (0, 1, 38, 39, 40, whole.num_blocks + 1):  # 39 crosses from one shard into the next
         expected = whole.batch(step).tokens_MBT.flatten()
         assert torch.equal(expected, torch.cat([p.batch(step).tokens_MBT.flatten() for p in parts]))
@@ -93,7 +95,9 @@ def test_ranks_read_disjoint_tokens_and_together_the_batch(tiny: Callable[..., C
         stream.close()
 
 
-def test_micro_batches_do_not_change_the_gradient(tiny: Callable[..., Config], tmp_path: Path, alone: Ranks) -> None:
+def test_micro_batches_do_not_change_the_gradient(
+    tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
+) -> None:
     runs = []
     for micro in (512, 96):
         config = tiny(**{"train.micro_batch_tokens": micro, "train.iterations": 4, "eval.stride": 0})
@@ -103,7 +107,7 @@ def test_micro_batches_do_not_change_the_gradient(tiny: Callable[..., Config], t
 
 
 def test_exports_share_one_training_run_and_a_rerun_trains_nothing(
-    tiny: Callable[..., Config], tmp_path: Path, alone: Ranks
+    tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
 ) -> None:
     configs = [tiny(), tiny(**{"quant.bits.mlp": 4}), tiny(**{"average.kind": "ema", "export.codec": "ans"})]
     results = run_job(job_of(*configs), tmp_path, alone)
@@ -120,7 +124,7 @@ def test_exports_share_one_training_run_and_a_rerun_trains_nothing(
     assert len(again) == 4
 
 
-def test_the_record_is_what_the_files_say(tiny: Callable[..., Config], tmp_path: Path, alone: Ranks) -> None:
+def test_the_record_is_what_the_files_say(tiny: Callable[..., Config], tmp_path: Path, alone: DistContext) -> None:
     (r,) = run_job(job_of(tiny(**{"average.kind": "ema"})), tmp_path, alone)
     layout = RunLayout(tmp_path)
     assert r.model_bytes == layout.trial("trial0").artifact.stat().st_size
@@ -169,7 +173,9 @@ def test_divergence_is_named(tiny: Callable[..., Config], tmp_path: Path) -> Non
     assert "step" in failure["reason"]
 
 
-def test_qat_that_never_opened_is_not_called_live(tiny: Callable[..., Config], tmp_path: Path, alone: Ranks) -> None:
+def test_qat_that_never_opened_is_not_called_live(
+    tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
+) -> None:
     config = tiny(**{"qat.enabled": True, "qat.start": {"kind": "step", "value": 1000}})
     (r,) = run_job(job_of(config), tmp_path, alone)
     assert r.qat_on_step is None
@@ -219,13 +225,13 @@ def test_lr_falls_by_steps_or_by_the_clock_whichever_is_nearer(tiny: Callable[..
     assert lr_scale(optim, train, 499, 499.0, 0.83) == 1
     assert lr_scale(optim, train, 550, 550.0, 0.92) == pytest.approx(0.5)
     share = tiny(**{"optim.warmdown.kind": "wallclock_frac", "optim.warmdown.value": 0.4, "optim.warmdown.min_lr": 0.1})
-    now = moment(share, 9, 0.0)  # 12 steps: progress 0.75
+    now = train_progress(share, 9, 0.0)  # 12 steps: progress 0.75
     assert now.lr_scale == pytest.approx(0.1 + 0.9 * 0.25 / 0.4)
 
 
 def test_gates_open_by_all_four_kinds() -> None:
-    now = Moment(step=10, elapsed_s=6.0, progress=0.65, lr_scale=0.149)
-    assert is_open(Start(kind="immediately"), Moment(0, 0.0, 0.0, 1.0))
+    now = TrainProgress(step=10, elapsed_s=6.0, progress=0.65, lr_scale=0.149)
+    assert is_open(Start(kind="immediately"), TrainProgress(0, 0.0, 0.0, 1.0))
     assert is_open(Start(kind="step", value=10), now)
     assert not is_open(Start(kind="step", value=11), now)
     assert is_open(Start(kind="lr_scale", value=0.15), now)
@@ -234,7 +240,7 @@ def test_gates_open_by_all_four_kinds() -> None:
     assert not is_open(Start(kind="wallclock_frac", value=0.66), now)
 
 
-def test_warm_up_leaves_no_trace(tiny: Callable[..., Config], tmp_path: Path, alone: Ranks) -> None:
+def test_warm_up_leaves_no_trace(tiny: Callable[..., Config], tmp_path: Path, alone: DistContext) -> None:
     runs = []
     for warmup in (0, 5):
         config = tiny(**{"train.warmup_steps": warmup, "train.iterations": 4, "qna.magnitude": 1.0, "eval.stride": 0})
@@ -243,7 +249,7 @@ def test_warm_up_leaves_no_trace(tiny: Callable[..., Config], tmp_path: Path, al
     assert runs[0] == runs[1]
 
 
-def test_the_clock_ends_the_run(tiny: Callable[..., Config], tmp_path: Path, alone: Ranks) -> None:
+def test_the_clock_ends_the_run(tiny: Callable[..., Config], tmp_path: Path, alone: DistContext) -> None:
     config = tiny(**{"train.iterations": 100_000, "train.wallclock_s": 0.5, "train.val_every": 5, "eval.stride": 0})
     (r,) = run_job(job_of(config), tmp_path, alone)
     assert 0.5 <= r.train_s < 5

@@ -9,9 +9,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from trainer.config import Config, Machine, RuleError, Section
+from trainer.config import Config
 from trainer.errors import InputError
-from trainer.yamlfile import read_yaml
+from trainer.presets.yamlfile import read_yaml
+from trainer.run.config import Machine
+from trainer.section import RuleError, Section
 
 PRESETS_DIR = Path(__file__).parent
 

@@ -11,10 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainer.config import QuantConfig
-from trainer.quant.base import Quantized, quantize
+from trainer.quant.config import QuantConfig
+from trainer.quant.quantizer import Quantized, quantize
 from trainer.quant.scheme import factors_are_smaller
-from trainer.quant.select import TensorPlan, plan_tensors, shapes_of
+from trainer.quant.tensor_plan import TensorPlan, plan_tensors, shapes_of
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,5 @@
-"""Techniques that act on the compute weights: one file each, found by themselves.
+"""Techniques that change the compute weights, one file each; `registry.py` finds them.
 
-A technique is a pure function of the master weights and a gate. To add one, put a file here with a subclass of `Technique`,
-and a config model of the same name into `config.py`; CONTRIBUTING shows a whole example.
+To add one: a file here with a subclass of `Technique`, and its section in `config.py`. docs/adding_a_technique.md shows a
+whole example.
 """
-
-import importlib
-import pkgutil
-from collections.abc import Iterator
-from typing import Any
-
-from trainer.config import Config
-from trainer.techniques.base import Technique
-
-__all__ = ["Technique", "active_techniques"]
-
-
-def technique_classes() -> list[type[Technique]]:
-    """Every technique in this folder, in the order in which they act."""
-    for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
-    return sorted(_leaves(Technique), key=lambda cls: (cls.order, cls.section))
-
-
-def active_techniques(config: Config) -> list[Technique]:
-    """The techniques that `config` switches on, in the order in which they act."""
-    return [cls(config) for cls in technique_classes() if config.weight_techniques[cls.section].is_on]
-
-
-def _leaves(cls: type[Any]) -> Iterator[type[Technique]]:
-    for child in cls.__subclasses__():
-        yield from _leaves(child) if child.__subclasses__() else (child,)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from trainer.config import Config
-from trainer.quant.select import TensorPlan
-from trainer.schedule import Moment
+from trainer.optim.schedule import TrainProgress
+from trainer.quant.tensor_plan import TensorPlan
 
 
 class Technique(ABC):
@@ -24,7 +24,7 @@ class Technique(ABC):
         self.config = config
 
     @abstractmethod
-    def gate(self, now: Moment, is_qat: bool) -> float:
+    def gate(self, now: TrainProgress, is_qat: bool) -> float:
         """How far it is switched on before the step at `now`: 0 = off. `is_qat`: whether QAT is on."""
 
     def touches(self, plan: TensorPlan) -> bool:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from trainer.quant.fake import fake_quantize
-from trainer.quant.select import TensorPlan
-from trainer.schedule import Moment
+from trainer.optim.schedule import TrainProgress
+from trainer.quant.fake_quant import fake_quantize
+from trainer.quant.tensor_plan import TensorPlan
 from trainer.techniques.base import Technique
 
 
@@ -13,7 +13,7 @@ class Qat(Technique):
     section = "qat"
     order = 100
 
-    def gate(self, now: Moment, is_qat: bool) -> float:
+    def gate(self, now: TrainProgress, is_qat: bool) -> float:
         """Its gate is latched by the loop, since other things hang on it: averages, noise, the liveness check."""
         return float(is_qat)
 

@@ -9,16 +9,16 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from trainer.quant.base import half_step
-from trainer.quant.select import TensorPlan
-from trainer.schedule import Moment
+from trainer.optim.schedule import TrainProgress
+from trainer.quant.quantizer import half_step
+from trainer.quant.tensor_plan import TensorPlan
 from trainer.techniques.base import Technique
 
 
 class Qna(Technique):
     section = "qna"
 
-    def gate(self, now: Moment, is_qat: bool) -> float:
+    def gate(self, now: TrainProgress, is_qat: bool) -> float:
         return 0.0 if is_qat else self.config.qna.magnitude * now.lr_scale
 
     def apply(self, w: Tensor, plan: TensorPlan, gate: float, generator: torch.Generator) -> Tensor:

@@ -7,16 +7,16 @@ Source: Fan et al. 2020, "Training with Quantization Noise for Extreme Model Com
 import torch
 from torch import Tensor
 
-from trainer.quant.fake import fake_quantize
-from trainer.quant.select import TensorPlan
-from trainer.schedule import Moment
+from trainer.optim.schedule import TrainProgress
+from trainer.quant.fake_quant import fake_quantize
+from trainer.quant.tensor_plan import TensorPlan
 from trainer.techniques.base import Technique
 
 
 class QuantNoise(Technique):
     section = "quant_noise"
 
-    def gate(self, now: Moment, is_qat: bool) -> float:
+    def gate(self, now: TrainProgress, is_qat: bool) -> float:
         return 0.0 if is_qat else self.config.quant_noise.share
 
     def apply(self, w: Tensor, plan: TensorPlan, gate: float, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,47 @@
+"""A search inside a running sweep: what its study proposes becomes trials, and how they ended is told to the study."""
+
+from collections.abc import Iterable, Sequence
+
+from pgray.planning.planner import Plan, PlannedTrial, plan_proposal
+from pgray.search.proposals import SeedRow, seed_row
+from pgray.search.study import Study
+from pgray.store.outcomes import read_result
+from trainer.records.layout import RunLayout
+from trainer.records.ledger import LedgerEntry
+from trainer.records.states import TrialState
+
+
+class Searcher:
+    """The proposer of a sweep with `search:`. The ledger remembers everything; see `study.py`."""
+
+    def __init__(self, plan: Plan, study: Study, layout: RunLayout) -> None:
+        self._plan, self._study, self._layout = plan, study, layout
+        self._rows = {p.name: {row.seed: row for row in p.outcome} for p in study.proposals}
+
+    @property
+    def is_exhausted(self) -> bool:
+        return len(self._rows) >= self._study.search.trials or self._study.why_exhausted is not None
+
+    def propose(self) -> list[PlannedTrial]:
+        """The trials of the next proposal; [] where so many are open already, or the space is exhausted."""
+        at_once = self._study.search.parallel
+        if at_once is not None and self._study.num_open >= at_once:
+            return []
+        proposal = self._study.ask()
+        if proposal is None:
+            return []
+        trials = plan_proposal(self._plan, proposal.name, proposal.changes)
+        self._tell(proposal.name, (SeedRow(t.seed, t.trial_id, TrialState.QUEUED) for t in trials))
+        return trials
+
+    def on_ended(self, entries: Sequence[LedgerEntry]) -> None:
+        """Hear how trials ended for good; those of the control are none of the study's business."""
+        for entry in entries:
+            if entry.arm in self._rows:
+                result = read_result(self._layout.trial(entry.trial_id)) if entry.state == TrialState.FINISHED else None
+                self._tell(entry.arm, [seed_row(entry, result)])
+
+    def _tell(self, name: str, rows: Iterable[SeedRow]) -> None:
+        known = self._rows.setdefault(name, {})
+        known |= {row.seed: row for row in rows}  # by seed: a sweep that was edited has new trials for old seeds
+        self._study.tell(name, known.values())

@@ -1,0 +1,94 @@
+"""Where a sweep's numbers come from: code, versions, command line, machine, and what the command line changed.
+
+`provenance.json` holds the latest launch and, under `earlier`, those before it. The sweep file is copied beside it as
+written; the overrides that the file does not know stand here.
+"""
+
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+from pgray.execution.launchers.base import LaunchSettings
+from pgray.spec.expand import Expansion
+from pgray.spec.sweep import Sweep
+from trainer.presets.yamlfile import read_yaml
+from trainer.records.files import read_json, write_json, write_text
+from trainer.records.layout import RunLayout
+
+_PACKAGES = (
+    "pgray", "torch", "ray", "numpy", "sentencepiece", "pandas", "zstandard", "brotli", "constriction", "safetensors",
+    "pydantic", "PyYAML",
+)  # fmt: skip
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """The commit of the code that runs and whether its tree was changed since; (None, None) outside a git checkout."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        _git(root, "ls-files", "--error-unmatch", __file__)  # a .venv inside somebody else's checkout is not ours
+        sha = _git(root, "rev-parse", "HEAD")
+        return sha, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def write_provenance(
+    layout: RunLayout, sweep: Sweep, expansion: Expansion, launch: LaunchSettings | None = None
+) -> str | None:
+    """Record this launch in the run folder. Returns the commit."""
+    sha, is_dirty = git_state()
+    record = {
+        "at": time.time(),
+        "git_sha": sha,
+        "git_is_dirty": is_dirty,
+        "code": str(launch.code.relative_to(layout.root)) if launch and launch.code_sha else None,
+        "code_sha": launch.code_sha if launch else None,
+        "command": shlex.join(sys.argv),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "sweep_file": sweep.place,
+        "sweep_sha256": sweep.sha,
+        "preset": sweep.preset.name,
+        "set": dict(sweep.command_set),
+        "seeds": list(sweep.seeds),
+        "machine": sweep.machine.model_dump(),
+        "control": expansion.control,
+        "arms": [arm.name for arm in expansion.arms],
+    }
+    earlier = read_json(layout.provenance)
+    history = earlier.pop("earlier", [])
+    write_json(layout.provenance, {**record, "earlier": [earlier, *history][:100] if earlier else []})
+    write_text(layout.sweep, sweep.text)
+    return sha
+
+
+def launched_sweep(layout: RunLayout) -> Sweep:
+    """The sweep of the latest launch: the file's copy in the run folder, and what the command line changed in it.
+
+    Raises:
+        InputError: there is no copy, or it is no sweep.
+    """
+    launch, file = read_json(layout.provenance), read_yaml(layout.sweep)
+    preset = launch.get("preset")
+    if isinstance(file, dict) and Path(str(file.get("preset"))).stem == preset:
+        preset = None  # the file's own, which may be a path
+    return Sweep.from_yaml(layout.sweep, preset=preset, seeds=launch.get("seeds"), overrides=launch.get("set"))
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,93 @@
+"""The section `kill` of a sweep file: rules that stop an arm once it trails the control by a preset margin."""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pgray.spec.sections import SweepSection
+from trainer.config import Config
+from trainer.errors import InputError
+from trainer.section import RuleError
+
+CURVE_METRICS = ("val_bpb", "train_loss_nats")
+
+
+END_METRICS = (
+    "post_quant_bpb", "sliding_bpb", "ttt_bpb", "float_bpb", "raw_bpb", "quant_gap", "val_loss_nats", "artifact_bytes",
+    "model_bytes", "code_bytes", "entropy_bytes", "train_s", "step_ms", "eval_s", "export_s", "wall_s", "num_params",
+    "peak_memory_mib",
+)  # fmt: skip
+"""The numbers of a TrialResult of which less is better."""
+
+
+class KillRule(SweepSection):
+    """`arm`: a name, or a pattern with * and ?; the control is never meant.
+
+    `at`: compare with the control at the equal `step`, or in the equal `phase`: at the equal share of the run, so that
+    a slower arm is judged at the same learning rate and with the same gates open. `after_frac`: share of the run within
+    which nothing is judged. These two are for curve metrics.
+    """
+
+    arm: str = "*"
+    metric: str
+    worse_than_control_by: float = Field(gt=0)
+    at: Literal["step", "phase"] = "phase"
+    after_frac: float = Field(0.25, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.metric not in CURVE_METRICS + END_METRICS:
+            fix = f"unknown metric; use {', '.join(CURVE_METRICS)} (while training) or {', '.join(END_METRICS)}"
+            raise RuleError("metric", self.metric, fix)
+        if not self.is_on_curve:
+            for key in ("at", "after_frac"):
+                if key in self.model_fields_set:
+                    fix = f"{self.metric} is judged when a seed has finished; remove it, or use {CURVE_METRICS[0]}"
+                    raise RuleError(key, getattr(self, key), fix)
+        return self
+
+    @property
+    def is_on_curve(self) -> bool:
+        return self.metric in CURVE_METRICS
+
+    @property
+    def text(self) -> str:
+        said = f"{self.arm}: {self.metric} worse than the control's by more than {self.worse_than_control_by:g}"
+        if not self.is_on_curve:
+            return f"{said} at the end of a seed"
+        return f"{said} at the equal {self.at}, after {self.after_frac:.0%} of the run"
+
+    def covers(self, arm: str, control: str) -> bool:
+        return arm != control and (arm == self.arm or fnmatchcase(arm, self.arm))
+
+
+def check_rules(rules: Sequence[KillRule], configs: Mapping[str, Config], control: str, place: str) -> None:
+    """Refuse a rule that could never act. `configs`: arm -> configuration.
+
+    Raises:
+        InputError: a rule covers no arm, or its metric is not measured in the control or in an arm that it covers.
+    """
+    for index, rule in enumerate(rules):
+        covered = [arm for arm in configs if rule.covers(arm, control)]
+        if not covered:
+            fix = f"covers no arm other than the control; use one of {', '.join(a for a in configs if a != control)}"
+            raise InputError(place, f"kill.{index}.arm", rule.arm, fix)
+        for arm in (control, *covered):
+            missing = _not_measured(rule.metric, configs[arm])
+            if missing:
+                raise InputError(
+                    place, f"kill.{index}.metric", rule.metric, f"arm {arm} does not measure it; {missing}"
+                )
+
+
+def _not_measured(metric: str, config: Config) -> str | None:
+    """What to set so that an arm measures this metric; None where it does."""
+    if metric == "val_bpb" and not config.train.val_every:
+        return "set train.val_every, steps between validations"
+    if metric == "sliding_bpb" and not config.eval.stride:
+        return "set eval.stride"
+    if metric == "ttt_bpb" and not config.eval.ttt.enabled:
+        return "set eval.ttt.enabled"
+    return None

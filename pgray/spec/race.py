@@ -1,0 +1,27 @@
+"""The section `race` of a sweep file."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from pgray.spec.kill_rule import END_METRICS
+from pgray.spec.sections import SweepSection
+from trainer.section import RuleError
+
+
+class Race(SweepSection):
+    """`first`: seeds that every arm gets. `confidence`: with which the truly best arm stays to the end."""
+
+    metric: str = "sliding_bpb"
+    first: int = Field(2, ge=2)
+    confidence: float = Field(0.95, ge=0.5, lt=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.metric not in END_METRICS:
+            raise RuleError("metric", self.metric, f"unknown metric; use one of {', '.join(END_METRICS)}")
+        return self
+
+    @property
+    def text(self) -> str:
+        return f"race on {self.metric}: after {self.first} seeds only arms that may be best ({self.confidence:.0%})"

@@ -1,0 +1,119 @@
+"""What a run folder has recorded about its trials, for a replay: results, curves, and what each cost and when."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pgray.stopping.curves import Curve, read_curve
+from pgray.store.budget import job_costs
+from pgray.store.ledger import Ledger
+from pgray.store.outcomes import read_result
+from trainer.records.files import read_json
+from trainer.records.layout import RunLayout
+from trainer.records.ledger import LedgerEntry
+from trainer.records.results import TrialResult
+from trainer.records.states import TrialState
+from trainer.run.config import TrainConfig
+
+ALL = -math.inf
+"""The moment before everything."""
+
+
+class Spent(NamedTuple):
+    """Job wall time, GPU time and money. `usd` is None where there is no price."""
+
+    wall_s: float = 0.0
+    gpu_s: float = 0.0
+    usd: float | None = 0.0
+
+    def times(self, share: float) -> "Spent":
+        return Spent(self.wall_s * share, self.gpu_s * share, None if self.usd is None else self.usd * share)
+
+
+def total(parts: Sequence[Spent]) -> Spent:
+    prices = [part.usd for part in parts if part.usd is not None]
+    usd = math.fsum(prices) if len(prices) == len(parts) else None
+    return Spent(math.fsum(part.wall_s for part in parts), math.fsum(part.gpu_s for part in parts), usd)
+
+
+@dataclass(frozen=True)
+class JobShare:
+    """One trial's share of one job: when the job ran, Unix time in seconds, and what the share cost."""
+
+    started_at: float
+    ended_at: float
+    spent: Spent
+
+    def after(self, at: float) -> Spent:
+        length = self.ended_at - self.started_at
+        left = self.ended_at - max(self.started_at, at)
+        return self.spent.times(max(0.0, left) / length) if length > 0 else Spent()
+
+
+@dataclass(frozen=True)
+class RecordedTrial:
+    """`result`: None unless finished. `shares`: of every attempt whose time is known."""
+
+    arm: str
+    seed: int
+    trial_id: str
+    train_fingerprint: str
+    result: TrialResult | None
+    shares: list[JobShare]
+
+    def spent_after(self, at: float) -> Spent:
+        """Its share of what its jobs spent after a moment, over all attempts."""
+        return total([share.after(at) for share in self.shares])
+
+    def spent_on_export(self) -> Spent:
+        """What the trial alone cost where its training run was needed anyway."""
+        whole = self.spent_after(ALL)
+        if self.result is None or not whole.wall_s:
+            return Spent()
+        return whole.times(min(1.0, (self.result.export_s + self.result.eval_s) / whole.wall_s))
+
+
+def read_trials(layout: RunLayout) -> list[RecordedTrial]:
+    """The trials of each arm's current configuration, in the ledger's order."""
+    entries = Ledger(layout.ledger).entries()
+    newest = {(entry.arm, entry.seed): entry.trial_id for entry in entries}
+    last = {entry.trial_id: entry for entry in entries}
+    shares = _job_shares(layout, entries)
+    return [
+        RecordedTrial(
+            entry.arm,
+            entry.seed,
+            name,
+            entry.train_fingerprint,
+            read_result(layout.trial(name)) if entry.state == TrialState.FINISHED else None,
+            shares[name],
+        )
+        for name, entry in last.items()
+        if newest[entry.arm, entry.seed] == name
+    ]
+
+
+def read_trial_curve(layout: RunLayout, trial: RecordedTrial) -> Curve:
+    """The curve of a trial's training run; empty where it or the trial's configuration is not there."""
+    folder = layout.trial(trial.trial_id)
+    train = read_json(folder.config).get("train", {})
+    if not {"iterations", "wallclock_s"} <= train.keys():
+        return {}
+    limits = TrainConfig(iterations=train["iterations"], wallclock_s=train["wallclock_s"])
+    trained = layout.trained(trial.train_fingerprint).events
+    return read_curve(trained if trained.is_file() else folder.events, limits)
+
+
+def _job_shares(layout: RunLayout, entries: Sequence[LedgerEntry]) -> dict[str, list[JobShare]]:
+    costs = job_costs(entries)
+    num_trials = Counter(job_id for _, job_id in costs)
+    shares: dict[str, list[JobShare]] = defaultdict(list)
+    for (trial_id, job_id), entry in costs.items():
+        exit_record = read_json(layout.job(job_id).exit) if job_id else {}
+        started_at, ended_at = exit_record.get("started_at"), exit_record.get("ended_at")
+        if isinstance(started_at, float) and isinstance(ended_at, float):
+            spent = Spent((ended_at - started_at) / num_trials[job_id], entry.gpu_held_s or 0.0, entry.cost_usd)
+            shares[trial_id].append(JobShare(started_at, ended_at, spent))
+    return shares

@@ -1,0 +1,204 @@
+"""Where an arm's difference from the control comes from: float quality, quantization, fewer steps. Function: `decompose`.
+
+Two identities hold for every trial, so the terms add up to the difference exactly, whatever the numbers:
+
+    sliding_bpb = float_bpb + quant_gap + (sliding_bpb - post_quant_bpb)
+    float_bpb   = raw_bpb + (float_bpb - raw_bpb)
+
+The raw weights' part is split at the step s at which the shorter of two runs ended: the difference of the two validation
+curves at s, and what the longer run gained after s.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from results.analysis.ablation import by_seed, circumstances, group, measured
+from results.analysis.statistics import difference, paired_seeds
+from results.loading.curves import curves as read_curves
+from results.schema import Dtype, Row, records, typed_frame
+
+METRICS = ("post_quant_bpb", "sliding_bpb")
+_LR_ALIKE = 0.01  # learning-rate multipliers that differ by less belong to the same place of a schedule
+_WIDE = 0.05  # share of s: validations further apart than this make the straight line between them a guess
+_DTYPES: dict[str, Dtype] = {
+    "arm": "string",
+    "metric": "string",
+    "n_pairs": "Int64",
+    "delta": "Float64",
+    "float": "Float64",
+    "quant_gap": "Float64",
+    "sliding": "Float64",
+    "equal_steps": "Float64",
+    "fewer_steps": "Float64",
+    "averaging": "Float64",
+    "steps": "Float64",
+    "control_steps": "Float64",
+    "step_ms": "Float64",
+    "control_step_ms": "Float64",
+    "reason": "string",
+}
+_ABOUT = ("steps", "step_ms")
+_Curve = list[tuple[int, float | None, float | None]]  # step, val_bpb, lr_scale
+
+
+class _NoSplitError(Exception):
+    """Why a difference of raw weights cannot be split into quality and steps."""
+
+
+def decompose(
+    trials: pd.DataFrame,
+    control: str | None = None,
+    *,
+    metrics: Sequence[str] = METRICS,
+    curves: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Every arm's difference from the control as a sum of parts, over the seeds of `results.ablation`.
+
+    Args:
+        trials: rows as from `results.load`.
+        control: the arm to compare with. None: the sweep's own (`trials.attrs`), else the first arm.
+        metrics: of post_quant_bpb and sliding_bpb; one that no trial has is left out.
+        curves: as from `results.curves`. None: read from the run folders of `trials.attrs`, where they are needed.
+    Returns:
+        A row for each arm but the control and each metric, in bits per byte, arm minus control:
+        delta = float + quant_gap + sliding, where `sliding` is what the sliding window's context changes (null for
+        post_quant_bpb); float = equal_steps + fewer_steps + averaging, of which equal_steps is the raw weights' quality
+        at the last step that both runs reached, fewer_steps the throughput tax: what the longer run gained after it
+        (0 for as many steps; below zero if the arm is the faster one), averaging what the average changes. steps and
+        step_ms: means of the arm's and the control's trials. reason: why a part is null, or to be read with care.
+    Raises:
+        InputError: no such control or metric.
+
+    On a schedule by the clock the longer run is not cooled down at that step, so fewer_steps is then too large and
+    equal_steps too small by what cooling down brings: `reason` gives both learning rates.
+    """
+
+    @cache
+    def by_trial() -> dict[str, _Curve]:
+        table = read_curves(trials.attrs["runs"]) if curves is None and trials.attrs.get("runs") else curves
+        found: dict[str, _Curve] = {}
+        for point in records(table) if table is not None else []:
+            found.setdefault(point["trial_id"], []).append((point["step"], point["val_bpb"], point["lr_scale"]))
+        return found
+
+    lines: list[Row] = []
+    for metric in metrics:
+        if metric not in trials or trials[metric].isna().all():
+            continue
+        arms = group(trials, control, metric, on_mismatch="mark")
+        for arm, rows in arms.rows.items():
+            if arm == arms.control:
+                continue
+            line: Row = {"arm": arm, "metric": metric}
+            problem, mine = arms.problems.get(arm), measured(rows, metric)
+            if problem is None:
+                parts, problem = _parts(mine, arms.reference, metric, by_trial)
+                line |= parts
+            over_cap = sum(row["is_within_cap"] is False for row in mine)
+            notes = [problem, f"{over_cap} of {len(mine)} seeds over the cap" if over_cap else None]
+            line["reason"] = "; ".join(filter(None, [*notes, *circumstances(mine, arms.reference)])) or None
+            lines.append(line)
+    return typed_frame(lines, _DTYPES)
+
+
+def _parts(
+    mine: list[Row], theirs: list[Row], metric: str, curves: Callable[[], dict[str, _Curve]]
+) -> tuple[Row, str | None]:
+    """The columns of one comparison; why some are null, or what to mind."""
+    values = by_seed(mine, metric), by_seed(theirs, metric)
+    seeds = paired_seeds(*values)
+    if seeds:
+        mine, theirs = _of_seeds(mine, seeds), _of_seeds(theirs, seeds)
+    test = difference(*values)
+    line: Row = {"n_pairs": test.n, "delta": test.delta}
+    line |= {name: _mean(mine, name) for name in _ABOUT} | {f"control_{name}": _mean(theirs, name) for name in _ABOUT}
+    if test.delta is None:
+        return line, "one side has no finished trial with this metric"
+    float_delta, post_quant = _difference(mine, theirs, "float_bpb"), _difference(mine, theirs, "post_quant_bpb")
+    if float_delta is None or post_quant is None:
+        return line, "float_bpb and post_quant_bpb were not measured on every seed"
+    line |= {"float": float_delta, "quant_gap": post_quant - float_delta}
+    if metric == "sliding_bpb":
+        line["sliding"] = test.delta - post_quant
+    if not seeds:
+        return line, "seeds do not pair: float is not split"
+    try:
+        splits = [_split(a, c, curves) for a, c in zip(mine, theirs, strict=True)]
+    except _NoSplitError as error:
+        return line, f"{error}: float is not split"
+    line["equal_steps"] = statistics.fmean(split.equal_steps for split in splits)
+    line["fewer_steps"] = statistics.fmean(split.fewer_steps for split in splits)
+    line["averaging"] = statistics.fmean(split.averaging for split in splits)
+    return line, "; ".join(dict.fromkeys(note for split in splits for note in split.notes)) or None
+
+
+@dataclass(frozen=True)
+class _Split:
+    """One seed's difference of float_bpb in three parts."""
+
+    equal_steps: float
+    fewer_steps: float
+    averaging: float
+    notes: tuple[str, ...] = ()
+
+
+def _split(arm: Row, control: Row, curves: Callable[[], dict[str, _Curve]]) -> _Split:
+    for row in (arm, control):
+        if row["raw_bpb"] is None or row["steps"] is None:
+            raise _NoSplitError(f"{row['arm']} seed {row['seed']} has no raw_bpb or steps")
+    raw = arm["raw_bpb"] - control["raw_bpb"]
+    averaging = (arm["float_bpb"] - arm["raw_bpb"]) - (control["float_bpb"] - control["raw_bpb"])
+    if arm["steps"] == control["steps"]:
+        return _Split(raw, 0.0, averaging)
+    shorter, longer = (arm, control) if arm["steps"] < control["steps"] else (control, arm)
+    step = shorter["steps"]
+    value, notes = _value_at(step, longer, curves().get(longer["trial_id"], []))
+    gained_after = value - longer["raw_bpb"]
+    fewer_steps = gained_after if shorter is arm else -gained_after
+    rates = [_lr_at(step, curves().get(row["trial_id"], [])) for row in (arm, control)]
+    if rates[0] is not None and rates[1] is not None and abs(rates[0] - rates[1]) >= _LR_ALIKE:
+        notes.append(f"equal steps, unequal schedules: LR multiplier {rates[0]:.2f} against {rates[1]:.2f} at {step:,}")
+    return _Split(raw - fewer_steps, fewer_steps, averaging, tuple(notes))
+
+
+def _value_at(step: int, row: Row, curve: _Curve) -> tuple[float, list[str]]:
+    """The raw weights' bpb at a step before the run's last: on a straight line between the validations around it."""
+    known = {at: bpb for at, bpb, _ in curve if bpb is not None} | {row["steps"]: row["raw_bpb"]}
+    steps = sorted(known)
+    who = f"{row['arm']} seed {row['seed']}"
+    if len(steps) < 2:
+        raise _NoSplitError(f"{who} has no validation curve (train.val_every)")
+    if step < steps[0]:
+        raise _NoSplitError(f"{who} was first validated at step {steps[0]:,}, after {step:,}")
+    after = next(at for at in steps if at >= step)
+    before = after if after == step else max(at for at in steps if at < step)
+    is_guess = after - before > _WIDE * step
+    value = float(np.interp(step, steps, [known[at] for at in steps]))
+    return value, [f"{who}: a straight line between steps {before:,} and {after:,}"] if is_guess else []
+
+
+def _lr_at(step: int, curve: _Curve) -> float | None:
+    points = [(at, lr) for at, _, lr in curve if lr is not None]
+    return float(np.interp(step, [at for at, _ in points], [lr for _, lr in points])) if points else None
+
+
+def _of_seeds(rows: list[Row], seeds: list[int]) -> list[Row]:
+    by_its_seed = {row["seed"]: row for row in rows}
+    return [by_its_seed[seed] for seed in seeds]
+
+
+def _mean(rows: list[Row], name: str) -> float | None:
+    values = [float(row[name]) for row in rows if row[name] is not None]
+    return statistics.fmean(values) if values else None
+
+
+def _difference(mine: list[Row], theirs: list[Row], name: str) -> float | None:
+    """Of the two means; None unless every row has the value, since the parts must be those of the same trials."""
+    if any(row[name] is None for row in (*mine, *theirs)):
+        return None
+    return statistics.fmean(row[name] for row in mine) - statistics.fmean(row[name] for row in theirs)

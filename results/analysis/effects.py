@@ -1,0 +1,237 @@
+"""Main effects and interactions of a sweep whose arms are a full cross of two or more factors. Function: `effects`."""
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from results.analysis.ablation import Arms, circumstances, group, measured, nats_per_unit
+from results.analysis.statistics import holm
+from results.loading.configs import config_of, leaves
+from results.schema import Dtype, Row, typed_frame
+from trainer.errors import InputError
+
+_ROUNDING = 1e-12  # share of the values' size below which a residual is floating-point rounding, not variation
+_DTYPES: dict[str, Dtype] = {
+    "term": "string",
+    "levels": "string",
+    "estimate": "Float64",
+    "ci_low": "Float64",
+    "ci_high": "Float64",
+    "p": "Float64",
+    "p_holm": "Float64",
+    "n": "Int64",
+    "estimate_nats": "Float64",
+    "reason": "string",
+}
+Factors = Mapping[str, Mapping[str, object]]
+"""Factor -> arm -> level."""
+
+
+def effects(
+    trials: pd.DataFrame,
+    factors: Factors | Sequence[str] | None = None,
+    control: str | None = None,
+    metric: str = "sliding_bpb",
+) -> pd.DataFrame:
+    """What each factor does on average over the others, and what two or more do together beyond that.
+
+    Least squares on one mean per arm plus one per seed (seeds are blocks), so with equally many seeds an effect is a
+    difference of means of arms, and its error is what is left after arms and seeds.
+
+    Args:
+        trials: rows as from `results.load`; leave out arms that do not belong to the cross.
+        factors: config keys such as `qat.enabled`, or the start of several, such as `quant.bits`; or factor -> arm ->
+            level. None: the config keys in which the arms differ; keys that change together are one factor.
+        control: the arm whose levels others are compared with. None: the sweep's own, else the first arm.
+        metric: any numeric column.
+    Returns:
+        A row for each term and choice of levels. Main effect `a against b`: mean of all arms with a less mean of all arms
+        with b. Interaction of two factors: the effect of the one at the other's first level less that at its second
+        (a difference of differences, not halved), averaged over further factors; of three: the difference of two such.
+        estimate with 95 % interval and p; p_holm over all rows; n trials in the model; estimate_nats per token; reason:
+        why a number is null, or what is not in it. Null = cannot be said.
+    Raises:
+        InputError: arms are not the full cross of these factors, each cell one arm; no such control or metric.
+        NotComparableError: the rows were scored on other tokens, bytes, data, tokenizer or evaluation settings.
+    """
+    arms = group(trials, control, metric)
+    cross = _cross(arms, factors if isinstance(factors, Mapping) else _from_configs(trials, arms, factors))
+    rows = [row for own in arms.rows.values() for row in measured(own, metric)]
+    model, reason = _fit(rows, cross, metric)
+    asked = [row for own in arms.rows.values() for row in own]
+    over_cap = sum(row["is_within_cap"] is False for row in rows)
+    notes = [
+        reason,
+        f"{len(asked) - len(rows)} of {len(asked)} trials have no number" if len(rows) < len(asked) else None,
+        f"{over_cap} trials over the cap are in the means" if over_cap else None,
+        *circumstances(rows, arms.reference),
+    ]
+    scale = nats_per_unit(metric, rows)
+    lines = []
+    for term, levels, weights in cross.contrasts():
+        line: Row = {"term": term, "levels": levels, "n": len(rows), "reason": "; ".join(filter(None, notes)) or None}
+        line |= model.contrast(weights) if model else {}
+        if scale is not None and line.get("estimate") is not None:
+            line["estimate_nats"] = line["estimate"] * scale
+        lines.append(line)
+    for line, p_holm in zip(lines, holm([line.get("p") for line in lines]), strict=True):
+        line["p_holm"] = p_holm
+    return typed_frame(lines, _DTYPES)
+
+
+@dataclass(frozen=True)
+class _Cross:
+    """The arms as a box: one axis per factor, in which the control's level comes first; `cell`: arm -> flat index."""
+
+    levels: dict[str, list[str]]
+    cell: dict[str, int]
+
+    @property
+    def arms(self) -> list[str]:
+        return sorted(self.cell, key=self.cell.__getitem__)
+
+    def contrasts(self) -> list[tuple[str, str, "np.ndarray[Any, np.dtype[np.float64]]"]]:
+        """Term, levels and weights of the cells' means, main effects first."""
+        found = []
+        for order in range(1, len(self.levels) + 1):
+            for chosen in itertools.combinations(self.levels, order):
+                for picks in itertools.product(*(range(1, len(self.levels[name])) for name in chosen)):
+                    pick = dict(zip(chosen, picks, strict=True))
+                    axes = [_axis(len(levels), pick.get(name)) for name, levels in self.levels.items()]
+                    words = (f"{self.levels[name][i]} against {self.levels[name][0]}" for name, i in pick.items())
+                    found.append((" × ".join(chosen), ", ".join(words), reduce(np.multiply.outer, axes).ravel()))
+        return found
+
+
+def _axis(num_levels: int, pick: int | None) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Weights along one factor: the mean over its levels, or a level against the first."""
+    if pick is None:
+        return np.full(num_levels, 1 / num_levels)
+    weights = np.zeros(num_levels)
+    weights[[0, pick]] = -1, 1
+    return weights
+
+
+def _cross(arms: Arms, factors: Factors) -> _Cross:
+    names = ", ".join(factors) or "none"
+    if len(factors) < 2:
+        raise InputError("effects", "factors", names, "give two or more in which the arms differ")
+    words: dict[str, dict[str, str]] = {}
+    for name, by_arm in factors.items():
+        missing = [arm for arm in arms.rows if arm not in by_arm]
+        if missing:
+            raise InputError(
+                "effects", f"factors.{name}", missing[0], "this arm has no level; give one or leave it out"
+            )
+        words[name] = {arm: _word(by_arm[arm]) for arm in arms.rows}  # the control comes first
+    levels = {name: list(dict.fromkeys(by_arm.values())) for name, by_arm in words.items()}
+    constant = next((name for name, found in levels.items() if len(found) < 2), None)
+    if constant:
+        raise InputError("effects", f"factors.{constant}", levels[constant][0], "the same in every arm; leave it out")
+    cells = {combination: i for i, combination in enumerate(itertools.product(*levels.values()))}
+    holder: dict[int, str] = {}
+    for arm in arms.rows:
+        index = cells[tuple(words[name][arm] for name in levels)]
+        if index in holder:
+            raise InputError("effects", "factors", names, f"{holder[index]} and {arm} agree in all; leave one out")
+        holder[index] = arm
+    empty = next((cell for cell, index in cells.items() if index not in holder), None)
+    if empty:
+        which = ", ".join(f"{name} = {level}" for name, level in zip(levels, empty, strict=True))
+        raise InputError("effects", "factors", names, f"not a full cross: no arm has {which}")
+    return _Cross(levels, {arm: index for index, arm in holder.items()})
+
+
+def _word(level: object) -> str:
+    return level if isinstance(level, str) else json.dumps(level)
+
+
+def _from_configs(trials: pd.DataFrame, arms: Arms, asked: Sequence[str] | None) -> Factors:
+    """Levels by config key, as the trials' own config.json has them."""
+    configs = {arm: config_of(rows, trials.attrs.get("runs", [])) for arm, rows in arms.rows.items()}
+    unknown = next((arm for arm, config in configs.items() if not config), None)
+    if unknown:
+        fix = "no config.json of this arm: none of its trials has finished; leave it out or give its levels yourself"
+        raise InputError("effects", "factors", unknown, fix)
+    flat = {arm: leaves(config) for arm, config in configs.items()}
+    keys = list(dict.fromkeys(key for leaves in flat.values() for key in leaves))
+    if asked is None:
+        return _finest({key: {arm: leaves.get(key) for arm, leaves in flat.items()} for key in keys if key != "seed"})
+    chosen: dict[str, dict[str, object]] = {}
+    for name in asked:
+        below = [key for key in keys if key == name or key.startswith(f"{name}.")]
+        if not below:
+            raise InputError("effects", "factors", name, "no such config key; see docs/config.md")
+        changing = [key for key in below if len({_word(leaves.get(key)) for leaves in flat.values()}) > 1] or below[:1]
+        chosen[name] = {
+            arm: leaves.get(name) if below == [name] else {key[len(name) + 1 :]: leaves.get(key) for key in changing}
+            for arm, leaves in flat.items()
+        }
+    return chosen
+
+
+def _finest(keys: Factors) -> Factors:
+    """The keys that tell arms apart. One that differs only where another does goes with that one, which says how many do."""
+    parts = {key: tuple(map(_word, by_arm.values())) for key, by_arm in keys.items()}
+    parts = {key: part for key, part in parts.items() if len(set(part)) > 1}
+
+    def follows(key: str, other: str) -> bool:
+        return len(set(zip(parts[key], parts[other], strict=True))) == len(set(parts[other]))
+
+    kept: dict[str, list[str]] = {}
+    for key in parts:
+        is_stronger = (other for other in parts if follows(key, other) and not follows(other, key))
+        if not any(is_stronger) and not any(follows(key, other) for other in kept):
+            kept[key] = [other for other in parts if follows(other, key) and other != key]
+    return {f"{key} (+{len(more)} keys)" if more else key: keys[key] for key, more in kept.items()}
+
+
+@dataclass(frozen=True)
+class _Model:
+    fit: Any  # statsmodels' results
+    num_cells: int
+    has_error: bool
+
+    def contrast(self, weights: "np.ndarray[Any, np.dtype[np.float64]]") -> Row:
+        padded = np.zeros(len(self.fit.params))
+        padded[: self.num_cells] = weights
+        if not self.has_error:
+            return {"estimate": float(padded @ self.fit.params)}
+        test = self.fit.t_test(padded)
+        low, high = test.conf_int()[0]
+        p = float(test.pvalue)
+        return {"estimate": float(test.effect[0]), "ci_low": float(low), "ci_high": float(high), "p": p}
+
+
+def _fit(rows: list[Row], cross: _Cross, metric: str) -> tuple[_Model | None, str | None]:
+    """The least-squares model, None where a cell is empty; and what is to be said of it."""
+    seen = {row["arm"] for row in rows}
+    lacking = [arm for arm in cross.arms if arm not in seen]
+    if lacking:
+        return None, f"no number of {', '.join(lacking)}: nothing can be averaged over the cross"
+    from statsmodels.regression.linear_model import OLS
+
+    y = np.array([float(row[metric]) for row in rows])
+    cells = np.array([cross.cell[row["arm"]] for row in rows])[:, None] == np.arange(len(cross.cell))
+    seeds = sorted({row["seed"] for row in rows})
+    blocks = np.array([row["seed"] for row in rows])[:, None] == np.array(seeds[1:])
+    x = np.hstack([cells, blocks]).astype(float)
+    notes = []
+    if np.linalg.matrix_rank(x) < x.shape[1]:
+        x = cells.astype(float)
+        notes.append("seeds do not pair: they are no blocks")
+    fit = OLS(y - y.mean(), x).fit()
+    has_error = fit.df_resid > 0
+    if not has_error:
+        notes.append("as many numbers as means: no interval")
+    elif math.sqrt(fit.ssr / fit.df_resid) <= _ROUNDING * np.abs(y).max():
+        has_error = False
+        notes.append("the same differences on every seed: does the seed act? no interval")
+    return _Model(fit, len(cross.cell), has_error), "; ".join(notes) or None

@@ -1,0 +1,212 @@
+"""Run folders -> one DataFrame, a row for every trial that was asked for: finished, failed, killed, queued.
+
+The ledger says which trials exist and in what state; `trials/<id>/result.json` holds the numbers of finished ones.
+Rows read from foreign logs stand in `imported/`, after those of the run's own trials.
+Nothing on disk is trusted: a ledger line or result that cannot be read becomes a reason that people see, never a crash
+and never a missing row. No pickle is read. What follows from the numbers is `compare.py`'s business.
+"""
+
+import glob
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError, create_model
+
+from results.importers.store import read_imports
+from results.loading.remote import copy_runs, is_remote
+from results.loading.slow_nodes import slow_node_notes
+from results.schema import NAMES, frame
+from trainer.errors import InputError
+from trainer.presets.yamlfile import read_yaml
+from trainer.records.files import read_json
+from trainer.records.layout import RunLayout
+from trainer.records.ledger import LedgerEntry, last_entries, newest_trials, read_ledger
+from trainer.records.record import Record
+from trainer.records.results import TrialResult
+from trainer.records.states import TrialState
+
+# A TrialResult less its lists, which are no columns and nine tenths of the work of reading one.
+_FIELDS: dict[str, Any] = {
+    name: (field.annotation, field)
+    for name, field in TrialResult.model_fields.items()
+    if name not in ("tensors", "antilayer")
+}
+_Numbers = create_model("_Numbers", __base__=Record, **_FIELDS)
+_FROM_RESULT = tuple(n for n in NAMES if n in TrialResult.model_fields and n not in ("trial_id", "seed", "notes"))
+
+
+def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
+    """The trials of one or several run folders.
+
+    Args:
+        runs: a run folder, a glob pattern such as "runs/qat-*", an address such as "s3://bucket/runs/qat-*" (what is
+            needed of it is copied here: `results/loading/remote.py`), or a list of these.
+    Returns:
+        The columns of `results.schema`, one row per trial; rows in the order in which trials first appear in the
+        ledger, runs in the order given (a glob's in name order). `attrs`: `runs` (folders), `problems` (what could not
+        be read), and for a single run `sweep`, `question` and `control` where sweep.yaml gives them.
+    Raises:
+        InputError: no run folder there.
+    """
+    folders = _folders([runs] if isinstance(runs, (str, Path)) else runs)
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for folder in folders:
+        new_rows, new_problems = _load_run(RunLayout(folder))
+        rows += new_rows
+        problems += new_problems
+    for row, note in zip(rows, slow_node_notes(rows), strict=True):
+        row["notes"] = "; ".join(filter(None, (row.get("notes"), note))) or None
+    trials = frame(rows)
+    trials.attrs = {"runs": [str(f) for f in folders], "problems": problems}
+    if len(folders) == 1:
+        about, problem = read_sweep(RunLayout(folders[0]))
+        trials.attrs.update(about)
+        problems += [problem] if problem else []
+    return trials
+
+
+def read_sweep(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
+    """`sweep`, `question` and `control` of a run, each None where it is not given; and what was wrong.
+
+    The control is that of the latest launch (provenance.json: some designs do not name it in the sweep file), else that
+    of sweep.yaml. A table can be made without either file, so a missing or broken one is no error.
+    """
+    about: dict[str, Any] = {"sweep": layout.root.resolve().name, "question": None, "control": None}
+    raw: Any = {}
+    problem = None
+    if layout.sweep.is_file():
+        try:
+            raw = read_yaml(layout.sweep)
+        except InputError as error:
+            problem = str(error)
+        if not isinstance(raw, dict):
+            raw, problem = {}, f"{layout.sweep}: not a mapping"
+    for key, name in (("sweep", "name"), ("question", "question"), ("control", "control")):
+        if isinstance(raw.get(name), str) and raw[name].strip():
+            about[key] = " ".join(raw[name].split())
+    launched = read_json(layout.provenance).get("control")
+    if isinstance(launched, str):
+        about["control"] = launched
+    return about, problem
+
+
+def current_trials(folder: Path) -> dict[tuple[str, int], str]:
+    """(arm, seed) -> trial id of what a folder holds already, imported or not; {} where there is none yet."""
+    layout = RunLayout(folder)
+    own = newest_trials(read_ledger(layout.ledger)[0])
+    return own | {(stored.arm, stored.seed): stored.trial_id for stored in read_imports(layout)[0]}
+
+
+def _is_run(folder: Path) -> bool:
+    layout = RunLayout(folder)
+    return layout.ledger.is_file() or layout.imports.is_dir()
+
+
+def _folders(runs: Iterable[str | Path]) -> list[Path]:
+    folders: list[Path] = []
+    for run in runs:
+        path = Path(run)
+        if is_remote(run):
+            found = [copy for copy in copy_runs(str(run)) if _is_run(copy)]
+        elif path.is_dir():
+            found = [path]
+        else:
+            found = [p for p in map(Path, sorted(glob.glob(str(run)))) if _is_run(p)]  # noqa: PTH207
+        if not found:
+            raise InputError("results.load", "run", str(run), "no such run folder; give RUN as `pgray run` printed it")
+        folders += [f for f in found if f not in folders]
+    for folder in folders:
+        if not _is_run(folder):
+            raise InputError(str(folder), "ledger.jsonl", "missing", "not a run folder; give the folder that holds it")
+    return folders
+
+
+def _load_run(layout: RunLayout) -> tuple[list[dict[str, Any]], list[str]]:
+    entries, problems = read_ledger(layout.ledger)
+    newest = newest_trials(entries)
+    costs: dict[str, dict[str | None, LedgerEntry]] = {}  # per trial and job that cost something
+    for entry in entries:
+        if entry.gpu_held_s is not None and (entry.job_id or entry.trial_id not in costs):
+            costs.setdefault(entry.trial_id, {})[entry.job_id] = entry
+    rows = []
+    for trial_id, entry in last_entries(entries).items():
+        current = newest[entry.arm, entry.seed]
+        row, problem = _row(layout, entry)
+        row |= _total_cost(list(costs.get(trial_id, {}).values()))
+        reasons = [entry.reason, problem]
+        if current != trial_id:
+            reasons.append(f"superseded by {current}: the sweep has since given this arm another configuration")
+        row["reason"] = "; ".join(r for r in reasons if r) or None
+        row["is_current"] = current == trial_id
+        problems += [f"{trial_id}: {problem}"] if problem else []
+        rows.append(row)
+    imports, unreadable = read_imports(layout)
+    name = read_sweep(layout)[0]["sweep"] if imports else None
+    for stored in imports:
+        own = newest.get((stored.arm, stored.seed))  # run here after the import: one row of the two must count
+        superseded = {"is_current": False, "reason": f"superseded by {own}, run here"} if own else {}
+        rows.append(stored.row() | {"sweep": name} | superseded)
+    return rows, problems + unreadable
+
+
+def _total_cost(jobs: list[LedgerEntry]) -> dict[str, float | None]:
+    """Over every attempt: what failed was paid for as well. An unknown price makes the sum unknown."""
+    if not jobs:
+        return {"gpu_held_s": None, "cost_usd": None}
+    prices = [job.cost_usd for job in jobs if job.cost_usd is not None]
+    held_s = sum(job.gpu_held_s or 0.0 for job in jobs)
+    return {"gpu_held_s": held_s, "cost_usd": sum(prices) if len(prices) == len(jobs) else None}
+
+
+def _row(layout: RunLayout, entry: LedgerEntry) -> tuple[dict[str, Any], str | None]:
+    """One trial's row, and what was wrong with its result file. Only a finished trial has numbers."""
+    row: dict[str, Any] = {
+        "sweep": entry.sweep,
+        "arm": entry.arm,
+        "seed": entry.seed,
+        "trial_id": entry.trial_id,
+        "train_fingerprint": entry.train_fingerprint,
+        "status": entry.state,
+        "failure_kind": entry.failure_kind,
+        "source": entry.source,
+        "node": entry.node,
+    }
+    if entry.state != TrialState.FINISHED:
+        return row, None
+    path = layout.trial(entry.trial_id).result
+    try:
+        stat = path.stat()
+        values = _read_result(path, stat.st_mtime_ns, stat.st_size)
+    except FileNotFoundError:
+        return row, "result.json is missing, so its numbers are unknown"
+    except (OSError, ValueError) as error:
+        return row, f"result.json cannot be read, so its numbers are unknown ({_first_line(error)})"
+    if values["trial_id"] != entry.trial_id or values["seed"] != entry.seed:
+        return row, f"result.json is that of {values['trial_id']} seed {values['seed']}, so it is not used"
+    return row | {name: values[name] for name in (*_FROM_RESULT, "notes")}, None
+
+
+@lru_cache(maxsize=100_000)
+def _read_result(path: Path, mtime_ns: int, num_bytes: int) -> dict[str, Any]:  # noqa: ARG001
+    """The table's share of a result. Cached by the file's stamp: a table is rewritten after each trial of a sweep."""
+    result: Any = _Numbers.model_validate_json(path.read_bytes())
+    notes = "; ".join(result.notes) or None
+    return {n: getattr(result, n) for n in (*_FROM_RESULT, "trial_id", "seed")} | {"notes": notes}
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        detail = error.errors(include_url=False, include_input=False)[0]
+        return ": ".join([".".join(map(str, detail["loc"])), detail["msg"]] if detail["loc"] else [detail["msg"]])
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def current(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials of each arm's current configuration; rows whose column is_current is null or absent count as such."""
+    if "is_current" not in trials:
+        return trials
+    return trials[trials["is_current"].astype("boolean").fillna(True)]

@@ -1,0 +1,166 @@
+"""What a submission says about one arm, gathered from a run folder: scored seeds, configs, the control, the packed code.
+
+`rules.py` judges it, `submission_folder.py` writes it down. Only trials of this program can be submitted: without its
+config, nobody could repeat an imported row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from results.analysis.ablation import ablation
+from results.loading.runs import current, load
+from results.schema import Row, records
+from trainer.config import Config
+from trainer.errors import InputError
+from trainer.presets.resolve import flatten, input_error
+from trainer.records.files import read_json
+from trainer.records.layout import RunLayout
+from trainer.records.results import TrainingRecord
+from trainer.records.states import TrialState
+from trainer.run.bundle import bundle_code
+
+METRICS = ("ttt_bpb", "sliding_bpb", "post_quant_bpb")
+"""What may be claimed, the first that every seed has; all from the unpacked artifact."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """`rows`: finished trials of the arm with a score, in the table's order; `missing`: its other trials, unscored.
+
+    configs: by seed. trained: by seed, where the training run's record is still there. comparison: the arm's row of
+    `results.ablation` against `control` in `compared_metric`; None without a control.
+    """
+
+    layout: RunLayout
+    sweep: str
+    question: str | None
+    arm: str
+    rows: list[Row]
+    missing: list[Row]
+    metric: str
+    configs: dict[int, Config]
+    trained: dict[int, TrainingRecord]
+    control: str | None
+    control_config: Config | None
+    comparison: Row | None
+    compared_metric: str | None
+    provenance: dict[str, Any]
+
+    @property
+    def config(self) -> Config:
+        """That of the first seed; what other seeds have to differ in is the seed."""
+        return self.configs[self.rows[0]["seed"]]
+
+    @cached_property
+    def code(self) -> bytes:
+        """The train_gpt.py that is shipped: the trainer as it is now, with `config` in it."""
+        return bundle_code(self.config)
+
+    def artifact_bytes(self, row: Row) -> int:
+        """Packed weights and the code that is shipped, which may be another than was counted when the trial ran."""
+        return int(row["model_bytes"]) + len(self.code)
+
+    def log(self, row: Row) -> Path:
+        """What the trial's job printed; of a job without a supervisor, its events."""
+        folder = self.layout.trial(row["trial_id"])
+        return folder.log if folder.log.is_file() else folder.events
+
+
+def gather(run: str | Path, arm: str, control: str | None = None) -> Submission:
+    """Everything about one arm of a run.
+
+    Args:
+        control: the arm to compare with; None: the sweep's own, if it is another one.
+    Raises:
+        InputError: no such run, arm or control; no scored trial; a config that is missing or is not of this version.
+    """
+    trials = load(run)
+    layout, rows = RunLayout(Path(run)), records(current(trials))
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    for option, name in (("--arm", arm), ("--control", control)):
+        if name is not None and name not in arms:
+            raise InputError(option, "arm", name, f"not among the arms: {', '.join(arms) or 'there are none'}")
+    own = [row for row in rows if row["arm"] == arm]
+    scored = _scored(own)
+    if not scored:
+        states = ", ".join(f"seed {row['seed']} {row['status']}" for row in own)
+        raise InputError(f"{run}: arm {arm}", "trials", states, "none has a score; finish one first")
+    control = trials.attrs["control"] if control is None and trials.attrs["control"] in arms else control
+    control = None if control == arm else control
+    others = _scored([row for row in rows if row["arm"] == control])
+    compared, comparison = _compare(trials, arm, control, [*scored, *others])
+    records_of = {row["seed"]: layout.trained(str(row["train_fingerprint"])).record for row in scored}
+    return Submission(
+        layout=layout,
+        sweep=trials.attrs["sweep"],
+        question=trials.attrs["question"],
+        arm=arm,
+        rows=scored,
+        missing=[row for row in own if row not in scored],
+        metric=_metric(scored),
+        configs={row["seed"]: read_config(layout, row) for row in scored},
+        trained={seed: found for seed, path in records_of.items() if (found := _read_training(path))},
+        control=control,
+        control_config=_config_if_there(layout, others),
+        comparison=comparison,
+        compared_metric=compared,
+        provenance=read_json(layout.provenance),
+    )
+
+
+def changes(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (other's value, config's value), where they differ; the seed aside."""
+    mine, theirs = (dict(flatten(c.model_dump(mode="json", exclude={"seed"}))) for c in (config, other))
+    return {key: (theirs[key], value) for key, value in mine.items() if value != theirs[key]}
+
+
+def read_config(layout: RunLayout, row: Row) -> Config:
+    """The config that a trial ran with. Raises InputError where it is missing or is not of this version."""
+    path = layout.trial(row["trial_id"]).config
+    try:
+        return Config.model_validate_json(path.read_bytes())
+    except OSError:
+        raise InputError(str(path), "config", "missing", "an imported row cannot be packed: nothing says how") from None
+    except ValidationError as error:
+        raise input_error(error, str(path)) from None
+
+
+def _scored(rows: Sequence[Row]) -> list[Row]:
+    return [
+        row for row in rows if row["status"] == TrialState.FINISHED and any(row[name] is not None for name in METRICS)
+    ]
+
+
+def _metric(rows: Sequence[Row]) -> str:
+    complete = [name for name in METRICS if all(row[name] is not None for row in rows)]
+    return complete[0] if complete else METRICS[-1]
+
+
+def _compare(trials: pd.DataFrame, arm: str, control: str | None, rows: Sequence[Row]) -> tuple[str | None, Row | None]:
+    """The metric that both have, and the arm's row of the ablation."""
+    if control is None:
+        return None, None
+    metric = _metric(rows)
+    lines = records(ablation(trials, control, metric, on_mismatch="mark"))
+    return metric, next(line for line in lines if line["arm"] == arm)
+
+
+def _config_if_there(layout: RunLayout, rows: Sequence[Row]) -> Config | None:
+    """The control's: nothing but the list of changes needs it, so an imported control is fine."""
+    try:
+        return read_config(layout, rows[0]) if rows else None
+    except InputError:
+        return None
+
+
+def _read_training(path: Path) -> TrainingRecord | None:
+    try:
+        return TrainingRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

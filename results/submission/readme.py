@@ -1,0 +1,175 @@
+"""The README.md of a submission: seeds, control, rules, configuration, how to repeat it, where it comes from."""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from results.submission.gather import Submission, changes
+from results.submission.rules import Rule
+
+_BPB = ("float_bpb", "post_quant_bpb", "quant_gap", "sliding_bpb", "ttt_bpb")
+
+
+def readme(s: Submission, rules: Sequence[Rule]) -> str:
+    values = [float(row[s.metric]) for row in s.rows]
+    largest = max(map(s.artifact_bytes, s.rows))
+    blocks = [
+        f"# {s.sweep}: {s.arm}",
+        f"**{s.metric} {_with_std(values, '.4f')}** over {_count(len(values), 'seed')}, largest artifact {largest:,} bytes, "
+        f"{joined(row['hardware'] for row in s.rows)}.",
+        _plain(blurb(s)),
+        "## Results",
+        _per_seed(s),
+        "bpb = bits per byte. post-quant, sliding and ttt are measured on the weights unpacked from the artifact; float "
+        "after averaging, before quantization; gap = post-quant - float. Artifact bytes = packed weights + train_gpt.py.",
+        "## Against the control",
+        _comparison(s),
+        "## Rules",
+        _table([(r.status, r.name, r.measured, r.limit, r.note) for r in rules], "status rule measured limit note"),
+        "## Configuration",
+        *_configuration(s),
+        "## Repeat it",
+        _repeat(s),
+        "## Where it comes from",
+        _provenance(s),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _per_seed(s: Submission) -> str:
+    shown = [name for name in _BPB if any(row[name] is not None for row in s.rows)]
+    specs = {
+        "steps": ",.0f",
+        **dict.fromkeys(shown, ".6f"),
+        "artifact_bytes": ",.0f",
+        "train_s": ".1f",
+        "eval_s": ".1f",
+    }
+    rows = [{**row, "artifact_bytes": s.artifact_bytes(row)} for row in s.rows]
+    lines = [
+        (row["seed"], *("–" if row[name] is None else format(row[name], spec) for name, spec in specs.items()))
+        for row in rows
+    ]
+    means = [_with_std([row[name] for row in rows if row[name] is not None], spec) for name, spec in specs.items()]
+    return _table([*lines, ("mean ± std", *means)], " ".join(["seed", *specs]), align="right")
+
+
+def _comparison(s: Submission) -> str:
+    if s.comparison is None:
+        return "None: the run names no control, or this arm is the control."
+    line = s.comparison
+    if line["delta"] is None:
+        return _plain(f"{s.control}, in {s.compared_metric}: cannot be compared. {line['reason'] or ''}".strip())
+    interval = "" if line["ci_low"] is None else f", 95 % interval [{line['ci_low']:+.5f}, {line['ci_high']:+.5f}]"
+    cells = (
+        ("control", s.control),
+        ("metric", s.compared_metric),
+        ("difference", f"{line['delta']:+.5f}{interval}"),
+        ("nats per token", _known(line["delta_nats"], "+.5f")),
+        ("test", f"{line['test'] or 'none'}, n = {line['n_pairs']}"),
+        (
+            "p, and after Holm's correction over the arms",
+            f"{_known(line['p'], '.2g')}, {_known(line['p_holm'], '.2g')}",
+        ),
+        ("p that the improvement is below 0.005 nats", _known(line["p_margin"], ".2g")),
+        ("verdict", f"**{line['verdict']}**"),
+        ("remarks", line["reason"] or "none"),
+    )
+    return _table(cells, "what value") + "\n\nThe control is an arm of this sweep, not the leaderboard's best."
+
+
+def _configuration(s: Submission) -> list[str]:
+    whole = "The whole configuration, as far as it differs from the defaults, stands at the top of `train_gpt.py`."
+    if s.control_config is None:
+        return [whole]
+    differs = changes(s.config, s.control_config)
+    cells = [(f"`{key}`", f"`{_json(theirs)}`", f"`{_json(mine)}`") for key, (theirs, mine) in differs.items()]
+    header = ("key", _plain(str(s.control)), _plain(s.arm))
+    diff = tabulate(cells, header, "pipe", disable_numparse=True) if cells else "No key differs from the control."
+    return [diff, whole]
+
+
+def _repeat(s: Submission) -> str:
+    machine = s.provenance.get("machine", {})
+    ranks = s.rows[0]["world_size"]
+    # on a CPU the number of threads sets the order of sums; with it the numbers are those of the record to the last bit
+    threads = f"OMP_NUM_THREADS={max(1, machine['cpus'] // ranks)} " if machine.get("gpus") == 0 else ""
+    lines = [
+        "```bash",
+        "pip install -r requirements.txt",
+        f"{threads}torchrun --standalone --nproc_per_node={ranks} train_gpt.py --data DIR --seed {s.rows[0]['seed']}",
+        "```",
+        "",
+        "It needs nothing else of this folder. It trains, quantizes, packs, unpacks what it packed, evaluates that and prints",
+        "`final ... post_quant_bpb=...`; the artifact and `result.json` are under `reproduced/` (`--out`).",
+        f"Defaults: `--data` (or `DATA_PATH`) `{s.config.data.path}`, `--tokenizer` (or `TOKENIZER_PATH`)",
+        f"`{s.config.data.tokenizer or 'the *.model in that folder'}`, `--seed` (or `SEED`) {s.config.seed}.",
+        "Its sources: `python -c 'import train_gpt; print(train_gpt.S[\"trainer/pipeline.py\"])'`.",
+    ]
+    return "\n".join(lines)
+
+
+def _provenance(s: Submission) -> str:
+    p, row = s.provenance, s.rows[0]
+    costs = [r["gpu_held_s"] for r in s.rows if r["gpu_held_s"] is not None]
+    cells = [
+        ("trials", ", ".join(r["trial_id"] for r in s.rows)),
+        ("commit", joined(r["git_sha"] for r in s.rows)),
+        ("uncommitted changes at launch", {True: "yes", False: "no"}.get(p.get("git_is_dirty", ""), "unknown")),
+        ("preset", p.get("preset")),
+        ("command line overrides", _json(p["set"]) if p.get("set") else None),
+        ("sweep file, sha256", p.get("sweep_sha256")),
+        ("data, sha256", joined(r["data_sha"] for r in s.rows)),
+        ("tokenizer, sha256", row["tokenizer_sha"]),
+        ("scored", f"{row['scored_tokens']:,} tokens, {row['scored_bytes']:,} bytes"),
+        ("parameters", f"{row['num_params']:,}"),
+        ("torch, python", f"{joined(r['torch_version'] for r in s.rows)}, {p.get('python', 'unknown')}"),
+        ("GPU-hours", f"{sum(costs) / 3600:.2f}" if costs else None),
+        ("record", f"schema version {row['schema_version']}"),
+    ]
+    return _table([(name, value) for name, value in cells if value is not None], "what value")
+
+
+def _table(rows: Iterable[Sequence[Any]], header: str, align: str = "left") -> str:
+    cells, names = [[_plain(str(cell)) for cell in row] for row in rows], header.split()
+    return str(tabulate(cells, names, "pipe", disable_numparse=True, colalign=[align] * len(names)))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
+
+
+def blurb(s: Submission) -> str:
+    """The sweep's question, and what the arm sets that its control does not."""
+    what = [s.question or f"An arm of the sweep {s.sweep}."]
+    if s.control and s.control_config:
+        differs = changes(s.config, s.control_config)
+        set_to = ", ".join(f"{key} {_json(mine)}" for key, (_, mine) in differs.items())
+        what.append(f"Over {s.control}: {set_to}." if differs else f"The configuration of {s.control}.")
+    return " ".join(what)
+
+
+def _with_std(values: Sequence[float], spec: str) -> str:
+    if not values:
+        return "–"
+    spread = f" ± {statistics.stdev(values):{spec}}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):{spec}}{spread}"
+
+
+def _known(value: float | None, spec: str) -> str:
+    return "unknown" if value is None else format(value, spec)
+
+
+def joined(values: Iterable[Any]) -> str:
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

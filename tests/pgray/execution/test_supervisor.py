@@ -1,0 +1,242 @@
+"""The supervisor and what holds its lifeline, without Ray: whoever dies, no process of the job is left."""
+
+import json
+import multiprocessing
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import pgray.execution.supervisor
+from pgray.execution import processes
+from pgray.execution.launchers.base import LaunchSettings
+from pgray.execution.orphans import end_orphans
+from pgray.execution.run_lock import hold_lock, owner_of
+from pgray.execution.worker import follow_job, make_room, write_job
+from tests.pgray.conftest import marked, wait_for
+from trainer.records.job import Job
+from trainer.records.layout import RunLayout, TrialLayout
+
+MakeJob = Callable[..., Job]
+
+
+def follow(job: Job, shared: LaunchSettings) -> dict[str, Any]:
+    """Run a job to its end in this process; returns its exit record."""
+    write_job(job, RunLayout(shared.run_root))
+    follow_job(job, shared, lambda _: None)
+    record: dict[str, Any] = json.loads(RunLayout(shared.run_root).job(job.job_id).exit.read_text())
+    return record
+
+
+def follow_elsewhere(job: Job, shared: LaunchSettings) -> multiprocessing.Process:
+    """Run a job from a process of its own, as a Ray worker would, that a test can kill."""
+    write_job(job, RunLayout(shared.run_root))
+    worker = multiprocessing.get_context("spawn").Process(target=follow_job, args=(job, shared, print), daemon=True)
+    worker.start()
+    return worker
+
+
+def in_thread(job: Job, shared: LaunchSettings) -> threading.Thread:
+    write_job(job, RunLayout(shared.run_root))
+    thread = threading.Thread(target=follow_job, args=(job, shared, lambda _: None), daemon=True)
+    thread.start()
+    return thread
+
+
+def both_ranks_are_up(job: Job, shared: LaunchSettings) -> bool:
+    log = RunLayout(shared.run_root).job(job.job_id).log
+    return log.exists() and log.read_text().count("fake trainer: job") == 2
+
+
+def agent(shared: LaunchSettings) -> psutil.Process:
+    return next(p for p in processes.of_run(str(shared.run_root)) if "torch.distributed.run" in p.cmdline())
+
+
+def supervisor_pid(job: Job, shared: LaunchSettings) -> int:
+    return int(json.loads(RunLayout(shared.run_root).job(job.job_id).supervisor.read_text())["pid"])
+
+
+def test_a_job_that_ends_well(make_job: MakeJob, launch_plain: LaunchSettings) -> None:
+    job = make_job()
+    reports: list[dict[str, Any]] = []
+    write_job(job, RunLayout(launch_plain.run_root))
+    follow_job(job, launch_plain, reports.append)
+    layout = RunLayout(launch_plain.run_root)
+    record = json.loads(layout.job(job.job_id).exit.read_text())
+    assert (record["code"], record["stop"], record["killed"], record["survivors"]) == (0, None, [], [])
+    trial = layout.trial(job.trials[0].trial_id)
+    assert trial.result.exists()
+    assert trial.log.read_text().startswith("fake trainer: job job-0")
+    assert trial.log.samefile(layout.job(job.job_id).log)
+    wait_for(lambda: not marked(launch_plain.run_root), 5)
+
+
+def test_the_token_is_in_the_children_only_and_launcher_variables_are_gone(
+    make_job: MakeJob, launch_plain: LaunchSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "TORCHELASTIC_RUN_ID", "RAY_JOB_ID"):
+        monkeypatch.setenv(name, "7")
+    job = make_job({"optim.muon_momentum_steps": 3})
+    thread = in_thread(job, launch_plain)
+    (child,) = wait_for(lambda: processes.of_run(str(launch_plain.run_root)))
+    environment = child.environ()
+    assert environment[processes.JOB_TOKEN]
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert environment["CUDA_VISIBLE_DEVICES"] == ""
+    stale = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "TORCHELASTIC_RUN_ID", "RAY_JOB_ID"}
+    assert not stale & set(environment)
+    supervisor = psutil.Process(supervisor_pid(job, launch_plain))
+    assert processes.JOB_TOKEN not in supervisor.environ()
+    supervisor.terminate()
+    thread.join(20)
+    wait_for(lambda: not marked(launch_plain.run_root), 5)
+
+
+def test_what_a_job_leaves_behind_is_ended_after_a_normal_end(make_job: MakeJob, launch_plain: LaunchSettings) -> None:
+    record = follow(make_job({"optim.muon_momentum_steps": 5}), launch_plain)
+    assert record["code"] == 0
+    assert [process["command"] for process in record["killed"]] == ["sleep 3600"]
+    wait_for(lambda: not marked(launch_plain.run_root), 5)
+
+
+def test_a_job_that_takes_too_long_is_stopped(make_job: MakeJob, launch_plain: LaunchSettings) -> None:
+    record = follow(make_job({"optim.muon_momentum_steps": 3}), replace(launch_plain, timeout_s=2.0))
+    assert record["stop"] == "timeout"
+    wait_for(lambda: not marked(launch_plain.run_root), 5)
+
+
+def test_a_command_that_cannot_start_is_an_exit_record(make_job: MakeJob, launch_plain: LaunchSettings) -> None:
+    record = follow(make_job(), replace(launch_plain, program=("/no/such/trainer",)))
+    assert "/no/such/trainer" in record["error"]
+
+
+def test_a_supervisor_that_dies_before_it_says_who_it_is_ends_the_job_at_once(
+    make_job: MakeJob, launch_plain: LaunchSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    job = make_job()
+    thread = in_thread(job, launch_plain)
+    thread.join(10)
+    assert json.loads(RunLayout(launch_plain.run_root).job(job.job_id).exit.read_text())["stop"] == "supervisor"
+
+
+def test_a_job_of_a_driver_that_has_been_replaced_does_not_begin(
+    make_job: MakeJob, launch_plain: LaunchSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker can outlive its driver by a moment, and the next driver cannot know of a supervisor still to come."""
+    layout = RunLayout(launch_plain.run_root)
+    with hold_lock(layout.root):
+        old = replace(launch_plain, driver=owner_of(layout.root))
+    with hold_lock(layout.root):
+        new = replace(launch_plain, driver=owner_of(layout.root))
+        job = make_job()
+        write_job(job, layout)
+        follow_job(job, old, lambda _: None)
+        assert not layout.job(job.job_id).launch.exists()
+        # One that is replaced just afterwards: its supervisor sees it.
+        with monkeypatch.context() as patch:
+            patch.setattr(pgray.execution.supervisor, "is_replaced", lambda *_: False)
+            assert follow(job, old)["stop"] == "replaced"
+        assert not layout.job(job.job_id).log.exists()
+        assert follow(make_job(job_id="job-1"), new)["code"] == 0
+
+
+@pytest.mark.slow
+def test_two_ranks_under_torchrun_end_well(make_job: MakeJob, launch_torchrun: LaunchSettings) -> None:
+    record = follow(make_job(), launch_torchrun)
+    assert (record["code"], record["killed"]) == (0, [])
+    wait_for(lambda: not marked(launch_torchrun.run_root), 5)
+
+
+@pytest.mark.slow
+def test_when_the_worker_is_killed_the_job_ends(make_job: MakeJob, launch_torchrun: LaunchSettings) -> None:
+    shared = replace(launch_torchrun, grace_s=1.0)
+    job = make_job({"optim.muon_momentum_steps": 7, "train.iterations": 600, "optim.ns_steps": 10})
+    worker = follow_elsewhere(job, shared)
+    wait_for(lambda: both_ranks_are_up(job, shared))
+    worker.kill()
+    exit_file = RunLayout(shared.run_root).job(job.job_id).exit
+    wait_for(exit_file.exists)
+    assert json.loads(exit_file.read_text())["stop"] == "lifeline"
+    wait_for(lambda: not marked(shared.run_root), 5)
+
+
+@pytest.mark.slow
+def test_when_the_supervisor_is_killed_the_job_ends(make_job: MakeJob, launch_torchrun: LaunchSettings) -> None:
+    job = make_job({"optim.muon_momentum_steps": 7, "train.iterations": 600, "optim.ns_steps": 10})
+    thread = in_thread(job, launch_torchrun)
+    wait_for(lambda: both_ranks_are_up(job, launch_torchrun))
+    psutil.Process(supervisor_pid(job, launch_torchrun)).kill()
+    thread.join(30)
+    record = json.loads(RunLayout(launch_torchrun.run_root).job(job.job_id).exit.read_text())
+    assert record["stop"] == "supervisor"
+    wait_for(lambda: not marked(launch_torchrun.run_root), 5)
+
+
+@pytest.mark.slow
+def test_when_torchrun_is_killed_its_ranks_end(make_job: MakeJob, launch_torchrun: LaunchSettings) -> None:
+    job = make_job({"optim.muon_momentum_steps": 7, "train.iterations": 600, "optim.ns_steps": 10})
+    thread = in_thread(job, launch_torchrun)
+    wait_for(lambda: both_ranks_are_up(job, launch_torchrun))
+    agent(launch_torchrun).kill()
+    thread.join(30)
+    record = json.loads(RunLayout(launch_torchrun.run_root).job(job.job_id).exit.read_text())
+    assert record["code"] == -signal.SIGKILL
+    assert len(record["killed"]) == 2
+    wait_for(lambda: not marked(launch_torchrun.run_root), 5)
+
+
+@pytest.mark.slow
+def test_when_worker_and_supervisor_and_torchrun_are_killed_the_next_driver_ends_the_ranks(
+    make_job: MakeJob, launch_torchrun: LaunchSettings
+) -> None:
+    job = make_job({"optim.muon_momentum_steps": 7, "train.iterations": 600, "optim.ns_steps": 10})
+    worker = follow_elsewhere(job, launch_torchrun)
+    wait_for(lambda: both_ranks_are_up(job, launch_torchrun))
+    worker.kill()
+    psutil.Process(supervisor_pid(job, launch_torchrun)).kill()
+    agent(launch_torchrun).kill()
+    assert len(marked(launch_torchrun.run_root)) == 2
+    assert end_orphans(RunLayout(launch_torchrun.run_root), grace_s=5) == 2
+    wait_for(lambda: not marked(launch_torchrun.run_root), 5)
+
+
+def test_what_a_dead_drivers_ray_left_is_found_before_it_has_named_itself() -> None:
+    with subprocess.Popen(["true"]) as driver:
+        driver.wait()
+    session = f"/tmp/ray/session_2026-11-21_08-00-00_000001_{driver.pid}"
+    command = [sys.executable, "-c", "import time; time.sleep(60)", f"--session-dir={session}"]
+    with subprocess.Popen(command) as agent, subprocess.Popen([*command[:-1], f"--session-dir={session}7"]) as other:
+        found = wait_for(lambda: processes.find_ray_leftovers({**processes.identity(), "pid": driver.pid}))
+        assert [process.pid for process in found] == [agent.pid]
+        agent.kill()
+        other.kill()
+
+
+def test_a_new_attempt_keeps_the_old_one(tmp_path: Path) -> None:
+    trial = TrialLayout(tmp_path / "trial")
+    make_room(trial)
+    assert not trial.root.exists()
+    for number in (1, 2):
+        trial.root.mkdir(exist_ok=True)
+        trial.log.write_text(f"attempt {number}")
+        make_room(trial)
+    assert sorted(path.name for path in trial.root.iterdir()) == ["attempt-1", "attempt-2"]
+    assert (trial.root / "attempt-2" / "log.txt").read_text() == "attempt 2"
+
+
+def test_no_secret_of_the_environment_is_written_down(
+    make_job: MakeJob, launch_plain: LaunchSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_API_TOKEN", "hunter2")
+    job = make_job()
+    follow(job, launch_plain)
+    records = RunLayout(launch_plain.run_root).job(job.job_id)
+    assert "hunter2" not in records.launch.read_text()

@@ -1,0 +1,148 @@
+"""Predicted artifact bytes against artifacts that are really packed, and against published ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgray.planning.past_trials import finished_trials
+from pgray.planning.size import reference as published
+from pgray.planning.size.fit import SizeModel
+from pgray.planning.size.reference import decay_dose, expected_maturity
+from pgray.planning.size.tensor_bytes import parts_of
+from pgray.planning.step_time import StepTime
+from tests.pgray.finished_run import add_finished, gaussian, packed
+from trainer.config import Config
+from trainer.model.shapes import num_params, parameter_shapes
+from trainer.presets.resolve import build_config, flatten, load_preset
+from trainer.presets.yamlfile import read_yaml
+from trainer.quant.tensor_plan import plan_tensors
+from trainer.records.layout import RunLayout
+from trainer.run.bundle import code_bytes
+
+SMALL: dict[str, Any] = {"model.dim": 128, "model.heads": 4, "model.kv_heads": 2, "model.rope_dims": 16}
+
+
+@pytest.fixture
+def small() -> Callable[..., Config]:
+    """small(**{"export.codec": "ans"}): a model of a third of a million parameters."""
+
+    def build(**overrides: Any) -> Config:
+        base = load_preset("cpu-smoke").overrides
+        return build_config({**base, **SMALL, "model.layers": 2, "model.value_embed.layers": [1], **overrides}, "test")
+
+    return build
+
+
+def default_bytes(config: Config) -> int:
+    return SizeModel([]).predict(StepTime(config, config.train.iterations)).num_bytes
+
+
+@pytest.mark.parametrize("codec", ["zlib", "zstd", "lzma", "brotli", "ans"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_default_is_right_for_gaussian_weights(small: Callable[..., Config], codec: str, bits: int) -> None:
+    classes = {f"quant.bits.{c}": bits for c in ("mlp", "attn", "embed")}
+    config = small(**classes, **{"export.codec": codec})
+    assert default_bytes(config) == pytest.approx(packed(config, gaussian)[0] + code_bytes(), rel=0.06)
+
+
+@pytest.mark.parametrize(
+    "quant",
+    [
+        {"keep_fp16": ["embed"]},
+        {"keep_fp16": ["mlp_*", "attn_q.1"]},
+        {"group_rows": 8},
+        {"clip": "sigma", "clip_sigma": 3.0},
+        {"prune_frac": 0.3},
+        {"svd_rank": 24},
+        {"bits": {"mlp": 3, "bigram": 5}},
+    ],
+)
+def test_default_knows_the_quantizer(small: Callable[..., Config], quant: dict[str, Any]) -> None:
+    config = small(quant=quant)
+    assert default_bytes(config) == pytest.approx(packed(config, gaussian)[0] + code_bytes(), rel=0.06)
+
+
+def test_parts_are_what_is_stored(small: Callable[..., Config]) -> None:
+    config = small(quant={"keep_fp16": ["attn_q.1"], "bits": {"mlp": 4}})
+    found = [group for part in parts_of(config) for group in [part.group] * part.num_tensors]
+    stored = [(t.stored_as, t.tensor_class, t.bits) for t in packed(config, gaussian)[1]]
+    assert sorted(found) == sorted(stored)
+    num_stored = sum(len(plan.stored_names) for plan in plan_tensors(parameter_shapes(config), config.quant).values())
+    assert len(found) == num_stored
+
+
+def test_more_bits_are_more_bytes(small: Callable[..., Config]) -> None:
+    sizes = [default_bytes(small(**{"quant.bits.mlp": bits})) for bits in (2, 3, 4, 5, 6, 7, 8, 16)]
+    assert sizes == sorted(sizes)
+
+
+def test_finished_trials_teach_what_the_weights_are_like(small: Callable[..., Config], tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path)
+    changes: list[dict[str, Any]] = [{}, {"quant.bits.mlp": 5}, {"quant.bits.attn": 4}, {"average.kind": "none"}]
+    actual = [add_finished(layout, f"arm{i}", small(**change)).artifact_bytes for i, change in enumerate(changes)]
+    finished = finished_trials(layout)
+    assert [trial.arm for trial in finished] == ["arm0", "arm1", "arm2", "arm3"]
+    assert abs(default_bytes(finished[0].config) / actual[0] - 1) > 0.05  # heavy tails are news to the default table
+    for index, trial in enumerate(finished):
+        others = finished[:index] + finished[index + 1 :]
+        found = SizeModel(others).predict(StepTime(trial.config, trial.result.steps))
+        assert found.num_bytes == pytest.approx(actual[index], rel=0.03)
+        assert found.low_bytes <= actual[index] <= found.high_bytes
+        assert found.source == "3 finished trials"
+
+
+def test_the_same_arm_at_another_seed_is_known_best(small: Callable[..., Config], tmp_path: Path) -> None:
+    add_finished(RunLayout(tmp_path), "other", small(**{"optim.matrix_lr": 0.01}), draw=gaussian)
+    add_finished(RunLayout(tmp_path), "same", small(seed=1))
+    config = small(seed=2)
+    twin = SizeModel(finished_trials(RunLayout(tmp_path))).predict(StepTime(config, 250))
+    add_finished(RunLayout(tmp_path), "same", config)
+    actual = finished_trials(RunLayout(tmp_path))[-1].result.artifact_bytes
+    assert twin.num_bytes == pytest.approx(actual, rel=0.005)
+    assert twin.low_bytes <= actual <= twin.high_bytes
+
+
+def test_a_small_model_says_nothing_about_a_large_one(small: Callable[..., Config], tmp_path: Path) -> None:
+    add_finished(RunLayout(tmp_path), "small", small())
+    pace = StepTime(build_config(load_preset("sp1024-11l").overrides, "test"), 7173, 83.66)
+    assert SizeModel(finished_trials(RunLayout(tmp_path))).predict(pace) == SizeModel([]).predict(pace)
+
+
+def _published() -> list[tuple[str, StepTime, int]]:
+    found = []
+    for entry in read_yaml(published.TABLE):
+        changes = dict(flatten(entry.get("set", {})))
+        config = build_config({**load_preset(entry["preset"]).overrides, **changes}, entry["source"])
+        pace = StepTime(config, entry["steps"], 1000 * config.train.wallclock_s / entry["steps"])
+        found.append((entry["source"], pace, entry["model_bytes"] + code_bytes()))
+    return found
+
+
+@pytest.mark.parametrize(("source", "pace", "actual"), _published())
+def test_published_artifacts_are_foretold_by_the_others(
+    source: str, pace: StepTime, actual: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everyone = published._references()
+    maturity = next(ref for ref in everyone if ref.dose == decay_dose(pace) and ref.log_params > 20)
+    others = tuple(ref for ref in everyone if ref != maturity)
+    monkeypatch.setattr(published, "_references", lambda: others)
+    found = SizeModel([]).predict(pace)
+    assert found.low_bytes <= actual <= found.high_bytes, source
+    assert found.source == "default table"
+
+
+def test_the_published_table_is_read_right() -> None:
+    """Parameter counts as the training logs print them."""
+    counts = {source: num_params(pace.config) for source, pace, _ in _published()}
+    assert counts["NaiveBaseline"] == 17_059_912
+    assert counts["10L_Int5MLP_MuonWD04_SWA50"] == 25_517_137
+    assert counts["11L_XSA4_EMA_Int6_MLP3x_WD04"] == 26_829_913
+    assert counts["PR 975, baseline"] == 26_993_756
+
+
+def test_an_unknown_pace_widens_the_range() -> None:
+    config = build_config(load_preset("sp1024-11l").overrides, "test")
+    known, unknown = expected_maturity(StepTime(config, 13_000, 46.0)), expected_maturity(StepTime(config, 13_000))
+    assert unknown.low <= known.low < known.high <= unknown.high

@@ -1,0 +1,298 @@
+"""`pgray plan`: what it expects, what it warns of, and that its JSON is complete and described."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgray.cli.entry import main
+from pgray.planning.config_warnings import plain_doubts, qat_coverage
+from pgray.planning.forecast import forecast
+from pgray.planning.forecast_warnings import expected_doubts
+from pgray.planning.job_cost import ON_CPU, ON_GPU, budget_left, job_costs
+from pgray.planning.past_trials import finished_trials
+from pgray.planning.planner import decide, make_plan
+from pgray.planning.size.fit import SizePrediction
+from pgray.planning.step_time import StepTime, expected_step_time
+from pgray.spec.expand import expand
+from pgray.spec.sweep import Sweep
+from tests.pgray.finished_run import add_finished, gaussian
+from trainer.config import Config
+from trainer.presets.resolve import build_config, load_preset
+from trainer.records.layout import RunLayout
+from trainer.run.config import Machine
+
+PAGE = (Path(__file__).parents[3] / "docs/plan.md").read_text(encoding="utf-8")
+CPU = Machine()
+
+
+def config_of(preset: str = "cpu-smoke", **overrides: Any) -> Config:
+    return build_config({**load_preset(preset).overrides, **overrides}, "test")
+
+
+def plan_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["plan", *arguments, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_every_key_of_the_json_is_described(
+    write_sweep: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = plan_json(capsys, str(write_sweep()), "--runs", str(tmp_path))
+    described = set(re.findall(r"`([a-z_0-9]+)`", PAGE))
+    inner = [plan["arms"][0], plan["trials"][0], plan["job_costs"][0], plan["budget"], plan["data"][0], plan["counts"]]
+    for keys in [plan, *inner, plan["predicted_from"], plan["arms"][0]["tensors"][0]]:
+        assert set(keys) <= described, set(keys) - described
+    top_level = set(
+        re.findall(r"`([a-z_0-9]+)`", "".join(line.split("|")[1] for line in PAGE.splitlines() if "|" in line))
+    )
+    assert top_level - {"key"} == set(plan)
+    arm = plan["arms"][2]
+    assert arm["config"]["qat"]["enabled"] is True
+    assert arm["num_params"] == sum(_product(tensor["shape"]) for tensor in arm["tensors"])
+    assert arm["predicted_artifact_bytes_low"] < arm["predicted_artifact_bytes"] < arm["predicted_artifact_bytes_high"]
+
+
+def _product(shape: list[int]) -> int:
+    return shape[0] * _product(shape[1:]) if shape else 1
+
+
+def test_without_data_says_what_it_does_not_know(
+    write_sweep: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_sweep(seeds="[1]")
+    path.write_text(re.sub(r"data.path: [^,]+", "data.path: /nowhere", path.read_text()))
+    assert main(["plan", str(path)]) == 2
+    capsys.readouterr()
+    plan = plan_json(capsys, str(path), "--without-data", "--runs", str(tmp_path / "runs"))
+    assert plan["reads_data"] is False
+    assert set(plan["null_fields"]) == {
+        "trials[].trial_id", "trials[].train_fingerprint", "jobs[][]", "job_costs[].train_fingerprint"
+    }  # fmt: skip
+    assert plan["jobs"] == [[None, None], [None]]  # sharing is known all the same
+    assert {trial["trial_id"] for trial in plan["trials"]} == {None}
+    assert plan["data"] == []
+    assert plan["training_runs_saved"] == 1
+    assert main(["plan", str(path), "--without-data"]) == 0
+    assert "planned without data" in capsys.readouterr().out
+
+
+def test_without_data_nothing_counts_as_finished(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+    path = write_sweep(seeds="[1]")
+    layout = RunLayout(tmp_path / "test")
+    sweep = Sweep.from_yaml(path)
+    for trial in make_plan(sweep).trials:
+        add_finished(layout, trial.arm, trial.config, draw=gaussian)
+    blind = make_plan(sweep, reads_data=False)
+    assert not blind.checked_data
+    known = {trial.trial_id for trial in make_plan(sweep).trials}
+    assert not known & {trial.trial_id for trial in blind.trials}
+    assert len(finished_trials(layout)) == 3  # and yet they tell what to expect
+
+
+def test_finished_trials_set_pace_time_and_size(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+    sweep = Sweep.from_yaml(write_sweep(seeds="[1, 2]", set="train.wallclock_s: 0.3"))
+    layout = RunLayout(tmp_path / "test")
+    plan = make_plan(sweep)
+    before = forecast(decide(plan, layout), layout)
+    assert before.paces["int8"] == StepTime(plan.expansion.arms[0].config, 4)
+    assert before.sizes["int8"].source == "default table"
+    first = next(trial for trial in plan.trials if trial.arm == "int8")
+    add_finished(layout, "int8", first.config, step_ms=100.0, wall_s=20.0)
+    ahead = forecast(decide(plan, layout), layout)
+    assert ahead.paces["int8"].steps == ahead.paces["qat"].steps == 3  # 0.3 s at 100 ms, not the 4 asked for
+    assert ahead.paces["int8"].num_trials == 1
+    assert ahead.sizes["int8"].source == "1 finished trial"
+    # Training clock 0.3 s, 7 s beside it, and one or two exports of 20 s.
+    two = next(job for job in ahead.jobs if len(job.trials) == 2)
+    assert two.expected_s == pytest.approx(ON_CPU.start_s + 0.3 + 7.0 + 2 * 20.0)
+
+
+def test_pace_is_that_of_the_same_work_on_the_same_machine(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path)
+    config = config_of(**{"train.iterations": 50})
+    for changes, more in (
+        ({"model.layers": 3, "model.value_embed.layers": [2]}, {"step_ms": 1.0}),
+        ({"train.batch_tokens": 4096}, {"step_ms": 2.0}),
+        ({}, {"step_ms": 3.0, "world_size": 2}),
+        ({}, {"step_ms": 4.0, "gpus": 1}),
+        ({}, {"step_ms": 5.0, "hardware": "1 rank on an old machine"}),
+        ({"qat.enabled": True}, {"step_ms": 70.0}),
+        ({"optim.matrix_lr": 0.01}, {"step_ms": 90.0}),
+    ):
+        add_finished(layout, "arm", config_of(**{"train.iterations": 50, **changes}), draw=gaussian, **more)
+    finished = finished_trials(layout)
+    assert expected_step_time(config, CPU, finished).step_ms == 90.0
+    assert (
+        expected_step_time(config_of(**{"train.iterations": 50, "qna.magnitude": 1.0}), CPU, finished).step_ms == 80.0
+    )
+    assert expected_step_time(config_of(**{"qat.enabled": True}), CPU, finished).step_ms == 70.0
+    assert expected_step_time(config, Machine(nproc=2), finished).step_ms == 3.0
+    assert expected_step_time(config, Machine(gpus=1), finished).step_ms == 4.0
+    assert expected_step_time(config_of(**{"model.dim": 192}), CPU, finished) == StepTime(
+        config_of(**{"model.dim": 192}), 250
+    )
+
+
+def doubts_of(pace: StepTime, size: SizePrediction | None = None) -> str:
+    usual = SizePrediction(15_000_000, 14_900_000, 15_100_000, "test")
+    return "\n".join(expected_doubts({"a": pace}, {"a": size or usual}))
+
+
+def test_a_warm_down_longer_than_the_run() -> None:
+    config = config_of("sp1024-11l")
+    assert "warmdown" not in doubts_of(StepTime(config, 7173, 83.66))
+    one_gpu = doubts_of(StepTime(config, 943, 636.0))  # PR 1032: the LR multiplier never exceeded 0.27
+    assert "optim.warmdown.value 3500 is longer than the expected 943 steps: LR begins at 0.27 of its value" in one_gpu
+    assert "longer than train.iterations 100" in doubts_of(StepTime(config_of(**{"train.iterations": 100}), 100))
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps", "expected"),
+    [
+        ({"average": {"kind": "ema", "decay": 0.997}}, 7000, None),
+        ({"average": {"kind": "ema", "decay": 0.997}}, 943, "24% of the EMA"),  # 0.997 ^ 471
+        ({"average": {"kind": "ema", "decay": 0.997, "start": "warmdown"}, "optim.warmdown.value": 300}, 943, None),
+        ({"average": {"kind": "ema", "half_life_frac": 0.25}}, 943, "25% of the EMA"),
+        ({"average": {"kind": "ema", "half_life_frac": 0.05}}, 943, None),
+        (
+            {"average": {"kind": "lawa"}, "optim.warmdown.value": 800},
+            1000,
+            "averaging starts before half of the run, at 20%",
+        ),
+        ({"average": {"kind": "lawa"}, "optim.warmdown.value": 300}, 1000, None),
+        ({"average": {"kind": "lawa"}, "optim.warmdown.value": 0}, 1000, "the average never begins"),
+        ({"average": {"kind": "lawa", "count": 10, "every": 20}}, 1000, None),
+        (
+            {"average": {"kind": "lawa", "count": 10, "every": 80}},
+            1000,
+            "averaging starts before half of the run, at 20%",
+        ),
+        ({"average": {"kind": "swa", "count": 7}}, 1000, None),
+        ({"average": {"kind": "swa", "count": 7}, "optim.warmdown.value": 0}, 1000, "waits for an LR multiplier below"),
+        ({"average": {"kind": "swa", "every": 10}, "optim.warmdown.min_lr": 0.5}, 1000, "below 0.4, the lowest is 0.5"),
+        ({"average": {"kind": "sqwa", "decay": 0.9}}, 1000, None),
+    ],
+)
+def test_averages_that_start_early_or_never(changes: dict[str, Any], steps: int, expected: str | None) -> None:
+    found = doubts_of(StepTime(config_of(**{"train.iterations": steps, "average.decay": 0.95, **changes}), steps))
+    assert (expected in found) if expected else ("averag" not in found), found
+
+
+def test_gates_that_never_open_or_are_open_at_once() -> None:
+    late: dict[str, Any] = {"qat.enabled": True, "train.iterations": 1000}
+    known = StepTime(config_of(**late, **{"qat.start": {"kind": "step", "value": 900}}), 500, 1200.0)
+    assert "qat starts at step 900 of 500: never" in doubts_of(known)
+    clock = {"kind": "lr_scale", "value": 0.1}
+    flat = config_of(**late, **{"qat.start": clock, "optim.warmdown.value": 0})
+    assert "qat never starts: lr_scale 0.1 is not reached" in doubts_of(StepTime(flat, 1000))
+    eager = config_of(**late, **{"qat.start": {"kind": "lr_scale", "value": 0.5}, "optim.warmdown.value": 5000})
+    assert "qat is on almost from the first step: the LR multiplier begins below 0.5" in doubts_of(
+        StepTime(eager, 1000)
+    )
+    hasty = StepTime(
+        config_of("sp1024-11l", **{"qat.enabled": True, "qat.start": {"kind": "lr_scale", "value": 0.5}}), 943, 636.0
+    )
+    assert "qat is on almost from the first step" in doubts_of(hasty)
+    usual = config_of(**late, **{"qat.start": {"kind": "lr_scale", "value": 0.15}})
+    assert "qat" not in doubts_of(StepTime(usual, 1000))
+    again = {"kind": "partial", "layers": [1], "start": {"kind": "step", "value": 2000}}
+    assert "the second pass of recurrence starts at step 2000 of 1000: never" in doubts_of(
+        StepTime(config_of(**{"train.iterations": 1000, "recurrence": again}), 1000)
+    )
+
+
+def test_techniques_that_cover_nothing(write_sweep: Callable[..., Path]) -> None:
+    arms = """
+  int8: {}
+  scope: {qat.enabled: true, qat.scope: [other]}
+  fp16: {qat.enabled: true, qna.magnitude: 1.0, quant.keep_fp16: ["*"]}
+  ended: {qat: {enabled: true, start: {kind: immediately, value: 0}}, quant_noise.share: 0.5}
+  orphan: {average: {kind: ema, start: qat}}
+"""
+    found = plain_doubts(expand(Sweep.from_yaml(write_sweep(arms=arms))))
+    assert "arms scope, fp16: qat covers nothing: no tensor of the classes in qat.scope is stored as integers" in found
+    assert "arm fp16: qna covers nothing: no tensor is stored as integers" in found
+    assert "arm ended: quant_noise never acts: it ends where QAT begins, and QAT is on from the start" in found
+    assert "arm orphan: the average never begins: average.start is qat, and QAT is off" in found
+    assert len(found) == 4
+    assert qat_coverage(config_of()) is None
+    assert qat_coverage(config_of(**{"qat.enabled": True})) == 1.0
+    some = qat_coverage(config_of(**{"qat.enabled": True, "qat.scope": ["mlp"]}))
+    assert some is not None
+    assert 0.3 < some < 0.9
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((15_000_000, 14_500_000, 15_500_000), None),
+        ((15_000_000, 14_000_000, 16_100_000), "may be over the cap of 16,000,000"),
+        ((15_700_000, 15_600_000, 15_800_000), "may be over"),
+        ((16_100_000, 15_900_000, 16_300_000), "is expected to be over"),
+        ((17_000_000, 16_500_000, 17_500_000), "will be over"),
+    ],
+)
+def test_sizes_near_the_cap(size: tuple[int, int, int], expected: str | None) -> None:
+    found = doubts_of(StepTime(config_of(), 250), SizePrediction(*size, "test"))
+    assert (expected in found) if expected else ("cap" not in found)
+
+
+def test_dropped_arms_and_odd_data_are_named(
+    write_sweep: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dataclasses import replace
+
+    from pgray.planning import planner as module
+
+    real = module.preflight
+    monkeypatch.setattr(module, "preflight", lambda *given: replace(real(*given), warnings=("shard 0 is odd",)))
+    path = write_sweep()
+    path.write_text(path.read_text() + "where: [quant.bits.mlp != 4]\n")
+    found = plan_json(capsys, str(path), "--runs", str(tmp_path))
+    assert any(warning.startswith("dropped: qat") for warning in found["warnings"])
+    assert found["warnings"].count("shard 0 is odd") == 1
+
+
+def test_trained_weights_on_disk_cost_no_training(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+    sweep = Sweep.from_yaml(write_sweep(seeds="[1]"))
+    layout = RunLayout(tmp_path)
+    groups = decide(make_plan(sweep), layout).shared()
+    paces = {trial.arm: StepTime(trial.config, 4) for group in groups for trial in group}
+    there = layout.trained(groups[0][0].train_fingerprint).record
+    there.parent.mkdir(parents=True)
+    there.write_text("{}")
+    exports, whole = job_costs(groups, paces, [], Machine(gpus=2, nproc=2), layout)
+    assert (exports.trains, whole.trains) == (False, True)
+    assert exports.expected_s == ON_GPU.start_s + 2 * ON_GPU.export_s
+    assert whole.expected_s == ON_GPU.start_s + 600 + ON_GPU.training_s + ON_GPU.export_s
+    assert whole.expected_gpu_hours == pytest.approx(2 * whole.expected_s / 3600)
+    assert whole.at_most_s > whole.expected_s
+
+
+@pytest.mark.parametrize(
+    ("gpu_hours", "expected"), [(100, None), (5, "not every trial will run"), (1, "nothing will be started")]
+)
+def test_a_budget_is_compared_with_what_is_expected(
+    write_sweep: Callable[..., Path], tmp_path: Path, gpu_hours: float, expected: str | None
+) -> None:
+    path = write_sweep(seeds="[1, 2, 3, 4, 5]", launcher="torchrun")
+    budget = f"budget: {{gpu_hours: {gpu_hours}, usd_per_gpu_hour: 2.0}}\n"
+    path.write_text(path.read_text() + "resources: {gpus: 2}\n" + budget)
+    sweep = Sweep.from_yaml(path)
+    layout = RunLayout(tmp_path / "test")
+    ahead = forecast(decide(make_plan(sweep), layout), layout)
+    found = [warning for warning in ahead.warnings if warning.startswith("budget")]
+    assert (expected in found[0]) if expected else not found
+    assert ahead.budget.left_gpu_hours == gpu_hours
+
+
+def test_no_budget_is_no_limit() -> None:
+    assert budget_left(None, []).left_gpu_hours is None

@@ -1,0 +1,201 @@
+"""The table in every format: the same content, whole files, and a terminal picture that fits."""
+
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+import results
+from results.present.files import overview, print_rich, render, write_all
+from results.schema import COLUMNS, NAMES
+from tests.results.synthetic import Run
+from trainer.errors import InputError
+
+SEEDS = (42, 1337, 7)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Four arms with every kind of trouble: a failure, a seed over the cap, dead QAT, fewer steps, a pending trial."""
+    run = Run(tmp_path / "bits", "name: bits\nquestion: Does late QAT | shrink the gap?\ncontrol: int8\n")
+    for seed, bpb in zip(SEEDS, (2.50, 2.52, 2.49), strict=True):
+        run.finish(
+            "int6", seed, bpb + 0.004 + seed * 1e-6, 0.004, sliding_bpb=bpb - 0.046 + seed * 1e-7, eval_stride=64
+        )
+        run.finish(
+            "int8", seed, bpb, 0.0008 + seed * 1e-7, sliding_bpb=bpb - 0.05, eval_stride=64, model_bytes=12_000_000
+        )
+    for seed in (42, 1337):
+        changes = {"steps": 250, "qat_on_step": 231, "qat_coverage": 0.25, "qat_is_live": False}
+        run.finish("int4-mlp+qat", seed, 2.47 + seed * 1e-6, 0.01, sliding_bpb=2.41, eval_stride=64, **changes)
+    run.entry("int4-mlp+qat", 7, "failed", failure_kind="diverged", reason="loss is not finite at step 120 [bold]")
+    run.finish("huge", 42, 2.3, 0.0, sliding_bpb=2.2, eval_stride=64, model_bytes=16_000_000)
+    run.entry("huge", 7, "running")
+    return run.layout.root
+
+
+def printed(root: Path, width: int, control: str | None = None) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    print_rich(root, control, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_terminal_fits_and_says_what_it_left_out(root: Path, width: int) -> None:
+    text = printed(root, width)
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert max(map(len, lines)) <= width
+    assert lines[0] == "bits"
+    rows = [line.split()[0] for line in lines if line.startswith(("int", "huge"))]
+    assert rows == 2 * ["int8", "int6", "int4-mlp+qat", "huge"]  # compared, then described; the control first
+    assert ("Too narrow for" in text) == (width < 100)
+
+
+def test_terminal_aligns_decimal_points(root: Path) -> None:
+    lines = [line for line in printed(root, 120).splitlines() if line.startswith(("int8", "int6", "int4", "huge"))][4:]
+    for number in range(2):  # float and post-quant bpb: every line has its point in the same place
+        points = {[i for i, c in enumerate(line) if c == "."][number] for line in lines}
+        assert len(points) == 1
+
+
+def row(text: str, arm: str) -> str:
+    """The arm's first line: its comparison."""
+    return next(" ".join(line.split()) for line in text.splitlines() if line.strip("| ").startswith(arm))
+
+
+def test_terminal_tells_everything_that_could_fool(root: Path) -> None:
+    lines = printed(root, 300).splitlines()
+    text = " ".join(" ".join(lines).split())
+    assert "Does late QAT | shrink the gap?" in text
+    assert "int4-mlp+qat seed 7: failed (diverged): loss is not finite at step 120 [bold]" in text
+    assert "running: huge seed 7" in text
+    assert "sliding bpb against int8" in text
+    assert row("\n".join(lines), "int6").endswith("LOSS 0")
+    assert row("\n".join(lines), "huge").startswith("huge 1 2.2000 -0.2500 – INFEASIBLE [")
+    marks = row("\n".join(lines), "int4").partition("TOO FEW SEEDS [")[2].partition("]")[0].split()
+    notes = [line for line in lines for mark in marks if line.startswith(f"[{mark}]")]
+    assert [note.partition("] ")[2] for note in notes] == [
+        "1 failed",
+        "16.7% fewer steps than the control",
+        "QAT WAS NOT LIVE: it was asked for and changed nothing",
+        "QAT covers 25% of the quantized elements",
+    ]
+
+
+def test_markdown_says_the_same(root: Path) -> None:
+    terminal = printed(root, 300)
+    markdown = render(root, "md")
+    for line in markdown.splitlines():
+        if line.startswith("- ["):
+            assert line[2:].replace(r"\|", "|") in terminal
+    for arm in ("int8", "int6", "int4-mlp+qat", "huge"):
+        assert row(markdown, arm).replace("|", "").split() == row(terminal, arm).split()
+    assert "2.5078" in markdown  # mean post-quant
+    assert r"QAT \| shrink" in markdown
+    table = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len({line.replace(r"\|", "").count("|") for line in table[:6]}) == 1
+
+
+@pytest.mark.parametrize("form", ["md", "latex"])
+def test_files_are_120_columns_wide(root: Path, form: str) -> None:
+    assert max(map(len, render(root, form).splitlines())) <= 120
+
+
+def test_a_long_name_costs_columns_and_says_so(tmp_path: Path) -> None:
+    run = Run(tmp_path / "bits", "name: bits\n")
+    for arm in ("a", "quant.bits.mlp=4,qat.enabled=true"):
+        run.finish(arm, 42, 2.5, qat_on_step=3, qat_coverage=1.0, qat_is_live=True)
+    markdown = render(run.layout.root, "md")
+    assert "Too wide with: what QAT covers, steps and step time" in markdown
+    assert "quant.bits.mlp=4,qat.enabled=true" in markdown
+    assert max(map(len, markdown.partition("## Trials")[0].splitlines())) <= 120
+
+
+def test_an_arm_that_is_not_compared_says_why_in_a_footnote(root: Path) -> None:
+    run = Run(root)
+    for seed in SEEDS:
+        run.finish("stride32", seed, 2.5, sliding_bpb=2.4, eval_stride=32)
+    for text in (printed(root, 120), render(root, "md"), render(root, "latex").replace("\\_", "_").replace("& ", "")):
+        mark = row(text, "stride32").partition("NOT COMPARABLE [")[2].partition("]")[0]
+        assert f"[{mark}] stride32 seed 42 has eval_stride 32, int8 seed 42 has 64" in text
+
+
+def test_another_control(root: Path) -> None:
+    assert "sliding bpb against int6" in printed(root, 200, "int6")
+    assert "Sliding bpb against int6" in render(root, "md", "int6")
+    with pytest.raises(InputError, match="--control: arm: int5: not among the arms"):
+        render(root, "md", "int5")
+    with pytest.raises(InputError, match="use one of md, csv"):
+        render(root, "html")
+
+
+def test_csv_json_and_parquet_hold_every_trial_and_column(root: Path) -> None:
+    trials = results.load(root)
+    csv = pd.read_csv(io.StringIO(render(root, "csv")))
+    assert list(csv.columns) == list(NAMES)
+    assert csv["post_quant_bpb"].dropna().tolist() == trials["post_quant_bpb"].dropna().tolist()
+    rows = json.loads(render(root, "json"))
+    assert [list(row) for row in rows] == [list(NAMES)] * len(trials)
+    assert rows[0]["post_quant_bpb"] == trials["post_quant_bpb"].iloc[0]
+    assert rows[0]["ttt_bpb"] is None
+    back = pd.read_parquet(io.BytesIO(render(root, "parquet")))
+    pd.testing.assert_frame_equal(back, trials)
+    assert {c.name: str(back[c.name].dtype) for c in COLUMNS} == {c.name: c.dtype for c in COLUMNS}
+
+
+def test_latex_is_escaped(root: Path) -> None:
+    latex = render(root, "latex")
+    assert latex.count(r"\\") == 5 + 5 + 7  # two tables with a heading, and the footnotes
+    body = "\n".join(line for line in latex.splitlines() if not line.startswith("% "))
+    assert "%" not in body.replace(r"\%", "")
+
+
+def test_write_all_leaves_whole_files_and_nothing_else(root: Path) -> None:
+    before = {path.name for path in root.iterdir()}
+    write_all(root)
+    write_all(root)
+    assert {path.name for path in root.iterdir()} - before == {"table.md", "table.csv", "table.parquet"}
+    assert (root / "table.md").read_text() == render(root, "md")
+
+
+def test_overview_is_json(root: Path) -> None:
+    told = json.loads(json.dumps(overview(root)))
+    assert told["control"] == "int8"
+    assert told["metric"] == "sliding_bpb"
+    assert [arm["arm"] for arm in told["arms"]] == ["int8", "int6", "int4-mlp+qat", "huge"]
+    assert told["verdicts"][0] == "int8: sliding 2.4533, the control."
+    assert "(-0.0500 [-0.1771, +0.0771] against int8, p_holm 0.13): TOO FEW SEEDS (2 of 3)." in told["verdicts"][2]
+    assert len(told["trials"]) == 11
+
+
+def test_post_quant_is_the_headline_without_sliding(tmp_path: Path) -> None:
+    run = Run(tmp_path / "bits")
+    run.finish("int8", 42, 2.5, sliding_bpb=2.4, eval_stride=64)
+    run.finish("int6", 42, 2.6)
+    assert overview(run.layout.root)["metric"] == "post_quant_bpb"
+    assert "post-quant bpb against int8" in printed(run.layout.root, 200)
+    assert row(printed(run.layout.root, 200), "int6").startswith("int6 1 2.6000 +0.1000")
+
+
+def test_a_run_without_a_finished_trial(tmp_path: Path) -> None:
+    run = Run(tmp_path / "bits", "name: bits\n")
+    assert "No trials yet" in printed(run.layout.root, 80)
+    assert "No trials yet" in render(run.layout.root, "md")
+    write_all(run.layout.root)
+    run.entry("int8", 42)
+    run.entry("int6", 42, "failed", failure_kind="oom", reason="out of memory")
+    text = printed(run.layout.root, 80)
+    assert "int6 seed 42: failed (oom): out of memory" in text
+    write_all(run.layout.root)
+
+
+def test_rows_that_cannot_be_compared_do_not_stop_the_table(tmp_path: Path) -> None:
+    run = Run(tmp_path / "bits")
+    run.finish("int8", 42, 2.5)
+    run.finish("int6", 42, 2.5, scored_tokens=7)
+    write_all(run.layout.root)
+    assert "NOT COMPARABLE" in (run.layout.root / "table.md").read_text()

@@ -1,0 +1,324 @@
+"""The report: one file that loads nothing, says what the table says, shows every arm, and survives every run folder."""
+
+import base64
+import csv
+import gzip
+import io
+import json
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from plotly.offline import get_plotlyjs
+
+import results
+from pgray.cli.entry import main
+from results.present.table_model import view_run
+from results.report.facts import log_tail, search_sentence, verdict_sentence
+from results.report.html import report, write_report
+from tests.results.five_seeds import ARMS, HOSTILE, SEEDS, write_five_seeds
+from tests.results.synthetic import Run
+from trainer.errors import InputError
+from trainer.records.files import write_json, write_text
+
+MAX_BYTES = 5_000_000
+VOID = {"meta", "br", "link", "img"}
+
+
+class Page(HTMLParser):
+    """What is needed of an HTML page: texts by section, tables as lists of cells, links, scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tables: dict[str, list[list[list[str]]]] = {}
+        self.texts: dict[str, str] = {}
+        self.scripts: dict[str, str] = {}
+        self.tags: set[str] = set()
+        self.policy = ""
+        self._open: list[str] = []
+        self._section = "top"
+        self._script = ""
+        self.feed(text)
+        assert not self._open, f"never closed: {self._open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self.tags.add(tag)
+        self.links += [given[name] for name in ("src", "href", "action", "data", "poster", "srcset") if name in given]
+        if tag == "meta" and given.get("http-equiv") == "Content-Security-Policy":
+            self.policy = given["content"]
+        if tag in VOID:
+            return
+        self._open.append(tag)
+        if tag == "section":
+            self._section = given["id"]
+        elif tag == "table":
+            self.tables.setdefault(self._section, []).append([])
+        elif tag == "tr":
+            self.tables[self._section][-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[self._section][-1][-1].append("")
+        elif tag == "script":
+            self._script = given.get("id", "code")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+        if tag == "section":
+            self._section = "bottom"
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] in ("script", "style"):
+            self.scripts[self._script] = self.scripts.get(self._script, "") + data
+            return
+        self.texts[self._section] = self.texts.get(self._section, "") + data
+        if "td" in self._open or "th" in self._open:
+            self.tables[self._section][-1][-1][-1] += data
+
+    @property
+    def drawings(self) -> list[dict[str, Any]]:
+        return list(json.loads(self.scripts["drawings"])["pictures"]) if "drawings" in self.scripts else []
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_five_seeds(tmp_path_factory.mktemp("runs") / "five-seeds").root
+
+
+@pytest.fixture(scope="module")
+def page(root: Path) -> Page:
+    return Page(report(root))
+
+
+def test_it_is_one_file_below_the_limit_that_loads_nothing(root: Path, page: Page) -> None:
+    path = write_report(root)
+    assert path == root / "report.html"
+    assert path.stat().st_size < MAX_BYTES
+    assert page.policy.startswith("default-src 'none'")
+    assert "http" not in page.policy
+    assert not [link for link in page.links if "//" in link or link.startswith(("http", "data:", "/"))]
+    assert not page.tags & {"link", "img", "iframe", "object", "embed", "base"}
+    for link in page.links:
+        assert (root / unquote(link)).is_file(), link
+
+
+def test_plotly_is_inside_and_is_the_installed_one(page: Page) -> None:
+    assert gzip.decompress(base64.b64decode(page.scripts["plotly"])).decode() == get_plotlyjs()
+    assert len(page.drawings) == 5
+
+
+def test_every_arm_stands_in_every_place(page: Page) -> None:
+    compared, described = page.tables["table"]
+    for table in (compared, described):
+        assert [row[0] for row in table[1:]] == list(ARMS)
+    assert {row[0] for row in page.tables["trials"][0][1:]} == set(ARMS)
+    configs = [row[0] for row in page.tables["configs"][0][1:] if row[0] in ARMS]
+    assert configs == [arm for arm in ARMS if arm != "int6"]
+
+
+def test_its_numbers_are_those_of_the_table(root: Path, page: Page) -> None:
+    view = view_run(root)
+    for block, table in zip(view.blocks, page.tables["table"], strict=True):
+        columns = [column.texts() for column in block.columns.values()]
+        assert [[row[0].strip(), *row[1:]] for row in zip(*columns, strict=True)] == table[1:]
+    trials = {(row["arm"], str(row["seed"])): row for row in csv.DictReader(io.StringIO(results.load(root).to_csv()))}
+    for row in page.tables["trials"][0][1:]:
+        own = trials[row[0], row[1]]
+        assert row[2] == own["status"]
+        for cell, name in zip(row[3:6], ("float_bpb", "post_quant_bpb", "sliding_bpb"), strict=True):
+            assert cell == (f"{float(own[name]):.6f}" if own[name] else "–")
+
+
+def test_parts_add_up(page: Page) -> None:
+    heading, *rows = page.tables["parts"][0]
+    assert heading == ["arm", "Δ", "at equal steps", "fewer steps", "averaging", "quant gap", "sliding window"]
+    assert len(rows) == 7
+    for _, delta, *parts in rows:
+        assert sum(map(float, parts)) == pytest.approx(float(delta), abs=3e-4)
+
+
+def test_hostile_names_are_text(root: Path, page: Page) -> None:
+    text = report(root)
+    assert HOSTILE not in text
+    assert "<script>alert" not in text
+    assert HOSTILE in page.texts["top"]  # the question, as text
+    assert set(page.scripts) <= {"", "code", "plotly", "drawings"}
+    assert "alert" not in page.scripts["code"]
+
+
+def test_failures_and_kills_have_reason_and_the_trainers_last_line(page: Page) -> None:
+    failed, killed = page.texts["failed"], page.texts["killed"]
+    assert failed.count("muon-vs") == len(SEEDS)
+    assert "failed (diverged)" in failed
+    assert f"loss is not finite at step 1100 {HOSTILE}" in failed
+    assert "error: loss is not finite at step 1100" in failed  # of the log, above what torchrun says of it
+    assert "torch/distributed" not in failed
+    assert "0.012 worse than int6 at step 1,000" in killed
+    assert page.texts["top"].count("waiting seed") == len(SEEDS)
+
+
+def test_configs_show_what_differs(page: Page) -> None:
+    rows = page.tables["configs"][0]
+    assert ["late-qat", "qat.enabled", "false", "true"] in rows
+    assert ["quant.bits.mlp", "6", "4"] in rows  # the second key of an arm
+    assert "waiting" in page.texts["configs"]
+    assert "not known" in page.texts["configs"]
+    assert not [row for row in rows if "seed" in row]
+
+
+def test_cost_and_provenance(page: Page) -> None:
+    cost = {row[0]: row[1:] for row in page.tables["cost"][0][1:]}
+    assert cost["all"] == ["52", "81.75", "220.10", "10.00"]
+    assert cost["failed"] == ["5", "1.25", "3.50", "–"]
+    for word in (
+        "a" * 40,
+        "uncommitted",
+        "pgray run five.yaml",
+        "node-7",
+        "8 ranks on NVIDIA H100",
+        "train.wallclock_s 600",
+    ):
+        assert word in page.texts["provenance"]
+
+
+def test_the_verdict_leads(page: Page) -> None:
+    assert "late-qat beats int6 by 0.01" in page.texts["top"]
+    assert "1 is over the cap" in page.texts["top"]
+    assert "3 are without a number" in page.texts["top"]
+
+
+@pytest.mark.parametrize("kind", ["empty", "one arm", "all failed", "no control number", "unreadable"])
+def test_every_run_folder_has_a_report(tmp_path: Path, kind: str) -> None:
+    run = Run(tmp_path / "bits")
+    expected = {
+        "empty": "No trials yet.",
+        "one arm": "int8 is the only arm",
+        "all failed": "Nothing can be said: the control has no number.",
+        "no control number": "Nothing can be said: the control has no number.",
+        "unreadable": "No arm beats int8",
+    }[kind]
+    if kind == "one arm":
+        run.finish("int8", 1)
+    if kind in ("all failed", "no control number"):
+        run.entry("int8", 1, "failed", failure_kind="oom", reason="out of memory")
+        run.entry("int6", 1, "failed", failure_kind="oom", reason="out of memory")
+    if kind == "no control number":
+        run.finish("int4", 1)
+    if kind == "unreadable":
+        for seed in (1, 2, 3):
+            run.finish("int8", seed, 2.5 + seed / 100)
+            run.finish("int6", seed, 2.5 + seed / 99)
+        write_text(run.layout.trial("int6-s3-0").result, "{")
+        run.finish("int6", 4, 2.5)
+        run.finish("int8", 4, 2.51)
+        write_text(run.layout.provenance, "not json")
+        write_text(run.layout.sweep, "[")
+    page = Page(report(run.layout.root))
+    assert expected in page.texts["top"]
+    if kind == "empty":
+        assert "table" not in page.tables
+        assert "plotly" not in page.scripts  # nothing is drawn, so nothing is carried
+    if kind == "all failed":
+        assert page.texts["failed"].count("out of memory") == 2
+        assert "never launched" in page.texts["failed"]
+
+
+def test_a_cross_of_factors_shows_its_effects(tmp_path: Path) -> None:
+    run = Run(tmp_path / "cross", "name: cross\ncontrol: none\n")
+    arms = {"none": (False, 0), "qat": (True, 0), "ema": (False, 1), "qat+ema": (True, 1)}
+    for i, (arm, (qat, ema)) in enumerate(arms.items()):
+        for seed in (1, 2, 3):
+            name = run.finish(arm, seed, 2.5 + seed / 100 + i / 1000 * seed)
+            write_json(run.layout.trial(name).config, {"qat": {"enabled": qat}, "ema": ema, "seed": seed})
+    heading, *rows = Page(report(run.layout.root)).tables["effects"][0]
+    table = results.effects(results.load(run.layout.root), metric="post_quant_bpb")
+    assert heading == ["effect", "levels", "Δ ± 95 % CI", "p_holm"]
+    assert [row[0] for row in rows] == list(table["term"])
+    assert [float(row[2].split(" ")[0]) for row in rows] == pytest.approx(list(table["estimate"]), abs=5e-5)
+
+
+def test_imported_rows_are_reported(tmp_path: Path) -> None:
+    log = tmp_path / "submission.json"
+    write_json(log, {"name": "x", "val_bpb": 1.2, "bytes_total": 15_000_000})
+    code = main(
+        ["import", str(log), "--into", str(tmp_path / "theirs"), "--arm", "<b>theirs</b>", "--seed", "1", "--json"]
+    )
+    assert code == 0
+    page = Page(report(tmp_path / "theirs"))
+    assert "<b>theirs</b>" in page.texts["top"]
+    assert page.tables["trials"][0][1][0] == "<b>theirs</b>"
+
+
+def test_another_control_can_be_asked_for_but_must_exist(root: Path) -> None:
+    assert "Sliding bpb against wide".lower() in report(root, "wide").lower()
+    with pytest.raises(InputError, match="not among the arms"):
+        report(root, "nobody")
+
+
+def test_a_log_without_a_launchers_story_is_read_to_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("one\n\ntwo\n")
+    assert log_tail(log) == ["one", "two"]
+    log.write_text("E1121 04:41:09.9 59 torch/distributed/run.py:1] cannot start\n")
+    assert log_tail(log) == ["E1121 04:41:09.9 59 torch/distributed/run.py:1] cannot start"]
+    log.write_bytes(b"\xff\xfe" + b"x" * 100_000 + b"\nlast\n")
+    assert log_tail(log)[-1] == "last"
+
+
+def test_too_few_seeds_is_no_victory(tmp_path: Path) -> None:
+    run = Run(tmp_path / "bits")
+    for seed in (1, 2):
+        run.finish("int8", seed, 2.5)
+        run.finish("int6", seed, 2.4)
+    said = verdict_sentence(view_run(run.layout.root))
+    assert said == "Nothing is settled: no arm has 3 seeds to compare; int6 is 0.1000 bpb ahead of int8 so far."
+
+
+def test_the_command_says_where_it_is(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(root)]) == 0
+    assert capsys.readouterr().out == f"{root / 'report.html'}\n"
+    assert main(["report", str(root), "--control", "qna", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == {"report": str(root / "report.html"), "bytes": (root / "report.html").stat().st_size}
+    assert main(["report", str(root), "--control", "nobody"]) == 2
+    assert main(["report", str(root / "trials")]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chrome or Chromium")
+def test_a_browser_unpacks_plotly_and_draws(root: Path, tmp_path: Path) -> None:
+    write_report(root)
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path}",
+        "--virtual-time-budget=30000",
+    ]
+    command = [str(BROWSER), *options, "--dump-dom", (root / "report.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    drawn = done.stdout.partition('id="pictures"')[2].partition("</section>")[0]
+    assert drawn.count("<figure>") == 5
+    assert drawn.count('class="main-svg"') >= 5
+    assert "late-qat" in drawn.partition("<svg")[2]
+
+
+def test_a_search_is_summed_up_within_its_constraints() -> None:
+    trials = [
+        {"name": "t000", "is_feasible": False, "values": {"sliding_bpb": 1.1}},
+        {"name": "t001", "is_feasible": True, "values": {"sliding_bpb": 1.25, "artifact_bytes": 398986.0}},
+    ]
+    study = {"constraints": ["artifact_bytes <= 400000"], "best": ["t001"], "trials": trials}
+    kept = "1 of 2 proposals keep artifact_bytes <= 400000."
+    best = "The search's best is t001 (sliding_bpb 1.2500, artifact_bytes 398,986)"
+    assert search_sentence(study) == f"{best}; {kept}"
+    assert search_sentence({**study, "best": []}) == f"The search has no best: {kept}"
+    assert search_sentence({**study, "best": ["t001", "t000"]}) == f"{best}, one of 2 that none beats; {kept}"
+    assert search_sentence({}) == ""

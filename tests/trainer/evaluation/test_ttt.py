@@ -1,0 +1,107 @@
+"""Score-first test-time training: nothing is scored after an update that has seen it; lr 0 is sliding evaluation."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.trainer.conftest import job_of
+from trainer.config import Config
+from trainer.evaluation.scoring import Validation, make_forward
+from trainer.evaluation.ttt import TestTimeTraining
+from trainer.model.model import Model, build_model
+from trainer.pipeline import run_job
+from trainer.run.dist import DistContext
+
+
+class ScoredWindows:
+    """Notes for every target when it was scored, and whether it had been trained on before."""
+
+    def __init__(self, num_targets: int) -> None:
+        self.times_scored = np.zeros(num_targets, dtype=int)
+        self.is_trained = np.zeros(num_targets, dtype=bool)
+        self.leaks = 0
+
+    def scored(self, first: int, end: int) -> None:
+        self.leaks += int(self.is_trained[first:end].sum())
+        self.times_scored[first:end] += 1
+
+    def trained(self, first: int, end: int) -> None:
+        self.is_trained[first:end] = True
+        assert (self.times_scored[first:end] == 1).all(), "trained on a target that has no score yet"
+
+
+def setting(tiny: Callable[..., Config], **ttt: float) -> tuple[Config, Model]:
+    overrides = {f"eval.ttt.{k}": v for k, v in ttt.items()}
+    config = tiny(**{"eval.ttt.enabled": True, "eval.ttt.chunk_tokens": 320, "eval.stride": 12, **overrides})
+    return config, build_model(config, "cpu")
+
+
+def test_no_target_is_scored_after_an_update_that_has_seen_it(
+    tiny: Callable[..., Config], tiny_data: Path, alone: DistContext
+) -> None:
+    config, model = setting(tiny, epochs=2)
+    validation = Validation(tiny_data, "", alone)
+    watch = ScoredWindows(validation.num_targets(32))
+    score = TestTimeTraining(model, make_forward(model, config, alone.device), validation, config.eval, alone).run(
+        watch
+    )
+    assert watch.leaks == 0
+    assert (watch.times_scored == 1).all()
+    assert score.tokens == len(watch.times_scored)
+    last_chunk = (len(watch.times_scored) - 1) // 320 * 320
+    assert watch.is_trained[:last_chunk].all(), "every chunk but the last is learned from"
+    assert not watch.is_trained[last_chunk:].any(), "no update after the last chunk"
+
+
+def test_with_lr_zero_it_is_sliding_evaluation(
+    tiny: Callable[..., Config], tiny_data: Path, alone: DistContext
+) -> None:
+    config, model = setting(tiny, lr=0.0)
+    validation, forward = Validation(tiny_data, "", alone), make_forward(model, config, alone.device)
+    ttt = TestTimeTraining(model, forward, validation, config.eval, alone).run()
+    sliding = validation.score(forward, config.eval, config.eval.stride)
+    assert ttt.nats == pytest.approx(sliding.nats, rel=1e-9)
+    assert (ttt.tokens, ttt.bytes) == (sliding.tokens, sliding.bytes)
+
+
+def test_a_later_token_cannot_change_an_earlier_score(
+    tiny: Callable[..., Config], tiny_data: Path, alone: DistContext
+) -> None:
+    """Changing the text of chunk 3 must not move the scores of chunks 0 to 2, though the weights learn in between."""
+    scores = []
+    for change in (False, True):
+        config, model = setting(tiny, lr=0.05)
+        validation = Validation(tiny_data, "", alone)
+        if change:
+            validation.tokens = validation.tokens.copy()
+            validation.tokens[3 * 320 + 40 :] = 7
+        losses: list[torch.Tensor] = []
+        inner = make_forward(model, config, alone.device)
+
+        def forward(a: torch.Tensor, b: torch.Tensor, inner=inner, losses=losses) -> torch.Tensor:  # type: ignore[no-untyped-def]
+            out = inner(a, b)
+            if not torch.is_grad_enabled():
+                losses.append(out)
+            return out
+
+        TestTimeTraining(model, forward, validation, config.eval, alone).run()
+        scores.append(losses)
+    # batch k of windows belongs to chunk k here: 320 / 12 = 27 windows fit one batch
+    for k in range(3):
+        assert torch.equal(scores[0][k], scores[1][k])
+    assert not torch.equal(scores[0][3], scores[1][3])
+
+
+def test_it_learns_and_leaves_the_artifact_alone(
+    tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
+) -> None:
+    config, _ = setting(tiny, lr=0.02)
+    first, second = run_job(job_of(config, tiny(**{"eval.stride": 12, "export.codec": "zstd"})), tmp_path, alone)
+    assert first.ttt_bpb is not None
+    assert first.sliding_bpb is not None
+    assert first.ttt_bpb < first.sliding_bpb
+    assert second.sliding_bpb == first.sliding_bpb  # measured after the first trial's test-time training
+    assert second.ttt_bpb is None

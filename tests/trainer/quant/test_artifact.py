@@ -1,0 +1,106 @@
+"""The artifact holds exactly what was packed, says what is wrong with it when it does not, and counts its bytes."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.trainer.conftest import job_of, write_job
+from trainer.config import Config
+from trainer.errors import DataError
+from trainer.model.model import build_model
+from trainer.quant.artifact import byte_ledger, equal_weights, pack, unpack
+from trainer.quant.codecs import CODECS, entropy_bytes
+from trainer.quant.export import assemble, store_weights
+from trainer.run.bundle import bundle_code, code_bytes, strip_source
+
+
+def _weights(config: Config) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in build_model(config, "cpu").named_parameters()}
+
+
+@pytest.mark.parametrize("codec", sorted(CODECS))
+@pytest.mark.parametrize("svd_rank", [0, 4])
+def test_round_trip_is_bit_exact(tiny: Callable[..., Config], codec: str, svd_rank: int) -> None:
+    config = tiny(**{"export.codec": codec, "quant.svd_rank": svd_rank, "quant.bits.mlp": 4, "quant.group_rows": 5})
+    stored = store_weights(_weights(config), config.quant)
+    blob = pack(stored, config)
+    artifact = unpack(blob)
+    assert equal_weights(artifact.weights, assemble(stored))
+    assert artifact.config.model == config.model
+    assert pack(stored, config) == blob
+
+
+@pytest.mark.parametrize("codec", sorted(CODECS))
+@settings(max_examples=25, deadline=None)
+@given(arrays=st.lists(st.lists(st.integers(-127, 127), max_size=300), max_size=5))
+def test_every_codec_is_lossless(codec: str, arrays: list[list[int]]) -> None:
+    symbols = [np.array(a, dtype=np.int8) for a in arrays]
+    blob = CODECS[codec].compress(symbols)
+    back = CODECS[codec].decompress(blob, [a.size for a in symbols])
+    assert [b.tolist() for b in back] == arrays
+
+
+def test_entropy_coding_reaches_order_zero_entropy() -> None:
+    rng = np.random.default_rng(0)
+    symbols = np.clip(np.round(rng.normal(0, 8, 400_000)), -31, 31).astype(np.int8)
+    ideal = entropy_bytes(symbols)
+    assert ideal <= len(CODECS["ans"].compress([symbols])) <= 1.005 * ideal
+    assert entropy_bytes(np.repeat(np.arange(4, dtype=np.int8), 100)) == pytest.approx(100.0)  # 2 bits x 400
+
+
+def test_damage_is_found_and_named(tiny: Callable[..., Config]) -> None:
+    config = tiny(**{"export.codec": "ans"})
+    blob = pack(store_weights(_weights(config), config.quant), config)
+    with pytest.raises(DataError, match="not a pgray artifact"):
+        unpack(b"garbage" + blob)
+    with pytest.raises(DataError, match="truncated"):
+        unpack(blob[:-10])
+    for position in range(40, len(blob), len(blob) // 23):
+        damaged = bytearray(blob)
+        damaged[position] ^= 0x55
+        with pytest.raises(DataError, match=r"corrupt|truncated"):
+            unpack(bytes(damaged))
+
+
+def test_byte_ledger_counts_every_element_once(tiny: Callable[..., Config]) -> None:
+    config = tiny()
+    weights = _weights(config)
+    ledger = byte_ledger(store_weights(weights, config.quant))
+    assert sum(entry.num_elements for entry in ledger) == sum(w.numel() for w in weights.values())
+    assert len({entry.name for entry in ledger}) == len(ledger)
+
+
+def test_the_packed_code_runs_by_itself(tmp_path: Path, tiny: Callable[..., Config]) -> None:
+    """In an empty folder, isolated from this checkout: --help works, and a job gives a result with the same code size."""
+    packed = tmp_path / "train_gpt.py"
+    packed.write_bytes(bundle_code())
+    assert packed.stat().st_size == code_bytes()
+    command = [sys.executable, "-I", str(packed)]
+    help_run = subprocess.run([*command, "--help"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "--config" in help_run.stdout
+    config = tiny(**{"train.iterations": 2, "eval.stride": 0})
+    job_path = write_job(tmp_path / "job.json", job_of(config))
+    run = [*command, "--config", str(job_path), "--out", str(tmp_path / "out")]
+    subprocess.run(run, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    result = json.loads((tmp_path / "out/trials/trial0/result.json").read_text())
+    assert result["code_bytes"] == code_bytes(config)
+    assert result["artifact_bytes"] == result["model_bytes"] + result["code_bytes"]
+
+
+def test_stripping_keeps_the_program() -> None:
+    source = '"""doc"""\n# comment\ndef f(x):\n    """doc"""\n    return "kept # text"\nclass A:\n    """docstring"""\n'
+    stripped = strip_source(source)
+    namespace: dict[str, object] = {}
+    exec(stripped, namespace)
+    assert "doc" not in stripped
+    assert "comment" not in stripped
+    assert namespace["f"](1) == "kept # text"  # type: ignore[operator]
+    assert strip_source(stripped) == stripped

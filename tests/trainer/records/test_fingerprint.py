@@ -1,0 +1,100 @@
+"""What shares a training run and what must not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from trainer.config import Config
+from trainer.presets.resolve import config_keys
+from trainer.records.fingerprint import average_key, train_fingerprint, training_part, trial_id
+
+SHARED: list[dict[str, Any]] = [
+    {"average.kind": "ema"},
+    {"export.codec": "ans"},
+    {"eval.stride": 0},
+    {"quant.bits.mlp": 4},
+    {"quant.clip": "search"},
+    {"quant.prune_frac": 0.1},
+    {"qat.start": {"kind": "step", "value": 3}},  # QAT is off
+    {"qat.reset_ema": True},
+    {"train.checkpoint_every_s": 5},
+    {"data.path": "elsewhere"},  # the content counts, not the path
+]
+OWN: list[dict[str, Any]] = [
+    {"seed": 2},
+    {"model.layers": 4},
+    {"optim.matrix_lr": 0.03},
+    {"qna.magnitude": 1.0},
+    {"qat.enabled": True},
+    {"recurrence": {"kind": "loops", "loops": 2}},
+    {"train.iterations": 13},
+]
+
+
+def fingerprint(config: Config) -> str:
+    return train_fingerprint(config, "data", "tokenizer", 1, "cpu")
+
+
+@pytest.mark.parametrize("overrides", SHARED)
+def test_what_does_not_move_the_weights_shares_the_training_run(
+    tiny: Callable[..., Config], overrides: dict[str, Any]
+) -> None:
+    assert fingerprint(tiny(**overrides)) == fingerprint(tiny())
+
+
+@pytest.mark.parametrize("overrides", OWN)
+def test_what_moves_the_weights_does_not(tiny: Callable[..., Config], overrides: dict[str, Any]) -> None:
+    assert fingerprint(tiny(**overrides)) != fingerprint(tiny())
+
+
+@pytest.mark.parametrize("technique", [{"qat.enabled": True}, {"qna.magnitude": 0.5}])
+def test_the_scheme_counts_once_a_technique_uses_it(tiny: Callable[..., Config], technique: dict[str, Any]) -> None:
+    for change in ({"quant.bits.mlp": 4}, {"quant.group_rows": 8}, {"quant.keep_fp16": ["embed"]}):
+        assert fingerprint(tiny(**technique, **change)) != fingerprint(tiny(**technique))
+    for change in ({"quant.prune_frac": 0.1}, {"qat.reset_ema": True}, {"qat.mode": "swap"}):
+        assert fingerprint(tiny(**technique, **change)) == fingerprint(tiny(**technique))
+
+
+def test_defaults_leave_no_trace() -> None:
+    """So that a key added tomorrow changes no fingerprint of today's runs."""
+    default = Config()
+    assert set(training_part(default)) == set()
+    assert "layers" not in training_part(default.model_copy(update={"seed": 3})).get("model", {})
+
+
+def test_world_data_and_device_count(tiny: Callable[..., Config]) -> None:
+    c = tiny()
+    all_different = {
+        train_fingerprint(c, "d", "t", 1, "cpu"),
+        train_fingerprint(c, "e", "t", 1, "cpu"),
+        train_fingerprint(c, "d", "u", 1, "cpu"),
+        train_fingerprint(c, "d", "t", 8, "cpu"),
+        train_fingerprint(c, "d", "t", 1, "cuda"),
+    }
+    assert len(all_different) == 5
+
+
+def test_averages_are_named_by_the_knobs_that_act(tiny: Callable[..., Config]) -> None:
+    ema = {"average.kind": "ema"}
+    assert average_key(tiny()) == "last"
+    assert average_key(tiny(**ema, **{"average.every": 7})) == average_key(tiny(**ema))
+    assert average_key(tiny(**ema, **{"average.decay": 0.9})) != average_key(tiny(**ema))
+    assert average_key(tiny(**ema, **{"qat.reset_ema": True})) == average_key(tiny(**ema))  # QAT is off
+    on = {"qat.enabled": True}
+    assert average_key(tiny(**ema, **on, **{"qat.reset_ema": True})) != average_key(tiny(**ema, **on))
+    sqwa = {"average.kind": "sqwa"}
+    assert average_key(tiny(**sqwa, **{"quant.bits.mlp": 4})) != average_key(tiny(**sqwa))
+
+
+def test_trial_ids_differ_in_every_knob_and_are_readable(tiny: Callable[..., Config]) -> None:
+    configs = [tiny(), *(tiny(**o) for o in SHARED[:6]), *(tiny(**o) for o in OWN)]
+    names = {trial_id("qna+sqwa 1/2", c, fingerprint(c)) for c in configs}
+    assert len(names) == len(configs)
+    assert all(name.startswith("qna+sqwa_1_2-s") for name in names)
+
+
+def test_every_config_key_has_a_default_and_a_dotted_name() -> None:
+    keys = list(config_keys())
+    assert len(keys) == len(set(keys)) > 80
+    assert {"qat.start.kind", "quant.bits.mlp", "eval.ttt.chunk_tokens", "seed"} <= set(keys)

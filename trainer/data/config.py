@@ -1,0 +1,10 @@
+"""The section `data`: where the shards and the tokenizer are."""
+
+from trainer.section import Section
+
+
+class DataConfig(Section):
+    """`path`: a folder of shards. `tokenizer`: a SentencePiece .model; empty = the one *.model inside `path`."""
+
+    path: str = "data/embedded"
+    tokenizer: str = ""

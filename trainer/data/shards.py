@@ -1,0 +1,188 @@
+"""Token shards on disk, in the challenge's own format: write, map, list and identify them.
+
+A shard is a header of 256 little-endian int32 (magic, version, number of tokens, then zeros) followed by that many
+little-endian uint16 tokens. A data folder holds `fineweb_train_*.bin`, `fineweb_val_*.bin` and one SentencePiece
+`.model`. Numpy only: who reads a header or a data folder's identity need not wait for torch.
+
+It does NOT check token values (that takes a full read: `pgray/data/check.py`) nor batch them (`trainer/data/stream.py`).
+Source: the published shards and `train_gpt.py` of openai/parameter-golf.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.errors import DataError
+
+MAGIC = 20240520
+VERSION = 1
+HEADER_BYTES = 256 * 4
+TOKEN_BYTES = 2
+SAMPLE_BYTES = 64 * 1024
+
+Split = Literal["train", "val"]
+Tokens: TypeAlias = npt.NDArray[np.uint16]
+
+_GET_DATA = "build it with `pgray data build` or fetch shards with `pgray data fetch`"
+_GET_AGAIN = "delete the file and build or fetch it again"
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """The part of a shard's header that means something."""
+
+    magic: int
+    version: int
+    num_tokens: int
+
+
+def write_shard(path: Path, tokens: npt.ArrayLike) -> None:
+    """Write one shard.
+
+    Args:
+        path: the file; its folder exists. Written in place: callers that need atomicity build in a temporary folder.
+        tokens: (N,) integers, each within 0..65535.
+    Raises:
+        ValueError: not 1-D, not integers, or a value that uint16 cannot hold. Names shape or value.
+    """
+    array = np.asarray(tokens)
+    if array.ndim != 1:
+        raise ValueError(f"tokens must be 1-D, got shape {array.shape}")
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"tokens must be integers, got {array.dtype}")
+    if array.size and not (int(array.min()) >= 0 and int(array.max()) <= 0xFFFF):
+        raise ValueError(f"tokens must be within 0..65535, got {array.min()}..{array.max()}")
+    header = np.zeros(256, dtype="<i4")
+    header[:3] = MAGIC, VERSION, array.size
+    with path.open("wb") as file:
+        file.write(header.tobytes())
+        file.write(array.astype("<u2").tobytes())
+
+
+def read_header(path: Path) -> ShardHeader:
+    """Read and check a shard's header against the format and the file's size. Reads 12 bytes.
+
+    Raises:
+        DataError: missing, shorter than a header, wrong magic or version, no tokens, or a size that does not match
+            the token count. Names the file and what was found.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(12)
+        size_bytes = path.stat().st_size
+    except FileNotFoundError:
+        raise DataError(path, "no such shard", _GET_DATA) from None
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror})", "check the path and its permissions") from None
+    if size_bytes < HEADER_BYTES:
+        raise DataError(path, f"{size_bytes} bytes, shorter than the {HEADER_BYTES}-byte shard header", _GET_AGAIN)
+    magic, version, num_tokens = (int(value) for value in np.frombuffer(raw, dtype="<i4"))
+    if magic != MAGIC:
+        raise DataError(path, f"magic is {magic}, not {MAGIC}: not a token shard", "give a folder of token shards")
+    if version != VERSION:
+        raise DataError(path, f"shard version is {version}, not {VERSION}", "write it again in version 1")
+    if num_tokens < 1:
+        raise DataError(path, f"header says {num_tokens} tokens", _GET_AGAIN)
+    expected_bytes = HEADER_BYTES + num_tokens * TOKEN_BYTES
+    if size_bytes != expected_bytes:
+        what = "truncated" if size_bytes < expected_bytes else "too long"
+        problem = f"{what}: header says {num_tokens} tokens = {expected_bytes} bytes, file has {size_bytes} bytes"
+        raise DataError(path, problem, _GET_AGAIN)
+    return ShardHeader(magic, version, num_tokens)
+
+
+def map_tokens(path: Path) -> "np.memmap[tuple[int, ...], np.dtype[np.uint16]]":
+    """Map a shard's tokens without reading them.
+
+    Returns:
+        (N,) uint16, read-only. Values are not checked.
+    Raises:
+        DataError: as `read_header`.
+    """
+    header = read_header(path)
+    return np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES, shape=(header.num_tokens,))
+
+
+def list_shards(folder: Path, split: Split) -> list[Path]:
+    """The shards of a split in name order, which is the order they are trained on.
+
+    Raises:
+        DataError: no such folder, or no shard of that split in it.
+    """
+    pattern = f"fineweb_{split}_*.bin"
+    if not folder.is_dir():
+        raise DataError(folder, "no such data folder", _GET_DATA)
+    shards = sorted(folder.glob(pattern))
+    if not shards:
+        raise DataError(folder, f"no {pattern} in this folder", _GET_DATA)
+    return shards
+
+
+def shard_sha(path: Path) -> str:
+    """Identity of one shard: sha256 over its size and its first and last 64 KiB. Raises DataError as `read_header`."""
+    read_header(path)
+    size_bytes = path.stat().st_size
+    digest = hashlib.sha256(f"{size_bytes}\n".encode())
+    with path.open("rb") as file:
+        digest.update(file.read(SAMPLE_BYTES))
+        file.seek(max(0, size_bytes - SAMPLE_BYTES))
+        digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def data_sha(folder: Path) -> str:
+    """Identity of a data folder's tokens: equal content in equal order gives equal text, whatever the names.
+
+    Every shard contributes its split, its place in the order, and its `shard_sha`: size, token count (in the header),
+    head and tail. Sampled on purpose: 100 shards of 200 MB take minutes to hash, and this runs before every job. A
+    change in the middle that keeps size, head and tail goes unnoticed; built and published shards are written whole,
+    so another export differs at once.
+
+    Returns:
+        64 hex digits.
+    Raises:
+        DataError: as `list_shards` and `read_header`.
+    """
+    digest = hashlib.sha256()
+    splits: tuple[Split, Split] = ("train", "val")
+    for split in splits:
+        for place, shard in enumerate(list_shards(folder, split)):
+            digest.update(f"{split} {place} {shard_sha(shard)}\n".encode())
+    return digest.hexdigest()
+
+
+def find_tokenizer(folder: Path, tokenizer: str = "") -> Path:
+    """The SentencePiece model that belongs to a data folder.
+
+    Args:
+        folder: a data folder.
+        tokenizer: explicit path of a model; empty = the one `*.model` inside the folder.
+    Raises:
+        DataError: the explicit path or the folder does not exist, or the folder holds no model or several.
+    """
+    if tokenizer:
+        path = Path(tokenizer)
+        if not path.is_file():
+            raise DataError(path, "no such tokenizer", "set data.tokenizer to a SentencePiece .model")
+        return path
+    if not folder.is_dir():
+        raise DataError(folder, "no such data folder", _GET_DATA)
+    models = sorted(folder.glob("*.model"))
+    if not models:
+        raise DataError(folder, "no *.model in this folder", "put the SentencePiece .model there or set data.tokenizer")
+    if len(models) > 1:
+        names = ", ".join(model.name for model in models)
+        raise DataError(folder, f"several tokenizers ({names})", "set data.tokenizer to the one that made the shards")
+    return models[0]
+
+
+def tokenizer_sha(path: Path) -> str:
+    """sha256 of a tokenizer file, 64 hex digits. Raises DataError where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror})", "check the path and its permissions") from None

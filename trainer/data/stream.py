@@ -1,0 +1,75 @@
+"""The training stream: which tokens each rank sees at each step, read ahead in a thread.
+
+A batch is a pure function of the step: step s reads the s-th block of `batch_tokens` tokens of the shards in order, and
+rank r of n takes the r-th n-th of it. Ranks are disjoint, any number of ranks sees the same tokens, and resuming at a
+step needs no state. After the last whole block the stream starts again.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trainer.data.batch import split_batch
+from trainer.data.shards import list_shards, map_tokens
+from trainer.errors import DataError
+from trainer.run.config import TrainConfig
+from trainer.run.dist import DistContext
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's share of a step: `tokens_MBT[i]` and `targets_MBT[i]` are the i-th micro-batch, int64 on the device."""
+
+    tokens_MBT: Tensor
+    targets_MBT: Tensor
+
+
+class TokenStream:
+    def __init__(self, folder: Path, train: TrainConfig, ranks: DistContext) -> None:
+        self._train, self._ranks = train, ranks
+        self._shards = [map_tokens(path) for path in list_shards(folder, "train")]
+        self._starts = np.concatenate(([0], np.cumsum([len(shard) for shard in self._shards])))
+        self.num_blocks = int((self._starts[-1] - 1) // train.batch_tokens)
+        if self.num_blocks < 1:
+            fix = f"train.batch_tokens {train.batch_tokens} needs at least one token more; use more shards or less"
+            raise DataError(folder, f"{self._starts[-1]} training tokens", fix)
+        self.rows, self.micro_batches = split_batch(train, ranks.world_size)
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token-reader")
+        self._ahead: tuple[int, Future[npt.NDArray[np.int64]]] | None = None
+
+    def batch(self, step: int) -> Batch:
+        """This rank's tokens of step `step`, and start reading those of the next."""
+        is_ahead = self._ahead is not None and self._ahead[0] == step
+        flat = self._ahead[1].result() if is_ahead and self._ahead else self._read(step)
+        self._ahead = (step + 1, self._reader.submit(self._read, step + 1))
+        pinned = torch.from_numpy(flat)
+        if self._ranks.device.type == "cuda":
+            pinned = pinned.pin_memory()
+        block = pinned.to(self._ranks.device, non_blocking=True)
+        shape = (self.micro_batches, self.rows // self.micro_batches, self._train.seq_len)
+        return Batch(block[:-1].view(shape), block[1:].view(shape))
+
+    def close(self) -> None:
+        self._reader.shutdown(wait=True, cancel_futures=True)
+
+    def _read(self, step: int) -> npt.NDArray[np.int64]:
+        per_rank = self.rows * self._train.seq_len
+        start = (step % self.num_blocks) * self._train.batch_tokens + self._ranks.rank * per_rank
+        return self._slice(start, start + per_rank + 1)
+
+    def _slice(self, start: int, end: int) -> npt.NDArray[np.int64]:
+        """Tokens start..end-1 of all shards laid end to end."""
+        parts = []
+        shard = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while start < end:
+            offset = start - int(self._starts[shard])
+            part = self._shards[shard][offset : offset + end - start]
+            parts.append(part.astype(np.int64))
+            start += len(part)
+            shard += 1
+        return np.concatenate(parts)

@@ -1,0 +1,104 @@
+"""Score-first test-time training: learn from the validation text, but only from what has been scored.
+
+The targets are cut into chunks. A chunk is scored by sliding windows, then the weights take `epochs` of SGD on it; the next
+chunk is scored with those weights; after the last there is no update. Each target is scored once, before any update that has
+seen it (validity rule C3). Fake quantization is off: the start is the unpacked artifact, the updates are float.
+
+Source: PRs 549, 975, 1002, 1032 (`ttt_sliding`): SGD, lr 0.002 with a cosine over chunks, momentum 0.9, clip 1.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from trainer.evaluation.config import EvalConfig
+from trainer.evaluation.scoring import Forward, Score, Validation, windows
+from trainer.run.dist import DistContext
+
+MOMENTUM = 0.9
+CLIP_NORM = 1.0
+SEQUENCES_PER_UPDATE = 32
+
+
+class Observer(Protocol):
+    """Told what happens to which targets, in order; tests check with it that nothing is scored after it was seen."""
+
+    def scored(self, first: int, end: int) -> None: ...
+
+    def trained(self, first: int, end: int) -> None: ...
+
+
+class TestTimeTraining:
+    """Scores a model while training it. The model's weights are changed; give it a copy or load others afterwards."""
+
+    __test__ = False  # not a pytest class
+
+    def __init__(
+        self, model: nn.Module, forward: Forward, validation: Validation, settings: EvalConfig, ranks: DistContext
+    ) -> None:
+        self._forward, self._validation, self._settings, self._ranks = forward, validation, settings, ranks
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._velocity = [torch.zeros_like(p) for p in self._parameters]
+
+    def run(self, observer: Observer | None = None) -> Score:
+        """Score every target once. All ranks return the same Score and end with the same weights."""
+        settings, chunk = self._settings, self._settings.ttt.chunk_tokens
+        num_targets = self._validation.num_targets(settings.seq_len)
+        plan = windows(num_targets, settings.seq_len, settings.stride)
+        owner = (plan.start + plan.first_scored) // chunk  # a window belongs to the chunk of its first scored target
+        num_chunks = -(-num_targets // chunk)
+        total = torch.zeros(3, dtype=torch.float64, device=self._ranks.device)
+        for index in range(num_chunks):
+            low, high = (int(i) for i in np.searchsorted(owner, [index, index + 1]))
+            if observer:
+                for i in range(low, high):
+                    observer.scored(int(plan.start[i] + plan.first_scored[i]), int(plan.start[i]) + plan.seq_len)
+            mine = self._ranks.share(low, high)
+            total += self._validation.score_windows(self._forward, plan, mine, settings.batch_rows)
+            if index + 1 < num_chunks:
+                lr = settings.ttt.lr * 0.5 * (1 + math.cos(math.pi * index / num_chunks))
+                self._learn(index * chunk, min((index + 1) * chunk, num_targets), lr, observer)
+        return Score.from_sums(self._ranks.sum(total))
+
+    def _learn(self, first: int, end: int, lr: float, observer: Observer | None) -> None:
+        """`epochs` of SGD on the targets first..end-1, whole sequences, dealt over ranks."""
+        if lr == 0:
+            return
+        for _ in range(self._settings.ttt.epochs):
+            for starts in self._updates(first, end):
+                self._update(starts, lr)
+                if observer:
+                    observer.trained(int(starts[0]), int(starts[-1]) + self._settings.seq_len)
+
+    def _updates(self, first: int, end: int) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
+        starts = np.arange(first, end - self._settings.seq_len + 1, self._settings.seq_len, dtype=np.int64)
+        per_update = max(SEQUENCES_PER_UPDATE // self._ranks.world_size, 1) * self._ranks.world_size
+        for i in range(0, len(starts), per_update):
+            yield starts[i : i + per_update]
+
+    def _update(self, starts: np.ndarray[tuple[int], np.dtype[np.int64]], lr: float) -> None:
+        mine = starts[self._ranks.rank :: self._ranks.world_size]
+        for p in self._parameters:
+            p.grad = None
+        if len(mine):
+            index = mine[:, None] + np.arange(self._settings.seq_len + 1)
+            block = torch.from_numpy(self._validation.tokens[index].astype(np.int64)).to(self._ranks.device)
+            losses = self._forward(block[:, :-1].contiguous(), block[:, 1:].contiguous())
+            (losses.mean() * (len(mine) / len(starts))).backward()  # type: ignore[no-untyped-call]
+        self._step(lr)
+
+    @torch.no_grad()
+    def _step(self, lr: float) -> None:
+        """SGD with momentum on gradients summed over ranks, clipped to a global norm of 1."""
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._parameters]
+        flat = self._ranks.sum(torch.cat([g.reshape(-1) for g in gradients]))
+        flat *= (CLIP_NORM / (flat.norm() + 1e-6)).clamp_max(1.0)
+        parts = torch.split(flat, [g.numel() for g in gradients])
+        for p, velocity, part in zip(self._parameters, self._velocity, parts, strict=True):
+            velocity.mul_(MOMENTUM).add_(part.view_as(p))
+            p.add_(velocity, alpha=-lr)
+            p.grad = None

@@ -1,0 +1,112 @@
+"""The sections `model` and `recurrence`: the shape of the network and which blocks run again. Torch-free."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from trainer.section import RuleError, Section, Start
+
+
+class BigramConfig(Section):
+    """BigramHash: hash of two tokens -> table -> projection. buckets 0 = off."""
+
+    buckets: int = Field(0, ge=0)
+    dim: int = Field(128, ge=1)
+
+
+class ValueEmbedConfig(Section):
+    """A second token embedding added to the attention values of some layers. dim 0 = off."""
+
+    dim: int = Field(0, ge=0)
+    layers: Annotated[tuple[int, ...], Field(strict=False)] = ()
+
+
+class ModelConfig(Section):
+    layers: int = Field(9, ge=1)
+    dim: int = Field(512, ge=8)
+    heads: int = Field(8, ge=1)
+    kv_heads: int = Field(4, ge=1)
+    mlp_mult: float = Field(2, gt=0)
+    vocab_size: int = Field(1024, ge=2, le=65536)
+    leaky_slope: float = Field(0.0, ge=0, le=1)
+    rope_dims: int = Field(0, ge=0)  # of each head's dims, the first n turn; 0 = all
+    rope_base: float = Field(10_000.0, gt=1)
+    qk_gain_init: float = 1.5
+    logit_softcap: float = Field(30.0, gt=0)
+    embed_init_std: float = Field(0.005, gt=0)
+    ln_scale: bool = False
+    unet_skips: bool = True
+    resid_mix: bool = True
+    xsa_last_n: int = Field(0, ge=0)
+    smear_gate: bool = False
+    deep_delta: bool = False
+    bigram: BigramConfig = BigramConfig()
+    value_embed: ValueEmbedConfig = ValueEmbedConfig()
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.heads
+
+    @property
+    def kv_dim(self) -> int:
+        return self.kv_heads * self.head_dim
+
+    @property
+    def mlp_dim(self) -> int:
+        return int(self.mlp_mult * self.dim)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.dim % self.heads:
+            raise RuleError("heads", self.heads, f"must divide dim {self.dim}")
+        if self.heads % self.kv_heads:
+            raise RuleError("kv_heads", self.kv_heads, f"must divide heads {self.heads}")
+        if self.head_dim % 2:
+            raise RuleError(
+                "heads", self.heads, f"dim / heads = {self.head_dim} must be even for RoPE; change dim or heads"
+            )
+        if self.rope_dims % 2 or self.rope_dims > self.head_dim:
+            raise RuleError("rope_dims", self.rope_dims, f"must be even and at most dim / heads = {self.head_dim}")
+        if self.mlp_dim < 1:
+            raise RuleError("mlp_mult", self.mlp_mult, f"leaves no hidden units at dim {self.dim}; raise it")
+        if self.xsa_last_n > self.layers:
+            raise RuleError("xsa_last_n", self.xsa_last_n, f"must be at most layers {self.layers}")
+        bad = [i for i in self.value_embed.layers if not 0 <= i < self.layers]
+        if bad:
+            raise RuleError("value_embed.layers", bad, f"must be within 0..{self.layers - 1}")
+        if bool(self.value_embed.dim) != bool(self.value_embed.layers):
+            raise RuleError(
+                "value_embed.dim", self.value_embed.dim, "value_embed needs both dim and layers, or neither"
+            )
+        return self
+
+
+class RecurrenceConfig(Section):
+    """Depth recurrence; see `recurrence.py`. Only the keys of the chosen kind may be set."""
+
+    kind: Literal["none", "loops", "gated", "partial"] = "none"
+    loops: int = Field(1, ge=1)  # loops: passes over all layers
+    lora_rank: int = Field(0, ge=0)  # loops: LoRA on q and v of every pass after the first; 0 = none
+    last_layers: int = Field(0, ge=0)  # gated: how many of the last layers run again
+    steps: int = Field(1, ge=1)  # gated: how often they run altogether
+    layers: Annotated[tuple[int, ...], Field(strict=False)] = ()  # partial: which layers run twice
+    start: Start = Start()  # partial: when the second pass is switched on
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        own = {
+            "none": (),
+            "loops": ("loops", "lora_rank"),
+            "gated": ("last_layers", "steps"),
+            "partial": ("layers", "start"),
+        }
+        for key in self.model_fields_set - {"kind", *own[self.kind]}:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise RuleError(key, getattr(self, key), f"has no effect for recurrence.kind {self.kind}; remove it")
+        if self.kind == "loops" and self.loops < 2:
+            raise RuleError("loops", self.loops, "must be at least 2 for recurrence.kind loops")
+        if self.kind == "gated" and (self.last_layers < 1 or self.steps < 2):
+            raise RuleError("steps", self.steps, "recurrence.kind gated needs last_layers >= 1 and steps >= 2")
+        if self.kind == "partial" and not self.layers:
+            raise RuleError("layers", list(self.layers), "recurrence.kind partial needs the layers that run twice")
+        return self

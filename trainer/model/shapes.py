@@ -1,0 +1,71 @@
+"""Parameter shapes of a config, without torch: what `pgray plan` counts before a GPU is touched.
+
+They are those of `model.py`: a test holds them equal for every preset and technique, and every plan counts the real model.
+"""
+
+import math
+from fnmatch import fnmatchcase
+
+from trainer.config import Config
+from trainer.errors import InputError
+from trainer.quant.tensor_plan import plan_tensors
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def parameter_shapes(config: Config) -> Shapes:
+    """Name -> shape of every parameter."""
+    m, r = config.model, config.recurrence
+    L, D = m.layers, m.dim
+    shapes: Shapes = {
+        "attn_q": (L, D, D),
+        "attn_k": (L, m.kv_dim, D),
+        "attn_v": (L, m.kv_dim, D),
+        "attn_o": (L, D, D),
+        "mlp_up": (L, m.mlp_dim, D),
+        "mlp_down": (L, D, m.mlp_dim),
+        "embed": (m.vocab_size, D),
+        "q_gain": (L, m.heads),
+        "attn_scale": (L, D),
+        "mlp_scale": (L, D),
+    }
+    virtual_layers = L * r.loops if r.kind == "loops" else L
+    if m.resid_mix:
+        shapes["resid_mix"] = (L, 2, D)
+    if m.deep_delta:
+        shapes["deep_delta"] = (L, D)
+    if m.unet_skips and virtual_layers >= 2:
+        shapes["skip_weight"] = (virtual_layers // 2, D)
+    if m.smear_gate:
+        shapes["smear_gate"] = (D,)
+    if m.bigram.buckets:
+        shapes |= {
+            "bigram_table": (m.bigram.buckets, m.bigram.dim),
+            "bigram_proj": (D, m.bigram.dim),
+            "bigram_scale": (1,),
+        }
+    if m.value_embed.dim:
+        ve = m.value_embed
+        shapes |= {"value_embed_table": (m.vocab_size, ve.dim), "value_embed_proj": (m.kv_dim, ve.dim)}
+        shapes |= {"value_embed_scale": (1,), "value_embed_layer_scale": (len(ve.layers),)}
+    if r.lora_rank:
+        extra = (r.loops - 1) * L
+        shapes |= {"lora_q_down": (extra, r.lora_rank, D), "lora_q_up": (extra, D, r.lora_rank)}
+        shapes |= {"lora_v_down": (extra, r.lora_rank, D), "lora_v_up": (extra, m.kv_dim, r.lora_rank)}
+    if r.kind == "gated":
+        shapes |= {"depth_gate": (D, 2 * D), "depth_gate_bias": (D,), "depth_embed": (r.steps - 1, D)}
+    return shapes
+
+
+def check_patterns(config: Config, place: str) -> None:
+    """Refuse a `quant.keep_fp16` pattern that matches no stored tensor: it would do nothing and say nothing."""
+    plans = plan_tensors(parameter_shapes(config), config.quant)
+    names = [*plans, *(stored for plan in plans.values() for stored in plan.stored_names)]
+    for pattern in config.quant.keep_fp16:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            fix = "matches no tensor; names are such as embed, attn_k, mlp_up.3"
+            raise InputError(place, "quant.keep_fp16", pattern, fix)
+
+
+def num_params(config: Config) -> int:
+    return sum(math.prod(shape) for shape in parameter_shapes(config).values())

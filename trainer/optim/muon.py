@@ -1,0 +1,64 @@
+"""Muon on banks: momentum, then orthogonalization by Newton-Schulz, batched over layers and sharded over ranks.
+
+Rank r of n owns every n-th part of a bank's layers: gradients are reduce-scattered, Newton-Schulz runs on the shard, the
+updated layers are all-gathered. Sources: Muon, Keller Jordan 2024 (github.com/KellerJordan/Muon); coefficients and the
+sqrt(max(1, rows/cols)) scale as in the challenge baseline; Muon-VS, arXiv:2601.14603, as in PR 1032.
+"""
+
+import torch
+from torch import Tensor
+
+from trainer.optim.config import OptimConfig
+
+NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_EPS = 1e-7
+
+
+def newton_schulz(g_LOI: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
+    """Push the singular values of each matrix towards 1 by a quintic iteration, in `dtype`.
+
+    Args:
+        g_LOI: (L, O, I), any float dtype. steps: 5 gives singular values of about 0.7 to 1.2; 0 only normalizes.
+    Returns:
+        (L, O, I) of `dtype`.
+    """
+    a, b, c = NEWTON_SCHULZ_COEFFICIENTS
+    x: Tensor = g_LOI.to(dtype)
+    is_tall = x.size(-2) > x.size(-1)
+    if is_tall:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + _EPS)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.transpose(-2, -1) if is_tall else x
+
+
+class MuonBank:
+    """Momentum state and update of this rank's layers of one bank."""
+
+    def __init__(self, shard_LOI: Tensor, optim: OptimConfig) -> None:
+        self._optim = optim
+        self.momentum = torch.zeros_like(shard_LOI)
+        self.variance = torch.zeros_like(shard_LOI) if optim.muon_variant == "muon_vs" else None
+        self._dtype = torch.bfloat16 if shard_LOI.is_cuda else torch.float32
+
+    @torch.no_grad()
+    def update(self, w_LOI: Tensor, grad_LOI: Tensor, lr: float, momentum: float) -> None:
+        """One step on the shard, in place. Nesterov momentum, decoupled weight decay.
+
+        Muon-VS: variance buffer <- mu variance + mu (1 - mu) (momentum_prev - g)^2, and the Nesterov update is divided
+        by its root before it is orthogonalized.
+        """
+        if self.variance is not None:
+            spread = (self.momentum - grad_LOI).square_().mul_(momentum * (1 - momentum))
+            self.variance.mul_(momentum).add_(spread)
+            self.momentum.lerp_(grad_LOI, 1 - momentum)
+            update = grad_LOI.lerp(self.momentum, momentum) / (self.variance.sqrt() + 1e-8)
+        else:
+            self.momentum.mul_(momentum).add_(grad_LOI)
+            update = grad_LOI.add(self.momentum, alpha=momentum)
+        direction = newton_schulz(update, self._optim.ns_steps, self._dtype)
+        scale = max(1.0, w_LOI.size(-2) / w_LOI.size(-1)) ** 0.5
+        w_LOI.mul_(1 - lr * self._optim.weight_decay)
+        w_LOI.add_(direction.to(w_LOI.dtype), alpha=-lr * scale)

@@ -1,0 +1,149 @@
+"""One optimizer over the master weights: Muon for banks, AdamW for embeddings and for everything else.
+
+Every parameter is in exactly one group (a test holds it for every technique: PR 1032's gates were in none).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainer.config import Config
+from trainer.optim.muon import MuonBank
+from trainer.optim.schedule import TrainProgress, muon_momentum
+from trainer.quant.tensor_classes import CLASS_OF
+from trainer.run.dist import DistContext
+
+ADAM_BETAS = (0.9, 0.95)
+ADAM_EPS = 1e-8
+EMBEDDING_TABLES = ("embed", "bigram_table", "value_embed_table")
+
+
+@dataclass(frozen=True)
+class ParameterGroups:
+    """Names of parameters. `muon`: 3-D banks of layers; `embed`: token tables; `scalar`: all others."""
+
+    muon: tuple[str, ...]
+    embed: tuple[str, ...]
+    scalar: tuple[str, ...]
+
+    @property
+    def adam(self) -> tuple[str, ...]:
+        return (*self.embed, *self.scalar)
+
+
+def group_parameters(named: Mapping[str, Tensor]) -> ParameterGroups:
+    muon = tuple(n for n, p in named.items() if p.dim() == 3 and CLASS_OF.get(n) in ("attn", "mlp"))
+    embed = tuple(n for n in named if n in EMBEDDING_TABLES)
+    scalar = tuple(n for n in named if n not in muon and n not in embed)
+    return ParameterGroups(muon, embed, scalar)
+
+
+class Optimizer:
+    """step(gradients, moment): reduce over ranks, clip, update the master weights in place."""
+
+    def __init__(self, master: dict[str, Tensor], config: Config, ranks: DistContext) -> None:
+        self._optim, self._ranks, self._clip = config.optim, ranks, config.train.grad_clip
+        self._master = master
+        self.groups = group_parameters(master)
+        self.banks = {name: MuonBank(self._shard(master[name]), self._optim) for name in self.groups.muon}
+        self._base_lr = {"embed": self._optim.embed_lr, "scalar": self._optim.scalar_lr}
+        self.adam = torch.optim.AdamW(
+            [
+                {"params": [master[n] for n in names], "kind": kind}
+                for kind, names in (("embed", self.groups.embed), ("scalar", self.groups.scalar))
+                if names
+            ],
+            lr=0.0,
+            betas=ADAM_BETAS,
+            eps=ADAM_EPS,
+            weight_decay=self._optim.adam_weight_decay,
+            fused=ranks.device.type == "cuda",
+        )
+
+    @torch.no_grad()
+    def step(self, compute: Mapping[str, Tensor], now: TrainProgress) -> None:
+        """Apply the gradients that hang on the compute weights (summed over micro-batches, not yet over ranks)."""
+        shards = {n: self._ranks.reduce_scatter_mean(self._padded(_grad(compute[n]))) for n in self.groups.muon}
+        others = self._mean_of([_grad(compute[n]) for n in self.groups.adam])
+        self._clip_(shards, others)
+        momentum = muon_momentum(self._optim, now.step)
+        for name, grad in shards.items():
+            self._update_bank(name, grad, self._optim.matrix_lr * now.lr_scale, momentum)
+        for name, grad in zip(self.groups.adam, others, strict=True):
+            self._master[name].grad = grad
+        for group in self.adam.param_groups:
+            group["lr"] = self._base_lr[group["kind"]] * now.lr_scale
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+
+    def reset(self) -> None:
+        """Forget all state, as if no step had been made."""
+        for bank in self.banks.values():
+            bank.momentum.zero_()
+            if bank.variance is not None:
+                bank.variance.zero_()
+        self.adam.state.clear()
+
+    def state(self) -> dict[str, Tensor]:
+        """All state as named tensors; this rank's shard of it."""
+        named = {f"muon.momentum.{n}": bank.momentum for n, bank in self.banks.items()}
+        named |= {f"muon.variance.{n}": b.variance for n, b in self.banks.items() if b.variance is not None}
+        for name in self.groups.adam:
+            for key, value in self.adam.state.get(self._master[name], {}).items():
+                named[f"adam.{key}.{name}"] = value
+        return named
+
+    @torch.no_grad()
+    def load_state(self, named: Mapping[str, Tensor]) -> None:
+        for name, bank in self.banks.items():
+            bank.momentum.copy_(named[f"muon.momentum.{name}"])
+            if bank.variance is not None:
+                bank.variance.copy_(named[f"muon.variance.{name}"])
+        self.adam.state.clear()
+        for full, value in named.items():
+            if full.startswith("adam."):
+                _, key, name = full.split(".")
+                self.adam.state[self._master[name]][key] = value.clone()
+
+    def _padded(self, w: Tensor) -> Tensor:
+        """The bank with zero layers added, so that each rank gets as many."""
+        missing = -w.size(0) % self._ranks.world_size
+        return F.pad(w, (0, 0, 0, 0, 0, missing)) if missing else w
+
+    def _shard(self, w: Tensor) -> Tensor:
+        padded = self._padded(w)
+        each = padded.size(0) // self._ranks.world_size
+        return padded[self._ranks.rank * each : (self._ranks.rank + 1) * each]
+
+    def _update_bank(self, name: str, grad: Tensor, lr: float, momentum: float) -> None:
+        w = self._master[name]
+        if self._ranks.world_size == 1:
+            self.banks[name].update(w, grad, lr, momentum)
+            return
+        shard = self._shard(w).clone()
+        self.banks[name].update(shard, grad, lr, momentum)
+        w.copy_(self._ranks.all_gather(shard)[: w.size(0)])
+
+    def _mean_of(self, grads: list[Tensor]) -> list[Tensor]:
+        """Mean over ranks of many small tensors in one collective."""
+        if self._ranks.world_size == 1:
+            return grads
+        sizes = [g.numel() for g in grads]
+        flat = self._ranks.mean_(torch.cat([g.reshape(-1) for g in grads]))
+        return [part.view_as(g) for part, g in zip(torch.split(flat, sizes), grads, strict=True)]
+
+    def _clip_(self, shards: Mapping[str, Tensor], others: list[Tensor]) -> None:
+        """Scale all gradients to a global norm of at most `grad_clip`, without waiting for the device."""
+        if not self._clip:
+            return
+        squares = torch.stack([s.square().sum() for s in shards.values()]).sum()
+        total = self._ranks.sum(squares) + torch.stack([g.square().sum() for g in others]).sum()
+        factor = (self._clip / (total.sqrt() + 1e-6)).clamp_max(1.0)
+        torch._foreach_mul_([*shards.values(), *others], factor)
+
+
+def _grad(compute: Tensor) -> Tensor:
+    return compute.grad if compute.grad is not None else torch.zeros_like(compute)

@@ -1,0 +1,75 @@
+"""Which stored tensor gets which bits.
+
+A bank is stored as one tensor per layer (`mlp_up.3`), any other parameter as one tensor. Matrices belong to a class
+and get that class's bits; small ones, named ones and 16-bit classes stay fp16; control vectors stay fp32. Torch-free, so
+that a plan decides by the same rules as export.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Literal
+
+from trainer.quant.config import QuantConfig
+from trainer.quant.scheme import Scheme
+from trainer.quant.tensor_classes import CLASS_OF, TensorClass
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """How one parameter is stored. `int_layers` are the rows of dim 0 that become integers (of a bank: layers)."""
+
+    name: str
+    tensor_class: TensorClass | Literal["control"]
+    is_bank: bool
+    shape: tuple[int, ...]
+    scheme: Scheme | None  # None: nothing of it becomes integers
+    int_layers: tuple[bool, ...]  # one flag per stored tensor
+
+    @property
+    def stored_names(self) -> tuple[str, ...]:
+        return tuple(f"{self.name}.{i}" for i in range(self.shape[0])) if self.is_bank else (self.name,)
+
+    @property
+    def elements_each(self) -> int:
+        return math.prod(self.shape) // len(self.stored_names)
+
+    @property
+    def int_elements(self) -> int:
+        return self.elements_each * sum(self.int_layers)
+
+    def as_stack(self, w: "Tensor") -> "Tensor":
+        """The parameter as (stored tensors, O, I): the shape that the quantizer takes."""
+        return w if self.is_bank else w.reshape(1, *self.shape)
+
+
+def plan_tensor(name: str, shape: tuple[int, ...], quant: QuantConfig) -> TensorPlan:
+    tensor_class = CLASS_OF.get(name)
+    if tensor_class is None:
+        return TensorPlan(name, "control", False, shape, None, (False,))
+    is_bank = len(shape) == 3
+    bits = getattr(quant.bits, tensor_class)
+    plan = TensorPlan(name, tensor_class, is_bank, shape, None, (False,) * (shape[0] if is_bank else 1))
+    if bits == 16 or plan.elements_each <= quant.fp16_max_elements:
+        return plan
+    flags = tuple(
+        not any(fnmatchcase(stored, pattern) or fnmatchcase(name, pattern) for pattern in quant.keep_fp16)
+        for stored in plan.stored_names
+    )
+    if not any(flags):
+        return plan
+    scheme = Scheme(bits, quant.group_rows, quant.clip, quant.clip_sigma, quant.scale_floor)
+    return TensorPlan(name, tensor_class, is_bank, shape, scheme, flags)
+
+
+def plan_tensors(shapes: Mapping[str, tuple[int, ...]], quant: QuantConfig) -> dict[str, TensorPlan]:
+    """How each parameter of a model is stored, in the model's order."""
+    return {name: plan_tensor(name, tuple(shape), quant) for name, shape in shapes.items()}
+
+
+def shapes_of(named: "Mapping[str, Tensor]") -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in named.items()}

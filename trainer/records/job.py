@@ -1,0 +1,75 @@
+"""A job: one training run and the exports of every trial that shares it. Torch-free; pgray writes it, the trainer reads it."""
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from trainer.config import Config
+from trainer.errors import InputError
+from trainer.presets.resolve import build_config, flatten, input_error, load_preset
+from trainer.presets.yamlfile import read_yaml
+from trainer.records.fingerprint import average_key, digest, training_part
+
+
+class TrialSpec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    trial_id: str
+    config: Config
+
+
+class Job(BaseModel):
+    """`train_fingerprint` names the folder of the trained weights, `job_id` the folder of the job's own records."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    job_id: str
+    train_fingerprint: str
+    trials: list[TrialSpec]
+    git_sha: str | None = None
+    code_sha: str | None = None  # `bundle.code_sha` of the trainer that is to run it; None: any
+
+    @property
+    def config(self) -> Config:
+        """The config of the training run: every trial's training part is the same."""
+        return self.trials[0].config
+
+    @property
+    def averages(self) -> dict[str, Config]:
+        """Every average some trial exports: key -> a config that describes it."""
+        return {average_key(trial.config): trial.config for trial in self.trials}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.trials:
+            raise ValueError("a job needs at least one trial")
+        first = training_part(self.trials[0].config)
+        for trial in self.trials[1:]:
+            if training_part(trial.config) != first:
+                raise ValueError(f"trial {trial.trial_id} trains differently from {self.trials[0].trial_id}")
+        return self
+
+
+def load_job(path: Path) -> Job:
+    """A job file as pgray writes it, or the short form `{preset: NAME, set: {...}}` for one trial by hand.
+
+    Raises:
+        InputError: names file, key, value and fix.
+    """
+    raw: Any = read_yaml(path)
+    if not isinstance(raw, dict):
+        raise InputError(str(path), "document", type(raw).__name__, "a job is a mapping with trials, or preset and set")
+    if "trials" in raw:
+        try:
+            return Job.model_validate(raw, strict=False)
+        except ValidationError as error:
+            raise input_error(error, str(path)) from None
+    unknown = sorted(str(key) for key in set(raw) - {"preset", "set"})
+    if unknown:
+        raise InputError(str(path), unknown[0], "unknown key", "use preset and set")
+    preset = load_preset(str(raw.get("preset", "")), str(path))
+    config = build_config({**preset.overrides, **dict(flatten(raw.get("set") or {}))}, str(path))
+    identity, training = digest(config.model_dump(mode="json")), digest(training_part(config))
+    spec = TrialSpec(trial_id=f"trial-{identity}", config=config)
+    return Job(job_id=f"job-{identity}", train_fingerprint=f"standalone-{training}", trials=[spec])

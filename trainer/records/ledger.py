@@ -1,0 +1,74 @@
+"""Entries of the ledger, and how to read them. `pgray` appends them; see `pgray/store/ledger.py`."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from trainer.errors import FailureKind
+from trainer.records.record import Record
+from trainer.records.states import TrialState
+
+
+class LedgerEntry(Record):
+    """One line of `ledger.jsonl`: trial `trial_id` came into `state`. The last line of a trial is its state.
+
+    The order of first appearance is the order of the table's rows. `gpu_held_s` and `cost_usd` are the job's, divided
+    equally among its trials so that sums are right.
+    """
+
+    at: float  # Unix time, seconds
+    sweep: str
+    arm: str
+    seed: int
+    trial_id: str
+    train_fingerprint: str
+    state: TrialState
+    attempt: int = 0
+    job_id: str | None = None
+    failure_kind: FailureKind | None = None
+    reason: str | None = None
+    source: str | None = None  # where the numbers came from: `run`, `recovered`, or a file and line of a foreign log
+    node: str | None = None
+    gpu_held_s: float | None = None
+    cost_usd: float | None = None
+    changes: dict[str, Any] | None = None  # what the arm sets, dotted; on the first entry of a search's trial
+
+    def moved_to(self, state: TrialState, **fields: Any) -> "LedgerEntry":
+        """The next entry of the same trial and attempt, with nothing of what was said about the state before."""
+        keep = {"sweep", "arm", "seed", "trial_id", "train_fingerprint", "attempt"}
+        return LedgerEntry(at=time.time(), state=state, **self.model_dump(include=keep), **fields)
+
+
+def read_ledger(path: Path) -> tuple[list[LedgerEntry], list[str]]:
+    """Every whole entry in the order written, and a sentence for each line left out. Both empty without a file."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return [], []
+    entries, problems = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entries.append(LedgerEntry.model_validate_json(line))
+        except ValidationError:
+            is_cut = number == len(lines)  # whole lines end with a newline
+            what = "cut off in the middle, as by a kill" if is_cut else "not a ledger entry"
+            problems.append(f"{path}: line {number}: {what}; left out")
+    return entries, problems
+
+
+def last_entries(entries: Iterable[LedgerEntry]) -> dict[str, LedgerEntry]:
+    """Trial id -> its last entry, in the order in which the trials first appeared."""
+    return {entry.trial_id: entry for entry in entries}  # a key keeps its first position
+
+
+def newest_trials(entries: Iterable[LedgerEntry]) -> dict[tuple[str, int], str]:
+    """(arm, seed) -> the trial id that the ledger mentions last.
+
+    A sweep that was edited and run again leaves trials of the old configuration; this one was asked for last.
+    """
+    return {(entry.arm, entry.seed): entry.trial_id for entry in entries}

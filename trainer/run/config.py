@@ -1,0 +1,40 @@
+"""The section `train`, and the machine that a job runs on. Torch-free."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from trainer.section import Section
+
+
+class TrainConfig(Section):
+    seq_len: int = Field(1024, ge=2)
+    batch_tokens: int = Field(524_288, ge=2)  # per optimizer step, all ranks together
+    micro_batch_tokens: int = Field(98_304, ge=2)  # per rank and forward pass; more are accumulated
+    wallclock_s: float = Field(600.0, gt=0)
+    iterations: int = Field(20_000, ge=1)
+    warmup_steps: int = Field(20, ge=0)  # run before the clock starts, then undone
+    grad_clip: float = Field(0.0, ge=0)  # global norm; 0 = off
+    val_every: int = Field(0, ge=0)  # steps between validations of the raw weights, off the clock; 0 = at the end only
+    log_every: int = Field(50, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: bool | None = None  # null: on for CUDA, off for CPU
+    checkpoint_every_s: float = Field(60.0, ge=0)  # 0 = never
+
+
+class Machine(Section):
+    """What one job holds on each of its nodes, and how its ranks are started: `nproc` per node. gpus 0 = CPU."""
+
+    gpus: int = Field(0, ge=0)
+    cpus: int = Field(1, ge=1)
+    nodes: int = Field(1, ge=1)
+    nproc: int = Field(1, ge=1)
+    launcher: Literal["torchrun", "srun", "plain"] = "torchrun"  # plain: one process, for a single rank
+
+    @property
+    def total_gpus(self) -> int:
+        return self.nodes * self.gpus
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.nproc

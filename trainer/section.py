@@ -1,0 +1,37 @@
+"""What every section of a config has in common, and gates, which several sections use."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class RuleError(ValueError):
+    """A rule between fields is broken: `key` within the section, its value, and the fix."""
+
+    def __init__(self, key: str, value: object, fix: str) -> None:
+        self.key, self.value, self.fix = key, value, fix
+        super().__init__(f"{key}: {value}: {fix}")
+
+
+Gate = Literal["immediately", "step", "lr_scale", "wallclock_frac"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Start(Section):
+    """When a gate opens. `value`: a step, an LR multiplier (opens below it), or a share of the training clock."""
+
+    kind: Gate = "immediately"
+    value: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "immediately" and self.value:
+            raise RuleError(
+                "value", self.value, "kind immediately takes no value; say start.kind as well as start.value"
+            )
+        if self.kind in ("lr_scale", "wallclock_frac") and not 0 < self.value <= 1:
+            raise RuleError("value", self.value, f"must be above 0 and at most 1 for kind {self.kind}")
+        return self
