@@ -69,12 +69,12 @@ def drive(folder: Path) -> None:
                 return method(*arguments)
             finally:
                 own_s += time.thread_time() - before
-                if name == "ended":
+                if name == "on_ended":
                     ends.append([time.perf_counter(), time.process_time(), own_s])
 
         setattr(SweepLoop, name, timed)
 
-    for name in ("next_job", "started", "progressed", "ended", "tick"):
+    for name in ("next_job", "on_started", "on_progress", "on_ended", "poll"):
         clocked(name)
     began = time.perf_counter()
     sweep = Sweep.from_yaml(folder / "thousand.yaml")

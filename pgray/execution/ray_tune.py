@@ -11,26 +11,17 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pgray.execution.cluster import alive_nodes
+from pgray.execution.job_events import JobEvents, JobProgress
 from pgray.execution.launchers.base import LaunchSettings
 from trainer.run.config import Machine
 
 _MOST_STARTING = 16  # workers that Ray may start at once
 _SLOTS_S = 5.0
-
-
-class JobEvents(Protocol):
-    """Hands out jobs and hears about them, in the driver's thread; `tick` comes several times a second: whether to go on."""
-
-    def next_job(self, slots: int) -> str | None: ...
-    def started(self, job_id: str) -> None: ...
-    def progressed(self, job_id: str, metrics: Mapping[str, Any]) -> None: ...
-    def ended(self, job_id: str, worker_error: str | None) -> None: ...
-    def tick(self) -> bool: ...
 
 
 def run_jobs(shared: LaunchSettings, events: JobEvents) -> None:
@@ -108,7 +99,7 @@ def _job_source(events: JobEvents, machine: Machine) -> Any:
             self.slots, self.slots_known_until = 0, 0.0
 
         def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-            if not self.holder.events.tick():  # Tune does not ask the stopper while it waits for a first trial
+            if not self.holder.events.poll():  # Tune does not ask the stopper while it waits for a first trial
                 return str(Searcher.FINISHED)
             if time.monotonic() >= self.slots_known_until:  # nodes come and go
                 self.slots, self.slots_known_until = alive_nodes().slots(machine), time.monotonic() + _SLOTS_S
@@ -135,7 +126,7 @@ def _stopper(events: JobEvents) -> Any:
             return False
 
         def stop_all(self) -> bool:
-            return not self.holder.events.tick()
+            return not self.holder.events.poll()
 
     return Stopper(_Unpicklable(events))
 
@@ -150,18 +141,19 @@ def _callback(events: JobEvents) -> Any:
             self.holder = holder
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.holder.events.started(trial.config["job_id"])
+            self.holder.events.on_started(trial.config["job_id"])
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
-            self.holder.events.progressed(trial.config["job_id"], result)
+            if progress := JobProgress.from_report(result):  # Tune adds a last result of its own
+                self.holder.events.on_progress(trial.config["job_id"], progress)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.holder.events.ended(trial.config["job_id"], None)
+            self.holder.events.on_ended(trial.config["job_id"], None)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.holder.events.ended(trial.config["job_id"], _error_text(trial.error_file))
+            self.holder.events.on_ended(trial.config["job_id"], _error_text(trial.error_file))
 
     return Callback(_Unpicklable(events))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgray.execution import run_lock as lock
 from pgray.execution import supervisor
+from pgray.execution.job_events import JobProgress
 from pgray.execution.launchers.base import LaunchSettings, NodeRendezvous, free_port
 from pgray.execution.node_runner import NodeRunner
 from trainer.records.files import write_text
@@ -78,7 +79,7 @@ def follow_job(
             if agents:
                 agents.look()
             if time.monotonic() > reported + _REPORT_S and progress.has_news():
-                report(progress.metrics())
+                report(progress.current().to_report())
                 reported = time.monotonic()
             time.sleep(_POLL_S)
     finally:
@@ -119,20 +120,13 @@ class _Progress:
         self._last_state = state
         return is_new
 
-    def metrics(self) -> dict[str, Any]:
+    def current(self) -> JobProgress:
         train = self._job.config.train
         step, elapsed = self._latest.get("step", 0), self._latest.get("train_s", 0.0)
         is_trained = self._layout.trained(self._job.train_fingerprint).record.exists()
         done_frac = 1.0 if is_trained else min(1.0, max(step / train.iterations, elapsed / train.wallclock_s))
-        return {
-            "step": step,
-            "steps": train.iterations,
-            "train_s": elapsed,
-            "train_loss_nats": self._latest.get("train_loss_nats"),
-            "train_frac": done_frac,
-            "exported": self._exported(),
-            "exports": len(self._job.trials),
-        }
+        loss = self._latest.get("train_loss_nats")
+        return JobProgress(step, train.iterations, elapsed, loss, done_frac, self._exported(), len(self._job.trials))
 
     def _exported(self) -> int:
         return sum(self._layout.trial(trial.trial_id).result.exists() for trial in self._job.trials)

@@ -146,7 +146,7 @@ def _run_jobs(queue: JobQueue, history: LedgerWriter, show: ProgressReporter, in
     )
     with show:
         try:
-            if conductor.tick():
+            if conductor.poll():
                 run_jobs(launch, conductor)
         finally:
             conductor.finish()

@@ -5,10 +5,11 @@ A job has ended when its supervisor has said so on disk, not when Ray says that 
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pgray.execution.job_events import JobProgress
 from pgray.execution.orphans import end_job
 from pgray.scheduler.curve_monitor import CurveMonitor
 from pgray.scheduler.ledger_writer import LedgerWriter, job_token
@@ -53,23 +54,23 @@ class SweepLoop:
         self.show.planned(self.queue.num_started + self.queue.num_waiting, slots)
         return job.job_id if job else None
 
-    def started(self, job_id: str) -> None:
+    def on_started(self, job_id: str) -> None:
         job = self.queue.open[job_id]
         self._running[job_id] = _NEVER
         with self._or_pause():
             self.history.started(job)
         self.show.started(job, self.history.label(job))
 
-    def progressed(self, job_id: str, metrics: Mapping[str, Any]) -> None:
-        self.show.progressed(job_id, metrics)
+    def on_progress(self, job_id: str, progress: JobProgress) -> None:
+        self.show.progressed(job_id, progress)
 
-    def ended(self, job_id: str, worker_error: str | None = None) -> None:
+    def on_ended(self, job_id: str, worker_error: str | None = None) -> None:
         # Where the Ray worker died, its supervisor still needs a moment to end the job and to say how it ended.
         has_begun = job_token(self.layout, job_id) is not None
         self._running[job_id] = time.monotonic() + (self.end_patience_s if has_begun else 0)
         self._worker_errors[job_id] = worker_error
 
-    def tick(self) -> bool:
+    def poll(self) -> bool:
         """Several times a second: collect what has ended. Returns whether to go on."""
         for job_id, deadline in list(self._running.items()):
             has_ended = deadline < _NEVER
@@ -103,11 +104,11 @@ class SweepLoop:
     def finish(self) -> None:
         """Wait for the jobs that still run: all of them are over or being stopped."""
         for job_id in list(self._running):
-            self.ended(job_id)
+            self.on_ended(job_id)
         if self._running and self.is_stopping:
             self.show.say(f"stopping {len(self._running)} jobs")
         while self._running:
-            self.tick()
+            self.poll()
             time.sleep(0.05)
 
     def _collect(self, job_id: str) -> None:

@@ -4,9 +4,9 @@ Everything goes to standard error, so that standard output holds only what was a
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pgray.execution.job_events import JobProgress
 from trainer.records.job import Job
 from trainer.records.ledger import LedgerEntry
 
@@ -40,7 +41,7 @@ class ProgressReporter:
     def started(self, job: Job, label: str) -> None:
         pass
 
-    def progressed(self, job_id: str, metrics: Mapping[str, Any]) -> None:
+    def progressed(self, job_id: str, progress: JobProgress) -> None:
         pass
 
     def ended(self, job_id: str, entries: Sequence[LedgerEntry]) -> None:
@@ -51,20 +52,20 @@ class ProgressReporter:
 class _Running:
     label: str
     began: float
-    metrics: dict[str, Any] = field(default_factory=dict)
+    progress: JobProgress | None = None
     total_s: float | None = None  # expected, from the last report
 
-    def report(self, metrics: Mapping[str, Any]) -> None:
-        self.metrics = dict(metrics)
+    def report(self, progress: JobProgress) -> None:
+        self.progress = progress
         if self.done_frac > 0.02:
             self.total_s = (time.monotonic() - self.began) / self.done_frac
 
     @property
     def done_frac(self) -> float:
         """Training counts for most of a job; its exports for the rest."""
-        exports = self.metrics.get("exports") or 1
-        exported_frac = self.metrics.get("exported", 0) / exports
-        return float(0.8 * self.metrics.get("train_frac", 0.0) + 0.2 * exported_frac)
+        if self.progress is None:
+            return 0.0
+        return 0.8 * self.progress.train_frac + 0.2 * self.progress.num_exported / (self.progress.num_exports or 1)
 
     def left_s(self) -> float | None:
         return None if self.total_s is None else max(0.0, self.total_s - (time.monotonic() - self.began))
@@ -105,9 +106,9 @@ class Terminal(ProgressReporter):
         if not self._console.is_terminal:
             self.say(f"started   {label}")
 
-    def progressed(self, job_id: str, metrics: Mapping[str, Any]) -> None:
-        if job_id in self._running and "train_frac" in metrics:
-            self._running[job_id].report(metrics)
+    def progressed(self, job_id: str, progress: JobProgress) -> None:
+        if job_id in self._running:
+            self._running[job_id].report(progress)
 
     def ended(self, job_id: str, entries: Sequence[LedgerEntry]) -> None:
         running = self._running.pop(job_id, None)
@@ -134,14 +135,13 @@ class Terminal(ProgressReporter):
         return table
 
     def _row(self, running: _Running) -> list[Any]:
-        metrics = running.metrics
+        now = running.progress
         bar = ProgressBar(total=1.0, completed=running.done_frac, width=20)
-        if not metrics:
+        if now is None:
             return [running.label, bar, "starting", "", ""]
-        loss = metrics.get("train_loss_nats")
-        is_trained = metrics.get("train_frac", 0) >= 1
-        exporting = f"export {metrics.get('exported', 0)}/{metrics.get('exports', 0)}"
-        step = exporting if is_trained else f"{metrics.get('step', 0)}/{metrics.get('steps', 0)}"
+        loss = now.train_loss_nats
+        is_trained = now.train_frac >= 1
+        step = f"export {now.num_exported}/{now.num_exports}" if is_trained else f"{now.step}/{now.steps}"
         left = running.left_s()
         return [
             running.label,
