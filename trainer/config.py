@@ -32,7 +32,7 @@ class Config(WeightTechniques):
     quant: QuantConfig = QuantConfig()
     export: ExportConfig = ExportConfig()
     eval: EvalConfig = EvalConfig()
-    seed: int = Field(1337, ge=0, lt=2**31)
+    seed: int = Field(1337, ge=0, lt=2**31)  # initialization and noise, not data order; sweeps set it by `seeds`
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -21,10 +21,10 @@ class Section(BaseModel):
 
 
 class Start(Section):
-    """When a gate opens. `value`: a step, an LR multiplier (opens below it), or a share of the training clock."""
+    """When a gate opens: from step `value` on, below LR multiplier `value`, or after share `value` of the run."""
 
-    kind: Gate = "immediately"
-    value: float = Field(0.0, ge=0)
+    kind: Gate = "immediately"  # unit of value; immediately = from step 0
+    value: float = Field(0.0, ge=0)  # step, LR multiplier, or share of the run
 
     @model_validator(mode="after")
     def _check(self) -> Self:

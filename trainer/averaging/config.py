@@ -8,15 +8,15 @@ from trainer.section import RuleError, Section
 
 
 class AverageConfig(Section):
-    """Which weights are exported. See `averaging.py`; averaging never changes the training trajectory."""
+    """Which average of the weights is exported. Averaging never changes training itself, so arms share the training run."""
 
-    kind: Literal["none", "ema", "swa", "lawa", "sqwa"] = "none"
-    decay: float = Field(0.997, ge=0, lt=1)
-    half_life_frac: float | None = Field(None, gt=0)  # instead of decay: EMA half-life as a share of the steps
-    start: Literal["immediately", "warmdown", "qat"] = "immediately"
-    every: int = Field(0, ge=0)
-    count: int = Field(0, ge=0)
-    lr_below: float | None = Field(None, gt=0, le=1)
+    kind: Literal["none", "ema", "swa", "lawa", "sqwa"] = "none"  # none exports the last weights
+    decay: float = Field(0.997, ge=0, lt=1)  # EMA decay per step; for ema, and for the EMA inside sqwa
+    half_life_frac: float | None = Field(None, gt=0)  # replaces decay: EMA half-life as a share of the run
+    start: Literal["immediately", "warmdown", "qat"] = "immediately"  # when the EMA begins
+    every: int = Field(0, ge=0)  # steps between snapshots; 0 = swa: by count, lawa and sqwa: every step
+    count: int = Field(0, ge=0)  # swa: snapshots in the warmdown; lawa: snapshots kept, 0 = whole warmdown
+    lr_below: float | None = Field(None, gt=0, le=1)  # snapshots only below this LR multiplier; null: swa 0.4, sqwa 0.2
 
     @model_validator(mode="after")
     def _check(self) -> Self:

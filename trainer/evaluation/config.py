@@ -8,20 +8,20 @@ from trainer.section import RuleError, Section
 
 
 class TttConfig(Section):
-    """Score-first test-time training: each chunk is scored before any update that has seen it."""
+    """Score-first test-time training: each chunk is scored before the weights are updated on it."""
 
-    enabled: bool = False
-    lr: float = Field(0.002, ge=0)
-    epochs: int = Field(3, ge=1)
-    chunk_tokens: int = Field(32_768, ge=2)
+    enabled: bool = False  # also score with test-time training (column `ttt_bpb`)
+    lr: float = Field(0.002, ge=0)  # SGD learning rate of the first chunk; falls by a cosine over the chunks
+    epochs: int = Field(3, ge=1)  # passes over each chunk after it is scored
+    chunk_tokens: int = Field(32_768, ge=2)  # tokens scored between two rounds of updates; a multiple of eval.seq_len
 
 
 class EvalConfig(Section):
-    seq_len: int = Field(1024, ge=2)
-    stride: int = Field(64, ge=0)  # sliding window; 0 = skip
+    seq_len: int = Field(1024, ge=2)  # context length in tokens
+    stride: int = Field(64, ge=0)  # step of the sliding window in tokens; 0 = no sliding evaluation
     batch_tokens: int = Field(262_144, ge=2)  # per rank and forward pass
     ttt: TttConfig = TttConfig()
-    antilayer: bool = False  # silence one layer at a time and evaluate
+    antilayer: bool = False  # diagnostic: evaluate with one layer switched off at a time
 
     @property
     def batch_rows(self) -> int:

@@ -10,36 +10,36 @@ from trainer.section import RuleError, Section, Start
 class BigramConfig(Section):
     """BigramHash: hash of two tokens -> table -> projection. buckets 0 = off."""
 
-    buckets: int = Field(0, ge=0)
-    dim: int = Field(128, ge=1)
+    buckets: int = Field(0, ge=0)  # rows of the hash table; 0 = off
+    dim: int = Field(128, ge=1)  # width of a row, before the projection to model.dim
 
 
 class ValueEmbedConfig(Section):
     """A second token embedding added to the attention values of some layers. dim 0 = off."""
 
-    dim: int = Field(0, ge=0)
-    layers: Annotated[tuple[int, ...], Field(strict=False)] = ()
+    dim: int = Field(0, ge=0)  # width of the table, before the projection; 0 = off
+    layers: Annotated[tuple[int, ...], Field(strict=False)] = ()  # layers, counted from 0, whose values receive it
 
 
 class ModelConfig(Section):
-    layers: int = Field(9, ge=1)
-    dim: int = Field(512, ge=8)
-    heads: int = Field(8, ge=1)
-    kv_heads: int = Field(4, ge=1)
-    mlp_mult: float = Field(2, gt=0)
-    vocab_size: int = Field(1024, ge=2, le=65536)
-    leaky_slope: float = Field(0.0, ge=0, le=1)
-    rope_dims: int = Field(0, ge=0)  # of each head's dims, the first n turn; 0 = all
-    rope_base: float = Field(10_000.0, gt=1)
-    qk_gain_init: float = 1.5
-    logit_softcap: float = Field(30.0, gt=0)
-    embed_init_std: float = Field(0.005, gt=0)
-    ln_scale: bool = False
-    unet_skips: bool = True
-    resid_mix: bool = True
-    xsa_last_n: int = Field(0, ge=0)
-    smear_gate: bool = False
-    deep_delta: bool = False
+    layers: int = Field(9, ge=1)  # transformer blocks
+    dim: int = Field(512, ge=8)  # width of the residual stream
+    heads: int = Field(8, ge=1)  # query heads; must divide dim
+    kv_heads: int = Field(4, ge=1)  # key/value heads; must divide heads
+    mlp_mult: float = Field(2, gt=0)  # hidden units of the MLP as a multiple of dim
+    vocab_size: int = Field(1024, ge=2, le=65536)  # must equal the tokenizer's number of pieces
+    leaky_slope: float = Field(0.0, ge=0, le=1)  # negative slope of the squared leaky ReLU in the MLP; 0 = relu^2
+    rope_dims: int = Field(0, ge=0)  # dims of each head that RoPE rotates; 0 = all
+    rope_base: float = Field(10_000.0, gt=1)  # base of the RoPE frequencies
+    qk_gain_init: float = 1.5  # initial value of the learned gain of each query head
+    logit_softcap: float = Field(30.0, gt=0)  # logits become cap * tanh(logits / cap)
+    embed_init_std: float = Field(0.005, gt=0)  # standard deviation of the initial token embedding
+    ln_scale: bool = False  # scale each block's normalized input by 1 / sqrt(layer + 1)
+    unet_skips: bool = True  # learned skip connections from the first half of the layers to the second
+    resid_mix: bool = True  # learned mix of the residual stream and the embedding before each block
+    xsa_last_n: int = Field(0, ge=0)  # last n layers remove each token's own value from attention's output (XSA)
+    smear_gate: bool = False  # learned mix of each token's embedding with the previous token's
+    deep_delta: bool = False  # learned scale, per channel, of the residual that attention's output is added to
     bigram: BigramConfig = BigramConfig()
     value_embed: ValueEmbedConfig = ValueEmbedConfig()
 
@@ -82,9 +82,9 @@ class ModelConfig(Section):
 
 
 class RecurrenceConfig(Section):
-    """Depth recurrence; see `recurrence.py`. Only the keys of the chosen kind may be set."""
+    """Depth recurrence: layers that run more than once. Only the keys of the chosen kind may be set."""
 
-    kind: Literal["none", "loops", "gated", "partial"] = "none"
+    kind: Literal["none", "loops", "gated", "partial"] = "none"  # repeat all layers, the last ones, or some
     loops: int = Field(1, ge=1)  # loops: passes over all layers
     lora_rank: int = Field(0, ge=0)  # loops: LoRA on q and v of every pass after the first; 0 = none
     last_layers: int = Field(0, ge=0)  # gated: how many of the last layers run again

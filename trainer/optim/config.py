@@ -8,11 +8,11 @@ from trainer.section import RuleError, Section
 
 
 class WarmdownConfig(Section):
-    """Linear fall of the LR multiplier to `min_lr`. `value`: iterations, or a share of the training clock."""
+    """Linear fall of the LR multiplier from 1 to `min_lr` at the end of the run."""
 
-    kind: Literal["iterations", "wallclock_frac"] = "iterations"
-    value: float = Field(1200, ge=0)
-    min_lr: float = Field(0.0, ge=0, le=1)
+    kind: Literal["iterations", "wallclock_frac"] = "iterations"  # unit of value: steps, or a share of the run
+    value: float = Field(1200, ge=0)  # length of the warmdown; 0 = constant LR
+    min_lr: float = Field(0.0, ge=0, le=1)  # LR multiplier at the end
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -22,14 +22,14 @@ class WarmdownConfig(Section):
 
 
 class OptimConfig(Section):
-    matrix_lr: float = Field(0.04, ge=0)
-    scalar_lr: float = Field(0.04, ge=0)
-    embed_lr: float = Field(0.05, ge=0)
-    muon_momentum: float = Field(0.95, ge=0, lt=1)
-    muon_momentum_start: float = Field(0.85, ge=0, lt=1)
-    muon_momentum_steps: int = Field(500, ge=0)
-    muon_variant: Literal["muon", "muon_vs"] = "muon"
-    ns_steps: int = Field(5, ge=0, le=20)
-    weight_decay: float = Field(0.0, ge=0)
-    adam_weight_decay: float = Field(0.0, ge=0)
+    matrix_lr: float = Field(0.04, ge=0)  # Muon: attention and MLP matrices
+    scalar_lr: float = Field(0.04, ge=0)  # AdamW: all parameters that are neither matrices of a layer nor token tables
+    embed_lr: float = Field(0.05, ge=0)  # AdamW: token, bigram and value embedding tables
+    muon_momentum: float = Field(0.95, ge=0, lt=1)  # after the ramp
+    muon_momentum_start: float = Field(0.85, ge=0, lt=1)  # at step 0
+    muon_momentum_steps: int = Field(500, ge=0)  # steps of the linear ramp; 0 = no ramp
+    muon_variant: Literal["muon", "muon_vs"] = "muon"  # muon_vs scales the update by its running variance
+    ns_steps: int = Field(5, ge=0, le=20)  # Newton-Schulz iterations; 0 only normalizes
+    weight_decay: float = Field(0.0, ge=0)  # Muon parameters, decoupled
+    adam_weight_decay: float = Field(0.0, ge=0)  # AdamW parameters, decoupled
     warmdown: WarmdownConfig = WarmdownConfig()

@@ -17,25 +17,25 @@ Bits = Annotated[int, AfterValidator(_bits)]
 
 
 class BitsConfig(Section):
-    mlp: Bits = 8
-    attn: Bits = 8
-    embed: Bits = 8
-    bigram: Bits = 8
-    value_embed: Bits = 8
-    other: Bits = 8
+    mlp: Bits = 8  # MLP matrices; 16 = fp16, not quantized
+    attn: Bits = 8  # attention matrices
+    embed: Bits = 8  # token embedding, tied to the output
+    bigram: Bits = 8  # bigram table and projection
+    value_embed: Bits = 8  # value embedding table and projection
+    other: Bits = 8  # LoRA matrices and depth gates of recurrence
 
 
 class QuantConfig(Section):
     bits: BitsConfig = BitsConfig()
     group_rows: int = Field(1, ge=1)  # rows that share one scale
-    clip: Literal["absmax", "search", "sigma"] = "absmax"
-    clip_sigma: float = Field(4.0, gt=0)
-    scale_floor: float | None = Field(None, gt=0)
-    keep_fp16: Annotated[tuple[str, ...], Field(strict=False)] = ()  # tensor-name patterns, as in fnmatch
+    clip: Literal["absmax", "search", "sigma"] = "absmax"  # search: the percentile with least squared error
+    clip_sigma: float = Field(4.0, gt=0)  # only for clip sigma
+    scale_floor: float | None = Field(None, gt=0)  # smallest scale; null = the smallest positive fp16
+    keep_fp16: Annotated[tuple[str, ...], Field(strict=False)] = ()  # names or patterns, such as `attn_*`, kept in fp16
     fp16_max_elements: int = Field(65_536, ge=0)  # tensors up to this size stay fp16
-    prune_frac: float = Field(0.0, ge=0, lt=1)
-    svd_rank: int = Field(0, ge=0)
+    prune_frac: float = Field(0.0, ge=0, lt=1)  # smallest share of each matrix set to zero before quantization
+    svd_rank: int = Field(0, ge=0)  # store a matrix as two factors of this rank where that is smaller; 0 = never
 
 
 class ExportConfig(Section):
-    codec: Literal["zlib", "zstd", "lzma", "brotli", "ans"] = "zlib"
+    codec: Literal["zlib", "zstd", "lzma", "brotli", "ans"] = "zlib"  # compressor of the packed weights

@@ -1,6 +1,6 @@
 """Paths of a run folder, and how files appear in it: whole or not at all.
 
-RUN/ sweep.yaml provenance.json ledger.jsonl table.{parquet,csv,md} report.html; of a search study.json
+RUN/ sweep.yaml provenance.json ledger.jsonl driver.log table.{parquet,csv,md} report.html; for a search study.json
      trained/<train_fingerprint>/   training.json, <average>.safetensors, events.jsonl, checkpoint
      trials/<trial_id>/             config.json result.json failure.json artifact.pgz events.jsonl log.txt attempt-N/
      jobs/<job_id>/                 {job,launch,supervisor,exit}.json log.txt: how it was launched and how it ended
@@ -27,6 +27,10 @@ class RunLayout:
     @property
     def ledger(self) -> Path:
         return self.root / "ledger.jsonl"
+
+    @property
+    def driver_log(self) -> Path:
+        return self.root / "driver.log"
 
     @property
     def study(self) -> Path:

@@ -8,18 +8,18 @@ from trainer.section import Section
 
 
 class TrainConfig(Section):
-    seq_len: int = Field(1024, ge=2)
+    seq_len: int = Field(1024, ge=2)  # tokens per training sequence
     batch_tokens: int = Field(524_288, ge=2)  # per optimizer step, all ranks together
     micro_batch_tokens: int = Field(98_304, ge=2)  # per rank and forward pass; more are accumulated
-    wallclock_s: float = Field(600.0, gt=0)
-    iterations: int = Field(20_000, ge=1)
+    wallclock_s: float = Field(600.0, gt=0)  # limit of the training clock in seconds
+    iterations: int = Field(20_000, ge=1)  # limit in optimizer steps; training ends at whichever limit comes first
     warmup_steps: int = Field(20, ge=0)  # run before the clock starts, then undone
     grad_clip: float = Field(0.0, ge=0)  # global norm; 0 = off
     val_every: int = Field(0, ge=0)  # steps between validations of the raw weights, off the clock; 0 = at the end only
-    log_every: int = Field(50, ge=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_every: int = Field(50, ge=1)  # steps between lines of the training log
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is a GPU
     compile: bool | None = None  # null: on for CUDA, off for CPU
-    checkpoint_every_s: float = Field(60.0, ge=0)  # 0 = never
+    checkpoint_every_s: float = Field(60.0, ge=0)  # seconds between checkpoints; 0 = never
 
 
 class Machine(Section):

@@ -20,14 +20,14 @@ class WeightTechnique(Section):
 
 
 class QatConfig(WeightTechnique):
-    """Fake quantization of the compute weights with the exporter's own scheme, straight-through gradient."""
+    """Quantization-aware training: fake quantization with the export's scheme, straight-through gradient."""
 
-    enabled: bool = False
+    enabled: bool = False  # train with fake quantization from `qat.start` on
     start: Start = Start(kind="lr_scale", value=0.15)
-    scope: Annotated[tuple[TensorClass, ...], Field(strict=False)] = TENSOR_CLASSES
-    mode: Literal["ste", "swap"] = "ste"
-    reset_ema: bool = False
-    stop_swa: bool = False
+    scope: Annotated[tuple[TensorClass, ...], Field(strict=False)] = TENSOR_CLASSES  # classes to fake-quantize
+    mode: Literal["ste", "swap"] = "ste"  # two names for one computation; both are used in published scripts
+    reset_ema: bool = False  # restart the EMA from the current weights when QAT starts
+    stop_swa: bool = False  # take no SWA snapshots once QAT is on
 
     @property
     def is_on(self) -> bool:
@@ -37,7 +37,7 @@ class QatConfig(WeightTechnique):
 class QnaConfig(WeightTechnique):
     """Quantization noise annealing (PR 975). magnitude 0 = off, 1 = half a quantization step at full LR."""
 
-    magnitude: float = Field(0.0, ge=0)
+    magnitude: float = Field(0.0, ge=0)  # noise in half quantization steps at full LR; 0 = off
 
     @property
     def is_on(self) -> bool:
@@ -45,9 +45,9 @@ class QnaConfig(WeightTechnique):
 
 
 class QuantNoiseConfig(WeightTechnique):
-    """Quant-Noise (arXiv:2004.07320): the share of the weights that is fake-quantized at each step, drawn anew. 0 = off."""
+    """Quant-Noise (arXiv:2004.07320): fake quantization of a random share of the weights at each step."""
 
-    share: float = Field(0.0, ge=0, le=1)
+    share: float = Field(0.0, ge=0, le=1)  # share of the weights; 0 = off
 
     @property
     def is_on(self) -> bool:
