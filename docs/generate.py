@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from results.schema import as_markdown
 from trainer import config
 from trainer.presets.resolve import load_preset, preset_names
+from trainer.quant.codecs import codec_names
 
 HERE = Path(__file__).parent
 
@@ -57,8 +58,11 @@ def type_text(field: FieldInfo) -> str:
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     limits = ", ".join(f"{signs[name]} {value:,}" for name, value in bounds.items())
     names = _names(field.annotation)
-    if any(getattr(getattr(m, "func", None), "__name__", "") == "_bits" for m in field.metadata):
+    checks = [getattr(getattr(m, "func", None), "__name__", "") for m in field.metadata]
+    if "_bits" in checks:
         names = "2..8 or 16"
+    if "check_codec_name" in checks:
+        names = " or ".join(f"`{name}`" for name in codec_names())
     return f"{names} {limits}".strip()
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from trainer.config import Config
 from trainer.errors import DataError
-from trainer.quant.codecs import CODECS, entropy_bytes
+from trainer.quant.codecs import load_codec
+from trainer.quant.codecs._base import Symbols
 from trainer.quant.export import StoredTensor, assemble
 from trainer.quant.scheme import num_groups
 from trainer.quant.tensor_classes import TensorClass
@@ -48,7 +48,7 @@ class Artifact:
 
 def pack(stored: list[StoredTensor], config: Config) -> bytes:
     """Stored tensors -> the artifact's bytes. Deterministic."""
-    symbols: list[npt.NDArray[np.int8]] = []
+    symbols: list[Symbols] = []
     floats: list[bytes] = []
     entries = []
     for tensor in stored:
@@ -67,7 +67,7 @@ def pack(stored: list[StoredTensor], config: Config) -> bytes:
         "tensors": entries,
     }
     head = zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)
-    body = CODECS[config.export.codec].compress(symbols)
+    body = load_codec(config.export.codec).compress(symbols)
     tail = zlib.compress(b"".join(floats), 9)
     return MAGIC + _LENGTHS.pack(len(head), len(body), len(tail)) + head + body + tail
 
@@ -90,7 +90,7 @@ def unpack(blob: bytes, place: object = "artifact") -> Artifact:
         entries = [_Entry(*fields) for fields in header["tensors"]]
         sizes = [size for entry in entries for size in entry.symbol_sizes]
         body = blob[start + head_len : start + head_len + body_len]
-        symbols = iter(CODECS[header["codec"]].decompress(body, sizes))
+        symbols = iter(load_codec(header["codec"]).decompress(body, sizes))
         tail = zlib.decompress(blob[start + head_len + body_len :])
         config = Config.model_validate_json(json.dumps({**header["config"], "export": {"codec": header["codec"]}}))
     except Exception as error:
@@ -110,6 +110,15 @@ def unpack(blob: bytes, place: object = "artifact") -> Artifact:
 
 def read_artifact(path: Path) -> Artifact:
     return unpack(path.read_bytes(), path)
+
+
+def entropy_bytes(array: Symbols) -> float:
+    """Return the order-0 entropy of the symbols in bytes: what an ideal coder with the array's own histogram needs."""
+    if array.size == 0:
+        return 0.0
+    counts = np.bincount(array.astype(np.int16) + 128)
+    p = counts[counts > 0] / array.size
+    return float(-(p * np.log2(p)).sum() * array.size / 8)
 
 
 def byte_ledger(stored: list[StoredTensor]) -> list[TensorBytes]:
@@ -159,7 +168,7 @@ class _Entry:
             return int(np.prod(self.shape)) * (2 if self.kind == 1 else 4)
         return sum(2 * num_groups(rows, self.group_rows) for rows, _ in self.part_shapes)
 
-    def restore(self, symbols: list[npt.NDArray[np.int8]], float_bytes: bytes) -> StoredTensor:
+    def restore(self, symbols: list[Symbols], float_bytes: bytes) -> StoredTensor:
         stored_as = ("int", "fp16", "fp32", "svd")[self.kind]
         common = (self.name, _CLASSES[self.class_index], stored_as, tuple(self.shape), self.bits, self.group_rows)
         if self.kind in (1, 2):
@@ -176,7 +185,7 @@ class _Entry:
         return StoredTensor(*common, parts=tuple(parts))  # type: ignore[arg-type]
 
 
-def _symbols_of(tensor: StoredTensor) -> list[npt.NDArray[np.int8]]:
+def _symbols_of(tensor: StoredTensor) -> list[Symbols]:
     return [q.contiguous().numpy().ravel() for q, _ in tensor.parts]
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from trainer.quant.codecs import check_codec_name
 from trainer.section import Section
 
 
@@ -38,4 +39,4 @@ class QuantConfig(Section):
 
 
 class ExportConfig(Section):
-    codec: Literal["zlib", "zstd", "lzma", "brotli", "ans"] = "zlib"  # compressor of the packed weights
+    codec: Annotated[str, AfterValidator(check_codec_name)] = "zlib"  # lossless compressor of the packed weights

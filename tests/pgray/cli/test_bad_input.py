@@ -46,7 +46,7 @@ ROWS: list[tuple[str, str, list[str]]] = [
     ("unknown config key", HEAD + "arms: {a: {qat.enable: true}}", ["arm a: qat.enable: True: unknown key; did you mean qat"]),
     ("unknown key in set", HEAD.replace("set: {", "set: {model.layer: 3, ") + ARMS, ["set: model.layer: 3: unknown key"]),
     ("wrong type", HEAD + 'arms: {a: {model.layers: "4"}}', ["arm a: model.layers: 4: must be a whole number"]),
-    ("unknown codec", HEAD + "arms: {a: {export.codec: rar}}", ["arm a: export.codec: rar: must be 'zlib', 'zstd'"]),
+    ("unknown codec", HEAD + "arms: {a: {export.codec: rar}}", ["arm a: export.codec: rar: must be one of ans, brotli"]),
     ("heads do not divide dim", HEAD + "arms: {a: {model: {heads: 3, kv_heads: 3, dim: 64}}}", ["heads: 3: must divide"]),
     ("bits", HEAD + "arms: {a: {quant.bits.mlp: 9}}", ["arm a: quant.bits.mlp: 9: bits must be 2 to 8"]),
     ("a seed in an arm", HEAD + "arms: {a: {seed: 3}}", ["arm a: seed: 3: ", "use seeds: [...]"]),
