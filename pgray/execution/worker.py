@@ -4,10 +4,9 @@ The worker's own life is the job's lifeline (`holder.py`). It polls and never bl
 How the job ended is left on disk (`exit.json`, records, log) and read by the driver; nothing is returned through Ray.
 """
 
-import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pgray.execution import run_lock as lock
@@ -15,6 +14,7 @@ from pgray.execution import supervisor
 from pgray.execution.job_events import JobProgress
 from pgray.execution.launchers.base import LaunchSettings, NodeRendezvous, free_port
 from pgray.execution.node_runner import NodeRunner
+from trainer.records.events import EventFollower
 from trainer.records.files import write_text
 from trainer.records.job import Job, load_job
 from trainer.records.layout import RunLayout, TrialLayout
@@ -106,13 +106,12 @@ class _Progress:
 
     def __init__(self, job: Job, layout: RunLayout) -> None:
         self._job, self._layout = job, layout
-        self._path = layout.trained(job.train_fingerprint).events
-        self._offset = self._path.stat().st_size if self._path.exists() else 0
+        self._log = EventFollower(layout.trained(job.train_fingerprint).events, skips_existing=True)
         self._latest: dict[str, Any] = {}
         self._last_state: tuple[Any, ...] = ()
 
     def has_news(self) -> bool:
-        for event in self._new_events():
+        for event in self._log.poll():
             if event.get("event") == "step":
                 self._latest = event
         state = (self._latest.get("step"), self._exported())
@@ -130,19 +129,3 @@ class _Progress:
 
     def _exported(self) -> int:
         return sum(self._layout.trial(trial.trial_id).result.exists() for trial in self._job.trials)
-
-    def _new_events(self) -> Iterator[dict[str, Any]]:
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                lines = file.read().split(b"\n")
-        except OSError:
-            return
-        for line in lines[:-1]:  # the last has no end yet
-            self._offset += len(line) + 1
-            try:
-                event = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(event, dict):
-                yield event

@@ -43,7 +43,7 @@ def forecast(decision: Decision, layout: RunLayout) -> Forecast:
     paces = {arm.name: expected_step_time(arm.config, sweep.machine, finished) for arm in arms}
     model = SizeModel(finished)
     sizes = {name: model.predict(pace) for name, pace in paces.items()}
-    jobs = job_costs(decision.shared(), paces, finished, sweep.machine, layout)
+    jobs = job_costs(decision.jobs_to_run(), paces, finished, sweep.machine, layout)
     base = [[next(trial for trial in plan.trials if trial.arm == plan.expansion.control)]]
     to_come = job_costs(base * _num_to_come(decision), paces, finished, sweep.machine, layout)
     budget = budget_left(sweep.file.budget, read_ledger(layout.ledger)[0])

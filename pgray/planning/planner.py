@@ -95,8 +95,8 @@ class Decision:
     def with_action(self, action: Action) -> list[PlannedTrial]:
         return [trial for trial in self.plan.trials if self.actions[trial.trial_id] == action]
 
-    def shared(self) -> list[list[PlannedTrial]]:
-        """The trials to run, grouped by training run; first seeds before second ones, the control before other arms."""
+    def jobs_to_run(self) -> list[list[PlannedTrial]]:
+        """Return the trials to run, grouped by training run: first seeds before second ones, the control before other arms."""
         groups: dict[str, list[PlannedTrial]] = defaultdict(list)
         order = {seed: index for index, seed in enumerate(self.plan.sweep.seeds)}
         control = self.plan.expansion.control  # first, since others are judged against it while they run

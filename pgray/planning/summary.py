@@ -24,7 +24,7 @@ def summary_of(decision: Decision, ahead: Forecast, models: dict[str, ModelFacts
     """The plan in JSON types. `runs`: the folder of run folders, as the caller wrote it."""
     plan = decision.plan
     sweep = plan.sweep
-    groups = decision.shared()
+    groups = decision.jobs_to_run()
     return {
         "sweep": sweep.name,
         "question": sweep.file.question,

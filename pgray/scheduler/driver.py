@@ -213,7 +213,7 @@ def _say_plan(decision: Decision, layout: RunLayout, cluster: "Cluster | None", 
             f"warning: the artifacts of {len(bare)} finished trials are gone, such as {bare[0]}; "
             "delete a trial's result.json to have it exported again"
         )
-    groups = decision.shared()
+    groups = decision.jobs_to_run()
     parts = [f"{len(decision.plan.trials)} trials: {len(decision.with_action('finished'))} finished"]
     if decision.with_action("recover"):
         parts.append(f"{len(decision.with_action('recover'))} found finished on disk")

@@ -59,7 +59,7 @@ class JobQueue:
 
     def __post_init__(self) -> None:
         sweep = self._plan.sweep
-        self._waiting: list[list[PlannedTrial]] = self.decision.shared()
+        self._waiting: list[list[PlannedTrial]] = self.decision.jobs_to_run()
         self.trials = {trial.trial_id: trial for trial in self._plan.trials}
         entries = Ledger(self.layout.ledger).entries()
         self._purse = BudgetTracker(sweep.file.budget, spent_gpu_s(entries))

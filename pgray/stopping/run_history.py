@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pgray.stopping.curves import Curve, read_curve
-from pgray.store.budget import job_costs
 from pgray.store.ledger import Ledger
 from pgray.store.outcomes import read_result
 from trainer.records.files import read_json
 from trainer.records.layout import RunLayout
-from trainer.records.ledger import LedgerEntry
+from trainer.records.ledger import LedgerEntry, job_costs
 from trainer.records.results import TrialResult
 from trainer.records.states import TrialState
 from trainer.run.config import TrainConfig

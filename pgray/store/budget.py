@@ -8,24 +8,9 @@ import math
 from collections.abc import Iterable
 
 from pgray.spec.budget import Budget
-from trainer.records.ledger import LedgerEntry
+from trainer.records.ledger import LedgerEntry, job_costs
 
 _ROUNDING_S = 1e-6  # sums of seconds are not exact; a job that just fits, fits
-
-
-def job_costs(entries: Iterable[LedgerEntry]) -> dict[tuple[str, str | None], LedgerEntry]:
-    """The entries that say what a trial's share of a job has cost: (trial, job) -> its last entry with a time.
-
-    A trial that is queued again carries its old numbers along without a job; these are no second bill. Only a trial
-    that no job is known of is billed without one. The table's `gpu_held_s` adds up the same entries.
-    """
-    costs: dict[tuple[str, str | None], LedgerEntry] = {}
-    billed: set[str] = set()
-    for entry in entries:
-        if entry.gpu_held_s is not None and (entry.job_id or entry.trial_id not in billed):
-            costs[entry.trial_id, entry.job_id] = entry
-            billed.add(entry.trial_id)
-    return costs
 
 
 def spent_gpu_s(entries: Iterable[LedgerEntry]) -> float:

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from results.loading.runs import current, load
 from results.schema import Dtype, Row, records, typed_frame
-from trainer.records.events import read_events
+from trainer.records.events import Event, read_events, surviving_events
 from trainer.records.layout import RunLayout
 from trainer.records.states import TrialState
 
@@ -59,7 +58,7 @@ def _of_trial(layout: RunLayout, trial: Row) -> list[Row]:
     log = layout.trained(trial["train_fingerprint"]).events
     if not log.is_file():  # weights may be thrown away; the trial's folder keeps a copy of the story
         log = layout.trial(trial["trial_id"]).events
-    steps = _steps(event for event in read_events(log) if isinstance(event, dict))
+    steps = _steps(read_events(log))
     if trial["status"] == TrialState.FINISHED and trial["steps"] is not None:
         end = {"train_s": trial["train_s"], "val_bpb": trial["raw_bpb"]}
         _note(steps, trial["steps"], {name: value for name, value in end.items() if value is not None}, "end")
@@ -67,22 +66,12 @@ def _of_trial(layout: RunLayout, trial: Row) -> list[Row]:
     return [who | {"step": step} | values for step, values in sorted(steps.items())]
 
 
-def _steps(events: Iterable[dict[str, Any]]) -> dict[int, Row]:
-    """Step -> what was logged there, of the stretch that the final weights went through.
-
-    A training run that starts again, or goes on from a checkpoint, leaves what it had logged beyond that point behind.
-    """
+def _steps(events: Iterable[Event]) -> dict[int, Row]:
+    """Return step -> what was logged there, of the steps that the final weights went through."""
     steps: dict[int, Row] = {}
-    abandoned = steps
-    for event in events:
+    for event in surviving_events(events):
         name, step = event.get("event"), event.get("step")
-        if name == "training":
-            abandoned, steps = steps, {}
-        if not isinstance(step, int):
-            continue
-        if name == "resumed":
-            steps = {earlier: row for earlier, row in abandoned.items() if earlier <= step}
-        elif name in _FIELDS:
+        if name in _FIELDS and isinstance(step, int):
             found = {column: event.get(field) for field, column in _FIELDS[name].items()}
             numbers = {column: float(x) for column, x in found.items() if isinstance(x, (int, float))}
             _note(steps, step, numbers, f"{event.get('gate')}_on" if name == "gate" else None)

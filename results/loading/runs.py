@@ -23,7 +23,7 @@ from trainer.errors import InputError
 from trainer.presets.yamlfile import read_yaml
 from trainer.records.files import read_json
 from trainer.records.layout import RunLayout
-from trainer.records.ledger import LedgerEntry, last_entries, newest_trials, read_ledger
+from trainer.records.ledger import LedgerEntry, job_costs, last_entries, newest_trials, read_ledger
 from trainer.records.record import Record
 from trainer.records.results import TrialResult
 from trainer.records.states import TrialState
@@ -128,15 +128,14 @@ def _folders(runs: Iterable[str | Path]) -> list[Path]:
 def _load_run(layout: RunLayout) -> tuple[list[dict[str, Any]], list[str]]:
     entries, problems = read_ledger(layout.ledger)
     newest = newest_trials(entries)
-    costs: dict[str, dict[str | None, LedgerEntry]] = {}  # per trial and job that cost something
-    for entry in entries:
-        if entry.gpu_held_s is not None and (entry.job_id or entry.trial_id not in costs):
-            costs.setdefault(entry.trial_id, {})[entry.job_id] = entry
+    costs: dict[str, list[LedgerEntry]] = {}  # per trial
+    for (trial_id, _), entry in job_costs(entries).items():
+        costs.setdefault(trial_id, []).append(entry)
     rows = []
     for trial_id, entry in last_entries(entries).items():
         current = newest[entry.arm, entry.seed]
         row, problem = _row(layout, entry)
-        row |= _total_cost(list(costs.get(trial_id, {}).values()))
+        row |= _total_cost(costs.get(trial_id, []))
         reasons = [entry.reason, problem]
         if current != trial_id:
             reasons.append(f"superseded by {current}: the sweep has since given this arm another configuration")

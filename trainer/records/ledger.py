@@ -72,3 +72,18 @@ def newest_trials(entries: Iterable[LedgerEntry]) -> dict[tuple[str, int], str]:
     A sweep that was edited and run again leaves trials of the old configuration; this one was asked for last.
     """
     return {(entry.arm, entry.seed): entry.trial_id for entry in entries}
+
+
+def job_costs(entries: Iterable[LedgerEntry]) -> dict[tuple[str, str | None], LedgerEntry]:
+    """Return (trial, job) -> the entry with the trial's share of that job's cost: the last one with a measured time.
+
+    A trial that is queued again repeats its old cost without a job id; that is not counted twice. Only a trial without
+    any known job is counted without one.
+    """
+    costs: dict[tuple[str, str | None], LedgerEntry] = {}
+    counted: set[str] = set()
+    for entry in entries:
+        if entry.gpu_held_s is not None and (entry.job_id or entry.trial_id not in counted):
+            costs[entry.trial_id, entry.job_id] = entry
+            counted.add(entry.trial_id)
+    return costs

@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> RunLayout:
     plan = make_plan(sweep)
     layout.root.mkdir(parents=True)
     git_sha = write_provenance(layout, sweep, plan.expansion)
-    for trials in decide(plan, layout).shared():
+    for trials in decide(plan, layout).jobs_to_run():
         specs = [TrialSpec(trial_id=trial.trial_id, config=trial.config) for trial in trials]
         job = Job(
             job_id=specs[0].trial_id, train_fingerprint=trials[0].train_fingerprint, trials=specs, git_sha=git_sha

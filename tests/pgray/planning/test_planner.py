@@ -264,7 +264,7 @@ def test_dropped_arms_and_odd_data_are_named(
 def test_trained_weights_on_disk_cost_no_training(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
     sweep = Sweep.from_yaml(write_sweep(seeds="[1]"))
     layout = RunLayout(tmp_path)
-    groups = decide(make_plan(sweep), layout).shared()
+    groups = decide(make_plan(sweep), layout).jobs_to_run()
     paces = {trial.arm: StepTime(trial.config, 4) for group in groups for trial in group}
     there = layout.trained(groups[0][0].train_fingerprint).record
     there.parent.mkdir(parents=True)
