@@ -36,7 +36,7 @@ class ModelFacts:
 
 def start_model_check(plan: Plan) -> "ModelCheck":
     """Begin to build the model of every arm; `wait` on what comes back. Leaving a `with` block cancels it."""
-    return ModelCheck(plan.expansion.arms, plan.sweep.place)
+    return ModelCheck(plan.expansion.arms, plan.sweep.origin)
 
 
 def check_models(plan: Plan) -> dict[str, ModelFacts]:

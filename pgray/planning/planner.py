@@ -120,7 +120,7 @@ def make_plan(sweep: Sweep, *, layout: RunLayout | None = None, reads_data: bool
     for arm in expansion.arms:
         check_machine(sweep, arm)
     configs = {arm.name: arm.config for arm in expansion.arms}
-    check_rules(sweep.file.kill, configs, expansion.control, sweep.place)
+    check_rules(sweep.file.kill, configs, expansion.control, sweep.origin)
     checked: dict[Demand, DataReport] = {}
     trials = tuple(_identified(sweep, trial, checked if reads_data else None) for trial in expansion.trials)
     warnings = [*plain_doubts(expansion), *dict.fromkeys(w for report in checked.values() for w in report.warnings)]
@@ -147,8 +147,8 @@ def _study(sweep: Sweep, layout: RunLayout | None) -> "Study | None":
 
     entries = read_ledger(layout.ledger)[0] if layout else []
     proposals = read_proposals(entries, lambda name: read_result(layout.trial(name)) if layout else None)
-    where = [Condition(text, sweep.place, f"where.{i}") for i, text in enumerate(sweep.file.where)]
-    return Study(sweep.name, sweep.search, build, 0, proposals, where, sweep.place)
+    where = [Condition(text, sweep.origin, f"where.{i}") for i, text in enumerate(sweep.file.where)]
+    return Study(sweep.name, sweep.search, build, 0, proposals, where, sweep.origin)
 
 
 def _identified(sweep: Sweep, trial: Trial, checked: dict[Demand, DataReport] | None) -> PlannedTrial:
@@ -215,7 +215,7 @@ def _action(
     if entry is None or entry.state in (TrialState.FINISHED, TrialState.QUEUED, TrialState.RUNNING, TrialState.INVALID):
         return "run"
     kind = entry.failure_kind
-    if kind is not None and policy.allows_another(kind, failures.get(name, Counter())[kind]):
+    if kind is not None and policy.allows_retry(kind, failures.get(name, Counter())[kind]):
         return "run"
     return "leave"
 
@@ -229,7 +229,7 @@ def _with_absolute_paths(config: Config) -> Config:
 
 def check_machine(sweep: Sweep, arm: Arm) -> None:
     """Refuse what cannot run on the machine that a job gets."""
-    machine, train, place = sweep.machine, arm.config.train, f"{sweep.place}: arm {arm.name}"
+    machine, train, place = sweep.machine, arm.config.train, f"{sweep.origin}: arm {arm.name}"
     check_patterns(arm.config, place)
     if train.device == "cuda" and machine.gpus == 0:
         raise InputError(place, "train.device", "cuda", "a job holds no GPU; set resources.gpus or train.device: auto")

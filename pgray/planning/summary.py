@@ -34,7 +34,7 @@ def summary_of(decision: Decision, ahead: Forecast, models: dict[str, ModelFacts
         "preset": sweep.preset.name,
         "machine": sweep.machine.model_dump(),
         "seeds": list(sweep.seeds),
-        "set": dict(sweep.command_set),
+        "set": dict(sweep.overrides),
         "control": plan.expansion.control,
         "counts": {
             "trials": len(plan.trials),

@@ -123,7 +123,7 @@ def _connect(plan: Plan, address: str | None, show: ProgressReporter) -> "Cluste
 
     with start_model_check(plan) as check, show.waiting("connecting to Ray" if address else "starting Ray"):
         cluster = connect(address)
-        check_fits(cluster, plan.sweep.machine, plan.sweep.place)
+        check_fits(cluster, plan.sweep.machine, plan.sweep.origin)
         check.wait()
     return cluster
 

@@ -16,7 +16,7 @@ class Searcher:
 
     def __init__(self, plan: Plan, study: Study, layout: RunLayout) -> None:
         self._plan, self._study, self._layout = plan, study, layout
-        self._rows = {p.name: {row.seed: row for row in p.outcome} for p in study.proposals}
+        self._rows = {p.name: {row.seed: row for row in p.seeds} for p in study.proposals}
 
     @property
     def is_exhausted(self) -> bool:

@@ -202,7 +202,7 @@ class JobQueue:
 
     def _is_tried_again(self, entry: LedgerEntry) -> bool:
         tries = self.history.num_failures(entry.trial_id, entry.failure_kind)
-        if not self._plan.sweep.failures.allows_another(entry.failure_kind, tries):
+        if not self._plan.sweep.failures.allows_retry(entry.failure_kind, tries):
             return False
         self.history.tried_again(entry, tries)
         return True

@@ -142,8 +142,8 @@ def frozen_trial(space: Space, proposal: Proposal, score: Score) -> FrozenTrial:
     attributes = {
         "name": proposal.name,
         "changes": proposal.changes,
-        "trial_ids": [row.trial_id for row in proposal.outcome],
-        "seeds": {str(row.seed): {c: row.metrics.get(c) for c in columns} for row in proposal.outcome},
+        "trial_ids": [row.trial_id for row in proposal.seeds],
+        "seeds": {str(row.seed): {c: row.metrics.get(c) for c in columns} for row in proposal.seeds},
         "stds": score.stds,
         "reason": score.reason,
     }

@@ -35,7 +35,7 @@ class SeedRow:
 
 @dataclass(frozen=True)
 class Proposal:
-    """`changes`: dotted key -> value over the sweep's base. `outcome`: one row per seed, in the order of the ledger.
+    """`changes`: dotted key -> value over the sweep's base. `seeds`: one row per seed, in the order of the ledger.
 
     `told_after`: how many proposals had been made when the last seed ended; None while one is open. With it, what a
     sampler knew at each proposal can be told after the fact.
@@ -43,7 +43,7 @@ class Proposal:
 
     name: str
     changes: dict[str, Any]
-    outcome: tuple[SeedRow, ...] = ()
+    seeds: tuple[SeedRow, ...] = ()
     told_after: int | None = None
 
 
@@ -119,7 +119,7 @@ def score(proposal: Proposal, space: Space) -> Score:
     """What a proposal's seeds come to in a search. Seeds that the sweep no longer asks for, unfinished, do not count."""
     if not space.fits(proposal.changes):
         return Score("outside", reason="the search space has changed since")
-    rows = [row for row in proposal.outcome if row.state != TrialState.INVALID]
+    rows = [row for row in proposal.seeds if row.state != TrialState.INVALID]
     if proposal.told_after is None:
         return Score("open")
     bad = next((row for row in rows if row.state != TrialState.FINISHED), None)

@@ -1,6 +1,6 @@
 """The section `search:` of a sweep file: what is searched, over which values, towards what. Knows nothing of Optuna.
 
-`Search` is the section as written, checked for what can be said without a configuration; `settle` checks it against the
+`Search` is the section as written, checked for what can be said without a configuration; `make_space` checks it against the
 sweep's base configuration. A conditional key (`when`) is drawn after all keys that its condition names, and only where
 the condition holds; where it does not, the key is absent and the base's value stands.
 """
@@ -28,7 +28,7 @@ _MAX_COMBINATIONS = 1000  # of a conditional key's parents, tried in order to ma
 
 @dataclass(frozen=True)
 class Space:
-    """A search that fits its base configuration. Make it with `settle`.
+    """A search that fits its base configuration. Make it with `make_space`.
 
     `order`: the keys as they are drawn, each after those that its condition names.
     """
@@ -66,7 +66,7 @@ class Space:
         return drawn.keys() == changes.keys() and all(self.search.space[k].holds(v) for k, v in changes.items())
 
 
-def settle(search: Search, build: Build, place: str) -> Space:
+def make_space(search: Search, build: Build, origin: str) -> Space:
     """Check a search against the sweep's base configuration, so that a bad range is told before anything is launched.
 
     Both ends of every range and every choice must, alone over the base, make a valid configuration; the ends of a
@@ -74,7 +74,7 @@ def settle(search: Search, build: Build, place: str) -> Space:
 
     Args:
         build: makes a config of changes over the base; `build({}, ...)` is the base itself.
-        place: names the file in errors.
+        origin: names the file in errors.
     Raises:
         InputError: an unknown key, a bad end, a condition that is none or that leads in a circle, an objective that the
             configuration does not measure.
@@ -84,28 +84,28 @@ def settle(search: Search, build: Build, place: str) -> Space:
         if key not in known:
             build({key: dimension.ends[0]}, "search: space")
             raise AssertionError(f"a config with the unknown key {key} was built")
-    conditions = {key: Condition(text, place, f"search.when.{key}") for key, text in search.when.items()}
+    conditions = {key: Condition(text, origin, f"search.when.{key}") for key, text in search.when.items()}
     parents = {key: conditions[key].keys & set(search.space) if key in conditions else set() for key in search.space}
     try:
         order = tuple(TopologicalSorter(parents).static_order())
     except CycleError as error:
         circle = " -> ".join(reversed(error.args[1]))
         key = error.args[1][0]
-        raise InputError(place, f"search.when.{key}", search.when[key], f"goes in a circle: {circle}") from None
+        raise InputError(origin, f"search.when.{key}", search.when[key], f"goes in a circle: {circle}") from None
     base = build({}, "search: base")
     objectives = search.objectives or {"sliding_bpb" if base.eval.stride else "post_quant_bpb": "min"}
     space = Space(search, objectives, base, conditions, order)
-    _check_objectives(space, place)
+    _check_objectives(space, origin)
     for key, value, changes in _corners(space, parents):
         where = f"search: space.{key} at {value!r}"
         if _value(build(changes, where), key) != (tuple(value) if isinstance(value, list) else value):
             raise InputError(
-                place, f"search.space.{key}", value, "--set gives this key another value; remove one of both"
+                origin, f"search.space.{key}", value, "--set gives this key another value; remove one of both"
             )
     return space
 
 
-def _check_objectives(space: Space, place: str) -> None:
+def _check_objectives(space: Space, origin: str) -> None:
     for column, switch in (("sliding_bpb", "eval.stride"), ("ttt_bpb", "eval.ttt.enabled")):
         is_asked = column in space.objectives or column in space.search.constraints
         if is_asked and switch not in space.search.space and not _value(space.base, switch):
@@ -113,7 +113,7 @@ def _check_objectives(space: Space, place: str) -> None:
                 f"is not measured, since {switch} is {_value(space.base, switch)}; set {switch}, or use post_quant_bpb"
             )
             section = "objectives" if column in space.objectives else "constraints"
-            raise InputError(place, f"search.{section}", column, fix)
+            raise InputError(origin, f"search.{section}", column, fix)
 
 
 def _corners(space: Space, parents: Parents) -> Iterator[tuple[str, Any, dict[str, Any]]]:

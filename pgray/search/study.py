@@ -20,7 +20,7 @@ from optuna.samplers import RandomSampler
 
 from pgray.search.optuna_adapter import Scored, as_study, export, make_sampler, quiet, suggest, without_password
 from pgray.search.proposals import Proposal, Score, SeedRow, score
-from pgray.search.space import Build, settle
+from pgray.search.space import Build, make_space
 from pgray.spec.expressions import Condition
 from pgray.spec.search import Search
 from trainer.errors import InputError
@@ -41,9 +41,9 @@ class Study:
         sampler_seed: 0 or more; with another one, other proposals are made.
         proposals: what has been proposed before, in order, as `read_proposals` gives it.
         where: conditions that a proposal's config must meet.
-        place: names the sweep file in errors.
+        origin: names the sweep file in errors.
     Raises:
-        InputError: the search does not fit the base; see `space.settle`.
+        InputError: the search does not fit the base; see `space.make_space`.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class Study:
         sampler_seed: int,
         proposals: Iterable[Proposal] = (),
         where: Sequence[Condition] = (),
-        place: str = "<sweep>",
+        origin: str = "<sweep>",
     ) -> None:
         self.name, self.search = name, search
-        self.space = settle(search, build, place)
+        self.space = make_space(search, build, origin)
         self.why_exhausted: str | None = None
         self._build, self._seed, self._where = build, sampler_seed, where
         self._proposals = {proposal.name: proposal for proposal in proposals}
@@ -111,10 +111,10 @@ class Study:
             name: of a proposal that was asked for or read from the ledger.
             rows: all its seeds.
         """
-        before, outcome = self._proposals[name], tuple(rows)
-        is_open = any(row.is_open for row in outcome)
+        before, seeds = self._proposals[name], tuple(rows)
+        is_open = any(row.is_open for row in seeds)
         told_after = None if is_open else before.told_after or len(self._proposals)
-        self._set(replace(before, outcome=outcome, told_after=told_after))
+        self._set(replace(before, seeds=seeds, told_after=told_after))
         return self._scores[name]
 
     def best(self) -> list[Proposal]:
@@ -212,6 +212,6 @@ class Study:
             "stds": score.stds,
             "excess": score.excess,
             "is_feasible": score.is_feasible,
-            "seeds": {str(row.seed): row.state for row in proposal.outcome},
-            "trial_ids": [row.trial_id for row in proposal.outcome],
+            "seeds": {str(row.seed): row.state for row in proposal.seeds},
+            "trial_ids": [row.trial_id for row in proposal.seeds],
         }

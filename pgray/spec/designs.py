@@ -19,42 +19,42 @@ NamedArms = dict[str, Overrides]
 _MOST_ARMS = 10_000  # a slip of the pen gives billions, which no memory holds
 
 
-def design_arms(file: SweepFile, at_arms: Mapping[str, Mapping[str, Any]], place: str) -> NamedArms:
+def design_arms(file: SweepFile, at_arms: Mapping[str, Mapping[str, Any]], origin: str) -> NamedArms:
     """The sweep's arms in order: name -> dotted overrides, `extends` and the stand-ins of `at_arms` merged in.
 
     Args:
         file: the sweep; exactly one design is set.
         at_arms: arm name -> overrides that hold at the preset in use. An arm that extends another inherits them.
-        place: names the file in errors.
+        origin: names the file in errors.
     Raises:
         InputError: two arms of one name, an unknown or circular `extends`, a part that `full` does not know.
     """
     if file.arms is not None:
         written = {name: dict(spec or {}) for name, spec in file.arms.items()}
-        arms = {name: _with_parents(name, written, at_arms, place) for name in written}
+        arms = {name: _with_parents(name, written, at_arms, origin) for name in written}
     else:
         if file.grid is not None:
-            arms = _grid(file.grid, place)
+            arms = _grid(file.grid, origin)
         elif file.one_factor is not None:
-            arms = _one_factor(file.one_factor, file.control or "control", place)
+            arms = _one_factor(file.one_factor, file.control or "control", origin)
         else:
             assert file.leave_one_out is not None
-            arms = _leave_one_out(file.leave_one_out, file.control or "full", place)
-        arms = {name: overrides | flat(at_arms.get(name, {}), f"{place}: at") for name, overrides in arms.items()}
+            arms = _leave_one_out(file.leave_one_out, file.control or "full", origin)
+        arms = {name: overrides | flat(at_arms.get(name, {}), f"{origin}: at") for name, overrides in arms.items()}
     for name in arms:
-        _check_name(name, place)
+        _check_name(name, origin)
     for name in at_arms:
         if name not in arms:
-            raise InputError(place, f"at arms {name}", name, f"no such arm; use one of {', '.join(arms)}")
+            raise InputError(origin, f"at arms {name}", name, f"no such arm; use one of {', '.join(arms)}")
     return arms
 
 
-def flat(mapping: Mapping[str, Any], place: str) -> Overrides:
+def flat(mapping: Mapping[str, Any], origin: str) -> Overrides:
     """Nested or dotted overrides as dotted ones; a key written both ways is an error, not a silent choice."""
     flattened: Overrides = {}
     for key, value in flatten(mapping):
         if key in flattened:
-            raise InputError(place, key, value, "given twice, nested and dotted; remove one")
+            raise InputError(origin, key, value, "given twice, nested and dotted; remove one")
         flattened[key] = value
     return flattened
 
@@ -90,82 +90,84 @@ def value_text(value: object) -> str:
 
 
 def _with_parents(
-    name: str, written: Mapping[str, Overrides], at_arms: Mapping[str, Mapping[str, Any]], place: str
+    name: str, written: Mapping[str, Overrides], at_arms: Mapping[str, Mapping[str, Any]], origin: str
 ) -> Overrides:
     chain: list[str] = []
     link: Any = name
     while link is not None:
         if not isinstance(link, str) or link not in written:
-            raise InputError(place, f"arms.{chain[-1]}.extends", link, f"no such arm; use one of {', '.join(written)}")
+            raise InputError(origin, f"arms.{chain[-1]}.extends", link, f"no such arm; use one of {', '.join(written)}")
         if link in chain:
             raise InputError(
-                place, f"arms.{chain[-1]}.extends", link, f"goes in a circle: {' -> '.join([*chain, link])}"
+                origin, f"arms.{chain[-1]}.extends", link, f"goes in a circle: {' -> '.join([*chain, link])}"
             )
         chain.append(link)
         link = written[link].get("extends")
     merged: Overrides = {}
     for link in reversed(chain):
         own = {key: value for key, value in written[link].items() if key != "extends"}
-        merged |= flat(own, f"{place}: arm {link}") | flat(at_arms.get(link, {}), f"{place}: at")
+        merged |= flat(own, f"{origin}: arm {link}") | flat(at_arms.get(link, {}), f"{origin}: at")
     return merged
 
 
-def _grid(grid: Mapping[str, list[Any]], place: str) -> NamedArms:
+def _grid(grid: Mapping[str, list[Any]], origin: str) -> NamedArms:
     arms: NamedArms = {}
-    axes = [[(key, value) for value in _values(values, f"grid.{key}", place)] for key, values in grid.items()]
+    axes = [[(key, value) for value in _values(values, f"grid.{key}", origin)] for key, values in grid.items()]
     count = math.prod(map(len, axes))
     if count > _MOST_ARMS:
         raise InputError(
-            place, "grid", f"{count:,} arms", f"more than {_MOST_ARMS:,}; give fewer values, or use search"
+            origin, "grid", f"{count:,} arms", f"more than {_MOST_ARMS:,}; give fewer values, or use search"
         )
     for point in itertools.product(*axes):
-        _add(arms, grid_name(dict(point)), dict(point), "grid", place)
+        _add(arms, grid_name(dict(point)), dict(point), "grid", origin)
     return arms
 
 
-def _one_factor(factors: Mapping[str, list[Any]], control: str, place: str) -> NamedArms:
+def _one_factor(factors: Mapping[str, list[Any]], control: str, origin: str) -> NamedArms:
     arms: NamedArms = {control: {}}
     for key, values in factors.items():
-        for value in _values(values, f"one_factor.{key}", place):
-            _add(arms, grid_name({key: value}), {key: value}, "one_factor", place)
+        for value in _values(values, f"one_factor.{key}", origin):
+            _add(arms, grid_name({key: value}), {key: value}, "one_factor", origin)
     return arms
 
 
-def _leave_one_out(design: LeaveOneOut, full_name: str, place: str) -> NamedArms:
-    full = flat(design.full, f"{place}: leave_one_out.full")
+def _leave_one_out(design: LeaveOneOut, full_name: str, origin: str) -> NamedArms:
+    full = flat(design.full, f"{origin}: leave_one_out.full")
     arms: NamedArms = {full_name: full}
     if not design.parts:
-        raise InputError(place, "leave_one_out.parts", {}, "is empty; name the parts that are left out one at a time")
+        raise InputError(origin, "leave_one_out.parts", {}, "is empty; name the parts that are left out one at a time")
     for name, part in design.parts.items():
         left_out = dict(full)
-        for key, value in flat(part, f"{place}: leave_one_out.parts.{name}").items():
+        for key, value in flat(part, f"{origin}: leave_one_out.parts.{name}").items():
             if key not in full:
                 where = f"leave_one_out.parts.{name}.{key}"
-                raise InputError(place, where, value, "full does not set this key; write its value with the part there")
+                raise InputError(
+                    origin, where, value, "full does not set this key; write its value with the part there"
+                )
             if full[key] == value:
                 del left_out[key]
             else:
                 left_out[key] = value
-        _add(arms, f"{full_name} minus {name}", left_out, "leave_one_out.parts", place)
+        _add(arms, f"{full_name} minus {name}", left_out, "leave_one_out.parts", origin)
     return arms
 
 
-def _values(values: list[Any], key: str, place: str) -> list[Any]:
+def _values(values: list[Any], key: str, origin: str) -> list[Any]:
     if not values:
-        raise InputError(place, key, values, "is empty; give at least one value")
+        raise InputError(origin, key, values, "is empty; give at least one value")
     return values
 
 
-def _add(arms: NamedArms, name: str, overrides: Overrides, key: str, place: str) -> None:
+def _add(arms: NamedArms, name: str, overrides: Overrides, key: str, origin: str) -> None:
     if name in arms:
-        raise InputError(place, key, name, "the same arm twice; remove one")
+        raise InputError(origin, key, name, "the same arm twice; remove one")
     arms[name] = overrides
 
 
-def _check_name(name: str, place: str) -> None:
+def _check_name(name: str, origin: str) -> None:
     if not name.strip() or name != name.strip():
-        raise InputError(place, "arms", repr(name), "an arm's name must not be empty or begin or end with a space")
+        raise InputError(origin, "arms", repr(name), "an arm's name must not be empty or begin or end with a space")
     if "/" in name or "\\" in name or any(not c.isprintable() for c in name):
-        raise InputError(place, "arms", repr(name), "an arm's name must have no slash and no control characters")
+        raise InputError(origin, "arms", repr(name), "an arm's name must have no slash and no control characters")
     if len(name) > 200:
-        raise InputError(place, "arms", f"{name[:40]}...", "an arm's name must be at most 200 characters")
+        raise InputError(origin, "arms", f"{name[:40]}...", "an arm's name must be at most 200 characters")

@@ -11,7 +11,7 @@ from typing import Any
 
 from pgray.spec.designs import NamedArms, design_arms, flat, grid_name
 from pgray.spec.expressions import Condition
-from pgray.spec.sweep import At, Sweep
+from pgray.spec.sweep import PresetOverrides, Sweep
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.presets.resolve import build_config
@@ -51,19 +51,19 @@ def expand(sweep: Sweep, proposals: Mapping[str, dict[str, Any]] | None = None) 
     Raises:
         InputError: a bad key or value, an unknown control, or nothing left; names file, key, value and fix.
     """
-    file, place = sweep.file, sweep.place
-    at = file.at.get(sweep.preset.name, At())
+    file, origin = sweep.file, sweep.origin
+    at = file.at.get(sweep.preset.name, PresetOverrides())
     base, last = _base(sweep)
     _config(sweep, "set", base, last)  # so that an error in `set` is not blamed on the first arm
 
     proposals = proposals or {}
-    named = {file.control or "base": {}, **proposals} if file.search else design_arms(file, at.arms, place)
+    named = {file.control or "base": {}, **proposals} if file.search else design_arms(file, at.arms, origin)
     written, merged = _apply_when(sweep, named, base, last)
     control = file.control or next(iter(written))
     if control not in written:
-        raise InputError(place, "control", control, f"is not an arm; use one of {', '.join(written)}")
+        raise InputError(origin, "control", control, f"is not an arm; use one of {', '.join(written)}")
     for name, changes in written.items():
-        _refuse_seed(changes, f"{place}: arm {name}")
+        _refuse_seed(changes, f"{origin}: arm {name}")
     arms, dropped = _apply_where(sweep, written, base, last, control)
     trials = [
         Trial(arm.name, seed, arm.config.model_copy(update={"seed": seed}), proposals.get(arm.name))
@@ -81,11 +81,11 @@ def arm_config(sweep: Sweep, where: str, changes: Mapping[str, Any]) -> Config:
 
 def _base(sweep: Sweep) -> tuple[dict[str, Any], dict[str, Any]]:
     """What stands below an arm's changes, and what above: preset and `set`, and `--set`."""
-    file, place = sweep.file, sweep.place
-    at = file.at.get(sweep.preset.name, At())
-    below = [flat(file.set, f"{place}: set"), flat(at.set, f"{place}: at.{sweep.preset.name}.set")]
-    above = flat(sweep.command_set, "--set")
-    for overrides, where in ((below[0], f"{place}: set"), (below[1], f"{place}: at"), (above, "--set")):
+    file, origin = sweep.file, sweep.origin
+    at = file.at.get(sweep.preset.name, PresetOverrides())
+    below = [flat(file.set, f"{origin}: set"), flat(at.set, f"{origin}: at.{sweep.preset.name}.set")]
+    above = flat(sweep.overrides, "--set")
+    for overrides, where in ((below[0], f"{origin}: set"), (below[1], f"{origin}: at"), (above, "--set")):
         _refuse_seed(overrides, where)
     return {**sweep.preset.overrides, **below[0], **below[1]}, above
 
@@ -98,26 +98,26 @@ def identical_arms(arms: tuple[Arm, ...]) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
-def _refuse_seed(overrides: dict[str, Any], place: str) -> None:
+def _refuse_seed(overrides: dict[str, Any], origin: str) -> None:
     if "seed" in overrides:
-        raise InputError(place, "seed", overrides["seed"], "seeds are replicates of every arm; use seeds: [...]")
+        raise InputError(origin, "seed", overrides["seed"], "seeds are replicates of every arm; use seeds: [...]")
 
 
 def _config(sweep: Sweep, where: str, *layers: dict[str, Any]) -> Config:
     merged: dict[str, Any] = {}
     for layer in layers:
         merged |= layer
-    return build_config({**merged, "seed": sweep.seeds[0]}, f"{sweep.place}: {where}")
+    return build_config({**merged, "seed": sweep.seeds[0]}, f"{sweep.origin}: {where}")
 
 
 def _apply_when(
     sweep: Sweep, arms: NamedArms, base: dict[str, Any], last: dict[str, Any]
 ) -> tuple[NamedArms, list[str]]:
     """Take a conditional key out of the arms where its condition does not hold, and merge arms that this makes equal."""
-    conditions = {key: Condition(text, sweep.place, f"when.{key}") for key, text in sweep.file.when.items()}
+    conditions = {key: Condition(text, sweep.origin, f"when.{key}") for key, text in sweep.file.when.items()}
     for key in conditions:
         if not any(key in changes for changes in arms.values()):
-            raise InputError(sweep.place, f"when.{key}", conditions[key].text, "no arm sets this key; remove the line")
+            raise InputError(sweep.origin, f"when.{key}", conditions[key].text, "no arm sets this key; remove the line")
     kept: NamedArms = {}
     merged: list[str] = []
     for name, changes in arms.items():
@@ -152,7 +152,7 @@ def _acting(
 def _apply_where(
     sweep: Sweep, arms: NamedArms, base: dict[str, Any], last: dict[str, Any], control: str
 ) -> tuple[list[Arm], list[str]]:
-    conditions = [Condition(text, sweep.place, f"where.{i}") for i, text in enumerate(sweep.file.where)]
+    conditions = [Condition(text, sweep.origin, f"where.{i}") for i, text in enumerate(sweep.file.where)]
     kept: list[Arm] = []
     dropped: list[str] = []
     for name, changes in arms.items():
@@ -161,7 +161,7 @@ def _apply_where(
         if broken is None:
             kept.append(Arm(name, changes, config))
         elif name == control:
-            raise InputError(sweep.place, "where", broken.text, f"drops the control {name}; loosen it")
+            raise InputError(sweep.origin, "where", broken.text, f"drops the control {name}; loosen it")
         else:
             dropped.append(f"{name} (where {broken.text})")
     return kept, dropped

@@ -42,13 +42,13 @@ class Condition:
 
     Args:
         text: the condition as written.
-        place, key: where it stands, for errors.
+        origin, key: where it stands, for errors.
     Raises:
         InputError: it is not a condition, or names a key that no config has.
     """
 
-    def __init__(self, text: str, place: str, key: str) -> None:
-        self.text, self._place, self._key = text, place, key
+    def __init__(self, text: str, origin: str, key: str) -> None:
+        self.text, self._origin, self._key = text, origin, key
         try:
             self._tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError):
@@ -69,7 +69,7 @@ class Condition:
             raise self._error(f"cannot be decided ({error}); compare like with like") from None
 
     def _error(self, fix: str) -> InputError:
-        return InputError(self._place, self._key, self.text, fix)
+        return InputError(self._origin, self._key, self.text, fix)
 
     def _check(self, node: ast.expr) -> None:
         match node:

@@ -35,6 +35,6 @@ class FailurePolicy(SweepSection):
                 raise RuleError(f"retries.{kind}", count, "must be 0 or more")
         return self
 
-    def allows_another(self, kind: FailureKind | None, num_failures: int) -> bool:
+    def allows_retry(self, kind: FailureKind | None, num_failures: int) -> bool:
         """Whether a trial that has failed in this way `num_failures` times is to be tried again."""
         return kind is not None and num_failures <= {**_RETRIES, **self.retries}.get(kind, 0)

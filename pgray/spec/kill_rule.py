@@ -63,7 +63,7 @@ class KillRule(SweepSection):
         return arm != control and (arm == self.arm or fnmatchcase(arm, self.arm))
 
 
-def check_rules(rules: Sequence[KillRule], configs: Mapping[str, Config], control: str, place: str) -> None:
+def check_rules(rules: Sequence[KillRule], configs: Mapping[str, Config], control: str, origin: str) -> None:
     """Refuse a rule that could never act. `configs`: arm -> configuration.
 
     Raises:
@@ -73,12 +73,12 @@ def check_rules(rules: Sequence[KillRule], configs: Mapping[str, Config], contro
         covered = [arm for arm in configs if rule.covers(arm, control)]
         if not covered:
             fix = f"covers no arm other than the control; use one of {', '.join(a for a in configs if a != control)}"
-            raise InputError(place, f"kill.{index}.arm", rule.arm, fix)
+            raise InputError(origin, f"kill.{index}.arm", rule.arm, fix)
         for arm in (control, *covered):
             missing = _not_measured(rule.metric, configs[arm])
             if missing:
                 raise InputError(
-                    place, f"kill.{index}.metric", rule.metric, f"arm {arm} does not measure it; {missing}"
+                    origin, f"kill.{index}.metric", rule.metric, f"arm {arm} does not measure it; {missing}"
                 )
 
 

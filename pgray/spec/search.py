@@ -167,14 +167,16 @@ class Search(SweepSection):
         return tuple(_parse_bound(name, text) for name, text in texts.items())
 
 
-def check_constraint(column: str, text: str, place: str) -> None:
+def check_constraint(column: str, text: str, origin: str) -> None:
     """Raises InputError where this is no constraint on a numeric column of a result."""
     if column not in METRICS:
-        raise InputError(place, f"constraints.{column}", text, f"is no numeric column; use one of {', '.join(METRICS)}")
+        raise InputError(
+            origin, f"constraints.{column}", text, f"is no numeric column; use one of {', '.join(METRICS)}"
+        )
     try:
         _parse_bound(column, text)
     except RuleError as error:
-        raise InputError(place, error.key, error.value, error.fix) from None
+        raise InputError(origin, error.key, error.value, error.fix) from None
 
 
 def _parse_bound(name: str, text: str) -> Bound:

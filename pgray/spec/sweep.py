@@ -47,7 +47,7 @@ class LeaveOneOut(SweepSection):
     parts: dict[str, dict[str, Any]]
 
 
-class At(SweepSection):
+class PresetOverrides(SweepSection):
     """What stands in at one preset, where a value only makes sense at one size."""
 
     set: dict[str, Any] = Field(default_factory=dict)
@@ -70,7 +70,7 @@ class SweepFile(SweepSection):
     search: Search | None = None
     where: list[str] = Field(default_factory=list)
     when: dict[str, str] = Field(default_factory=dict)
-    at: dict[str, At] = Field(default_factory=dict)
+    at: dict[str, PresetOverrides] = Field(default_factory=dict)
     resources: Resources | None = None
     nproc: int | None = Field(None, ge=1)
     launcher: Literal["torchrun", "srun", "plain"] | None = None
@@ -88,17 +88,17 @@ class SweepFile(SweepSection):
 class Sweep:
     """A sweep that is ready to be expanded. Build it with `from_yaml` or `from_text`.
 
-    `place` names the file in errors; `text` is copied into the run folder; `command_set` are the `--set` overrides,
+    `origin` names the file in errors; `text` is copied into the run folder; `overrides` are the `--set` overrides,
     which win over everything.
     """
 
     file: SweepFile
-    place: str
+    origin: str
     text: str
     preset: Preset
     machine: Machine
     seeds: tuple[int, ...]
-    command_set: Mapping[str, Any]
+    overrides: Mapping[str, Any]
 
     @property
     def name(self) -> str:
@@ -149,59 +149,59 @@ class Sweep:
     def from_text(
         cls,
         text: str,
-        place: str = "<sweep>",
+        origin: str = "<sweep>",
         *,
         preset: str | None = None,
         seeds: Sequence[int] | None = None,
         overrides: Mapping[str, Any] | None = None,
     ) -> Self:
-        """As `from_yaml`, from the text of a sweep file; `place` names it in errors."""
-        file = _parse(text, place)
-        loaded = load_preset(preset or file.preset, "--preset" if preset else place)
-        machine = loaded.machine if preset else _machine(file, loaded.machine, place)
+        """As `from_yaml`, from the text of a sweep file; `origin` names it in errors."""
+        file = _parse(text, origin)
+        loaded = load_preset(preset or file.preset, "--preset" if preset else origin)
+        machine = loaded.machine if preset else _machine(file, loaded.machine, origin)
         return cls(
             file=file,
-            place=place,
+            origin=origin,
             text=text,
             preset=loaded,
             machine=machine,
-            seeds=_seeds(file.seeds, place) if seeds is None else _seeds(seeds, "--seeds"),
-            command_set=dict(overrides or {}),
+            seeds=_seeds(file.seeds, origin) if seeds is None else _seeds(seeds, "--seeds"),
+            overrides=dict(overrides or {}),
         )
 
 
-def _parse(text: str, place: str) -> SweepFile:
-    raw = parse_yaml(text, place)
+def _parse(text: str, origin: str) -> SweepFile:
+    raw = parse_yaml(text, origin)
     if not isinstance(raw, dict):
-        raise InputError(place, "document", type(raw).__name__, "a sweep is a mapping with name, preset, seeds, arms")
+        raise InputError(origin, "document", type(raw).__name__, "a sweep is a mapping with name, preset, seeds, arms")
     for keys, key in _keys(raw):
         if not isinstance(key, str):
-            raise InputError(place, ".".join([*keys, str(key)]), key, "a name must be text; put it in quotes")
+            raise InputError(origin, ".".join([*keys, str(key)]), key, "a name must be text; put it in quotes")
     for key in NOT_YET:
         if key in raw:
-            raise _not_yet(place, key, "given", "remove it")
+            raise _not_yet(origin, key, "given", "remove it")
     designs = [name for name in DESIGNS if raw.get(name) is not None]
     if len(designs) != 1:
         found = " and ".join(designs) or "none"
-        raise InputError(place, "design", found, f"give exactly one of {', '.join(DESIGNS)}")
+        raise InputError(origin, "design", found, f"give exactly one of {', '.join(DESIGNS)}")
     try:
         file = SweepFile.model_validate(raw)
     except ValidationError as error:
-        raise input_error(error, place) from None
+        raise input_error(error, origin) from None
     if not raw[designs[0]]:
-        raise InputError(place, designs[0], raw[designs[0]], "is empty; name at least one")
+        raise InputError(origin, designs[0], raw[designs[0]], "is empty; name at least one")
     if file.when and file.design == "arms":
-        raise InputError(place, "when", "given", "arms are written out by hand; use when with grid or one_factor")
+        raise InputError(origin, "when", "given", "arms are written out by hand; use when with grid or one_factor")
     for name, at in file.at.items():
         if at.constraints and file.search is None:
-            raise InputError(place, f"at.{name}.constraints", at.constraints, "is for a search; remove it")
+            raise InputError(origin, f"at.{name}.constraints", at.constraints, "is for a search; remove it")
         for column, text in at.constraints.items():
-            check_constraint(column, text, f"{place}: at.{name}")
+            check_constraint(column, text, f"{origin}: at.{name}")
     if file.when and file.design == "search":
-        raise InputError(place, "when", "given", "a search has its own; move it into search: {when: ...}")
+        raise InputError(origin, "when", "given", "a search has its own; move it into search: {when: ...}")
     for name in file.at:
         if name not in preset_names():
-            raise InputError(place, f"at.{name}", name, f"unknown preset; use one of {', '.join(preset_names())}")
+            raise InputError(origin, f"at.{name}", name, f"unknown preset; use one of {', '.join(preset_names())}")
     return file
 
 
@@ -212,22 +212,22 @@ def _keys(node: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
             yield from _keys(value, (*above, str(key)))
 
 
-def _not_yet(place: str, key: str, value: object, fix: str) -> InputError:
-    return InputError(place, key, value, f"not supported yet; {fix}")
+def _not_yet(origin: str, key: str, value: object, fix: str) -> InputError:
+    return InputError(origin, key, value, f"not supported yet; {fix}")
 
 
-def _seeds(seeds: Sequence[int], place: str) -> tuple[int, ...]:
+def _seeds(seeds: Sequence[int], origin: str) -> tuple[int, ...]:
     if not seeds:
-        raise InputError(place, "seeds", list(seeds), "give at least one seed, such as [42, 1337]")
+        raise InputError(origin, "seeds", list(seeds), "give at least one seed, such as [42, 1337]")
     for index, seed in enumerate(seeds):
         if not 0 <= seed < _MAX_SEED:
-            raise InputError(place, f"seeds.{index}", seed, f"must be within 0..{_MAX_SEED - 1}")
+            raise InputError(origin, f"seeds.{index}", seed, f"must be within 0..{_MAX_SEED - 1}")
         if seed in seeds[:index]:
-            raise InputError(place, f"seeds.{index}", seed, "the same seed twice gives the same trial; remove one")
+            raise InputError(origin, f"seeds.{index}", seed, "the same seed twice gives the same trial; remove one")
     return tuple(seeds)
 
 
-def _machine(file: SweepFile, default: Machine, place: str) -> Machine:
+def _machine(file: SweepFile, default: Machine, origin: str) -> Machine:
     """The machine of one job: the file's resources, and the preset's where the file is silent."""
     asked = file.resources or Resources()
     gpus = default.gpus if asked.gpus is None else asked.gpus
@@ -238,10 +238,10 @@ def _machine(file: SweepFile, default: Machine, place: str) -> Machine:
         nproc = gpus or 1
     if gpus and nproc > gpus:
         raise InputError(
-            place, "nproc", nproc, f"more ranks than the {gpus} GPUs of a job; one rank needs a GPU of its own"
+            origin, "nproc", nproc, f"more ranks than the {gpus} GPUs of a job; one rank needs a GPU of its own"
         )
     nodes = asked.nodes or default.nodes
     launcher = file.launcher or ("torchrun" if nodes * nproc > 1 else default.launcher)
     if launcher == "plain" and nodes * nproc > 1:
-        raise InputError(place, "launcher", launcher, f"starts one process, not {nodes * nproc} ranks; use torchrun")
+        raise InputError(origin, "launcher", launcher, f"starts one process, not {nodes * nproc} ranks; use torchrun")
     return Machine(gpus=gpus, cpus=asked.cpus or default.cpus, nodes=nodes, nproc=nproc, launcher=launcher)

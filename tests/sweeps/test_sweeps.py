@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pgray.spec.expand import Expansion, expand, identical_arms
-from pgray.spec.sweep import At, Sweep
+from pgray.spec.sweep import PresetOverrides, Sweep
 from trainer.config import Config
 from trainer.records.fingerprint import train_fingerprint, training_part, trial_id
 
@@ -33,7 +33,7 @@ EXPECTED = {
     "recurrence": (10, 5),
     "warmdown_averaging": (12, 4),
 }
-_NO_STAND_INS = At()
+_NO_STAND_INS = PresetOverrides()
 FIELDS = ("Question", "Source", "Published", "Confound", "Prediction", "Cost")
 TRAIN_S, LEAST_EXPORT_S, EACH_EXPORT_S = 600, 600, 100  # of a job on 8xH100, as sweeps/README.md counts
 

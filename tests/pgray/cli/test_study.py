@@ -63,7 +63,7 @@ def study_of(layout: RunLayout) -> Study:
 def test_the_launched_sweep_has_what_the_command_line_changed(run: Path) -> None:
     sweep = launched_sweep(RunLayout(run))
     assert isinstance(sweep, Sweep)
-    assert (sweep.preset.name, sweep.seeds, sweep.command_set) == ("cpu-smoke", (1,), {"model.layers": 5})
+    assert (sweep.preset.name, sweep.seeds, sweep.overrides) == ("cpu-smoke", (1,), {"model.layers": 5})
 
 
 def test_it_shows_proposals_best_and_what_breaks_a_constraint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

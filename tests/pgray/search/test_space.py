@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pgray.search.space import Space, settle
+from pgray.search.space import Space, make_space
 from pgray.spec.search import METRICS, Search
 from trainer.config import Config
 from trainer.errors import InputError
@@ -23,13 +23,13 @@ def build(changes: Mapping[str, Any], where: str) -> Config:
     return build_config({**BASE, **changes}, f"t.yaml: {where}")
 
 
-def settled(raw: Any) -> Space:
+def space_of(raw: Any) -> Space:
     """As a sweep file's section is read: InputError or a space."""
     try:
         search = Search.model_validate(raw)
     except ValidationError as error:
         raise input_error(error, "t.yaml", "search") from None
-    return settle(search, build, "t.yaml")
+    return make_space(search, build, "t.yaml")
 
 
 def raw(**changes: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
 @pytest.mark.parametrize(("changes", "parts"), REFUSED, ids=[str(number) for number in range(len(REFUSED))])
 def test_bad_input_is_one_line_that_says_what_to_do(changes: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(InputError) as caught:
-        settled(raw(**changes))
+        space_of(raw(**changes))
     message = str(caught.value)
     assert message.startswith("t.yaml: search")
     assert "\n" not in message
@@ -92,18 +92,18 @@ def test_a_circle_of_conditions_names_its_keys() -> None:
     space = {"model.layers": {"int": [4, 6]}, "optim.ns_steps": {"int": [1, 3]}, "optim.matrix_lr": {"uniform": [0, 1]}}
     when = {"model.layers": "optim.ns_steps > 1", "optim.ns_steps": "model.layers > 4"}
     with pytest.raises(InputError, match=r"goes in a circle: .*model\.layers -> optim\.ns_steps"):
-        settled(raw(space=space, when=when))
+        space_of(raw(space=space, when=when))
 
 
 def test_defaults() -> None:
-    space = settled(raw())
+    space = space_of(raw())
     assert space.objectives == {"sliding_bpb": "min"}
     assert [bound.text for bound in space.search.bounds] == ["artifact_bytes <= 16000000"]
-    without_sliding = settle(Search.model_validate(raw()), lambda c, w: build({"eval.stride": 0, **c}, w), "t.yaml")
+    without_sliding = make_space(Search.model_validate(raw()), lambda c, w: build({"eval.stride": 0, **c}, w), "t.yaml")
     assert without_sliding.objectives == {"post_quant_bpb": "min"}
     search = Search.model_validate(raw(objectives={"sliding_bpb": "min"}))
     with pytest.raises(InputError, match=r"sliding_bpb: is not measured, since eval\.stride is 0"):
-        settle(search, lambda c, w: build({"eval.stride": 0, **c}, w), "t.yaml")
+        make_space(search, lambda c, w: build({"eval.stride": 0, **c}, w), "t.yaml")
 
 
 def test_the_cap_stays_unless_another_is_given() -> None:
@@ -127,7 +127,7 @@ def test_metrics_are_the_numbers_of_a_result() -> None:
 
 def test_a_key_that_the_command_line_sets_cannot_be_searched() -> None:
     with pytest.raises(InputError, match=r"search\.space\.optim\.matrix_lr: .*--set gives this key another value"):
-        settle(Search.model_validate(raw()), lambda c, w: build({**c, "optim.matrix_lr": 0.02}, w), "t.yaml")
+        make_space(Search.model_validate(raw()), lambda c, w: build({**c, "optim.matrix_lr": 0.02}, w), "t.yaml")
 
 
 CHAIN = {
@@ -151,7 +151,7 @@ CHAIN = {
 @given(st.randoms(use_true_random=False))
 @settings(max_examples=40, deadline=None)
 def test_conditional_keys_are_there_exactly_where_their_condition_holds(rng: random.Random) -> None:
-    space = settled(CHAIN)
+    space = space_of(CHAIN)
     picks = {
         key: rng.choice(d.choice) if d.choice is not None else rng.randint(*d.ends)
         for key, d in space.search.space.items()
@@ -198,7 +198,7 @@ def test_any_section_is_refused_in_one_line_or_can_be_searched(section: Any) -> 
     from pgray.search.study import Study
 
     try:
-        space = settled(section)
+        space = space_of(section)
         study = Study("s", space.search, build, 0)
     except InputError as error:
         assert "\n" not in str(error)  # noqa: PT017

@@ -100,18 +100,18 @@ class Ledger:
     def proposals(self) -> list[Proposal]:
         return read_proposals(self.entries, self.results.get)
 
-    def outcome(self, name: str) -> tuple[SeedRow, ...]:
-        return next(proposal.outcome for proposal in self.proposals() if proposal.name == name)
+    def rows(self, name: str) -> tuple[SeedRow, ...]:
+        return next(proposal.seeds for proposal in self.proposals() if proposal.name == name)
 
     def step(self, study: Study, action: int) -> None:
         """Ask for a proposal, or end one seed of an open one; which one, and how, the action says."""
-        todo = [(p, r.seed) for p in self.proposals() for r in p.outcome if r.is_open]
+        todo = [(p, r.seed) for p in self.proposals() for r in p.seeds if r.is_open]
         if not todo or (action % 3 == 0 and study.num_open < 3):
             proposal = study.ask()
             if proposal is not None:
                 for seed in (1, 2):
                     self.write(proposal, seed, "queued", changes=proposal.changes)
-                study.tell(proposal.name, self.outcome(proposal.name))
+                study.tell(proposal.name, self.rows(proposal.name))
                 return
         if todo:
             proposal, seed = todo[action % len(todo)]
@@ -120,7 +120,7 @@ class Ledger:
                 self.write(proposal, seed, "failed", failure_kind="diverged", reason="loss is not finite")
             else:
                 self.write(proposal, seed, "finished")
-            study.tell(proposal.name, self.outcome(proposal.name))
+            study.tell(proposal.name, self.rows(proposal.name))
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "cmaes"])
@@ -317,9 +317,9 @@ def test_every_row_of_the_ledger_is_read() -> None:
     ledger.results.pop("t002-s1")
     found = ledger.proposals()
     assert [(p.name, p.changes) for p in found] == [(p.name, p.changes) for p in study.proposals]
-    assert [[r.state for r in p.outcome] for p in found] == [["finished", "queued"], ["lost"], ["lost"]]
+    assert [[r.state for r in p.seeds] for p in found] == [["finished", "queued"], ["lost"], ["lost"]]
     assert all(p.told_after is None for p in found)
-    assert set(found[0].outcome[0].metrics) <= set(METRICS)
+    assert set(found[0].seeds[0].metrics) <= set(METRICS)
     fourth = ask(study)
     ledger.write(fourth, 1, "queued", changes=fourth.changes)
     ledger.write(first, 2, "finished")
