@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from trainer.config import Config
-from trainer.presets.resolve import config_keys
+from trainer.presets.resolve import build_config, config_keys
 from trainer.records.fingerprint import average_key, train_fingerprint, training_part, trial_id
 
 SHARED: list[dict[str, Any]] = [
@@ -98,3 +98,26 @@ def test_every_config_key_has_a_default_and_a_dotted_name() -> None:
     keys = list(config_keys())
     assert len(keys) == len(set(keys)) > 80
     assert {"qat.start.kind", "quant.bits.mlp", "eval.ttt.chunk_tokens", "seed"} <= set(keys)
+
+
+RECORDED = [
+    ({}, "last", "last"),
+    ({"kind": "ema"}, "ema-d69069122841", "ema-5ad7f90becfd"),
+    ({"kind": "ema", "half_life_frac": 0.1, "start": "qat", "every": 7}, "ema-b59408f0b548", "ema-5e4df9fc2f14"),
+    ({"kind": "swa", "count": 7}, "swa-2f8d4af4d225", "swa-d04bd86be163"),
+    ({"kind": "swa", "every": 50, "lr_below": 0.2}, "swa-dbc2f3c9a064", "swa-ea48e0ea8936"),
+    ({"kind": "lawa"}, "lawa-12f454e4c8df", "lawa-12f454e4c8df"),
+    ({"kind": "lawa", "every": 100, "count": 5}, "lawa-06967fbf15c8", "lawa-06967fbf15c8"),
+    ({"kind": "sqwa", "every": 10, "lr_below": 0.3}, "sqwa-a6bbf14b225d", "sqwa-eda384876cd9"),
+]
+
+
+@pytest.mark.parametrize(("average", "plain_key", "qat_key"), RECORDED)
+def test_keys_of_finished_runs_stay_valid(average: dict[str, Any], plain_key: str, qat_key: str) -> None:
+    """Run folders hold files under these names; a changed key would train a finished run again."""
+    qat = {"qat.enabled": True, "qat.reset_ema": True, "qat.stop_swa": True, "qat.start": {"kind": "step", "value": 3}}
+    overrides = {f"average.{key}": value for key, value in average.items()}
+    plain, with_qat = build_config(overrides, "test"), build_config({**overrides, **qat}, "test")
+    assert (average_key(plain), average_key(with_qat)) == (plain_key, qat_key)
+    assert train_fingerprint(plain, "d", "t", 1, "cpu") == "d90383443ace"
+    assert train_fingerprint(with_qat, "d", "t", 1, "cpu") == "6a24bc7ab60d"
