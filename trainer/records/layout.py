@@ -1,48 +1,44 @@
-"""Paths of a run folder, and how files appear in it: whole or not at all.
+"""Paths of a run folder.
 
 RUN/ sweep.yaml provenance.json ledger.jsonl driver.log table.{parquet,csv,md} report.html; for a search study.json
      trained/<train_fingerprint>/   training.json, <average>.safetensors, events.jsonl, checkpoint
      trials/<trial_id>/             config.json result.json failure.json artifact.pgz events.jsonl log.txt attempt-N/
      jobs/<job_id>/                 {job,launch,supervisor,exit}.json log.txt: how it was launched and how it ended
      code/<sha>/                    the sources that a launch ran from
-     imported/<trial_id>.json       a row read from a foreign run's log, with the file and line of every value
+     imported/<trial_id>.json       a row read from another project's log, with the file and line of every value
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 
+class _Entry:
+    """A path of fixed name inside a layout's `root`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, layout: "_Layout", owner: type) -> Path:
+        return layout.root / self._name
+
+
 @dataclass(frozen=True)
-class RunLayout:
+class _Layout:
     root: Path
 
-    @property
-    def sweep(self) -> Path:
-        return self.root / "sweep.yaml"
 
-    @property
-    def provenance(self) -> Path:
-        return self.root / "provenance.json"
-
-    @property
-    def ledger(self) -> Path:
-        return self.root / "ledger.jsonl"
-
-    @property
-    def driver_log(self) -> Path:
-        return self.root / "driver.log"
-
-    @property
-    def study(self) -> Path:
-        """What a search has found, for people and the report; rewritten from the ledger at each end of a run."""
-        return self.root / "study.json"
+class RunLayout(_Layout):
+    sweep = _Entry("sweep.yaml")
+    provenance = _Entry("provenance.json")
+    ledger = _Entry("ledger.jsonl")
+    study = _Entry("study.json")  # what a search has found; rewritten from the ledger at each end of a run
+    report = _Entry("report.html")
+    driver_log = _Entry("driver.log")
+    jobs = _Entry("jobs")
+    imports = _Entry("imported")
 
     def table(self, suffix: str) -> Path:
         return self.root / f"table.{suffix}"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report.html"
 
     def trained(self, train_fingerprint: str) -> "TrainedLayout":
         return TrainedLayout(self.root / "trained" / train_fingerprint)
@@ -50,117 +46,50 @@ class RunLayout:
     def trial(self, trial_id: str) -> "TrialLayout":
         return TrialLayout(self.root / "trials" / trial_id)
 
-    def code(self, sha: str) -> Path:
-        return self.root / "code" / sha
-
-    @property
-    def jobs(self) -> Path:
-        return self.root / "jobs"
-
     def job(self, job_id: str) -> "JobLayout":
         return JobLayout(self.jobs / job_id)
 
-    @property
-    def imports(self) -> Path:
-        return self.root / "imported"
+    def code(self, sha: str) -> Path:
+        return self.root / "code" / sha
 
     def imported(self, trial_id: str) -> Path:
         return self.imports / f"{trial_id}.json"
 
 
-@dataclass(frozen=True)
-class TrainedLayout:
-    root: Path
-
-    @property
-    def record(self) -> Path:
-        """TrainingRecord; written last, so its presence says that the training run is complete."""
-        return self.root / "training.json"
-
-    @property
-    def events(self) -> Path:
-        return self.root / "events.jsonl"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.root / "checkpoint"
+class TrainedLayout(_Layout):
+    record = _Entry("training.json")  # TrainingRecord; written last, so it exists only for a complete training run
+    events = _Entry("events.jsonl")
+    checkpoint = _Entry("checkpoint")
 
     def weights(self, average_key: str) -> Path:
         return self.root / f"{average_key}.safetensors"
 
 
-@dataclass(frozen=True)
-class TrialLayout:
-    root: Path
-
-    @property
-    def config(self) -> Path:
-        return self.root / "config.json"
-
-    @property
-    def result(self) -> Path:
-        """TrialResult; written last, so its presence says that the trial is finished."""
-        return self.root / "result.json"
-
-    @property
-    def failure(self) -> Path:
-        return self.root / "failure.json"
-
-    @property
-    def artifact(self) -> Path:
-        return self.root / "artifact.pgz"
-
-    @property
-    def events(self) -> Path:
-        return self.root / "events.jsonl"
-
-    @property
-    def log(self) -> Path:
-        return self.root / "log.txt"
+class TrialLayout(_Layout):
+    config = _Entry("config.json")
+    result = _Entry("result.json")  # TrialResult; written last, so it exists only for a finished trial
+    failure = _Entry("failure.json")
+    artifact = _Entry("artifact.pgz")
+    events = _Entry("events.jsonl")
+    log = _Entry("log.txt")
 
 
-@dataclass(frozen=True)
-class JobLayout:
-    root: Path
-
-    @property
-    def job(self) -> Path:
-        return self.root / "job.json"
+class JobLayout(_Layout):
+    job = _Entry("job.json")
+    launch = _Entry("launch.json")
+    supervisor = _Entry("supervisor.json")
+    log = _Entry("log.txt")
+    failure = _Entry("failure.json")  # JobFailure, written by the trainer
+    kill = _Entry("kill.json")  # `{"reason": ...}`, written by the driver: the supervisor ends the job for good
+    exit = _Entry("exit.json")  # written last by the supervisor: exit code, signal, times, killed processes of all nodes
 
     def node(self, rank: int, num_nodes: int = 1) -> "NodeLayout":
         return NodeLayout(self.root, rank, num_nodes)
 
-    @property
-    def launch(self) -> Path:
-        return self.node(0).launch
-
-    @property
-    def supervisor(self) -> Path:
-        return self.node(0).supervisor
-
-    @property
-    def log(self) -> Path:
-        return self.node(0).log
-
-    @property
-    def failure(self) -> Path:
-        """JobFailure written by the trainer itself: what it knows about why it stopped."""
-        return self.root / "failure.json"
-
-    @property
-    def kill(self) -> Path:
-        """Asks the supervisor to end the job for good, and says why: `{"reason": ...}`. Written by the driver."""
-        return self.root / "kill.json"
-
-    @property
-    def exit(self) -> Path:
-        """Written last by the supervisor: exit code, signal, times, and what it had to kill. Of several nodes, all."""
-        return self.root / "exit.json"
-
 
 @dataclass(frozen=True)
 class NodeLayout:
-    """What one node of a job leaves: `log.txt` and so on of the first, `log-1.txt` and so on of the others."""
+    """Files of one node of a job: `log.txt` etc. for the first node, `log-1.txt` etc. for the others."""
 
     root: Path
     rank: int
@@ -168,12 +97,12 @@ class NodeLayout:
 
     @property
     def launch(self) -> Path:
-        """What the supervisor was told: command, the token that the job's processes carry, limits."""
+        """Input of the supervisor: command, the token that marks the job's processes, limits."""
         return self._file("launch", "json")
 
     @property
     def supervisor(self) -> Path:
-        """Which process supervises this node's part; written by itself when it begins."""
+        """Which process supervises this node; the supervisor writes it when it starts."""
         return self._file("supervisor", "json")
 
     @property
@@ -182,7 +111,7 @@ class NodeLayout:
 
     @property
     def exit(self) -> Path:
-        """How this node's part ended: of a single node the job's exit, else `exit-0.json` and so on."""
+        """How this node ended: `exit.json` in a job with one node, otherwise `exit-0.json` etc."""
         return self.root / ("exit.json" if self.num_nodes == 1 else f"exit-{self.rank}.json")
 
     def _file(self, stem: str, suffix: str) -> Path:

@@ -1,7 +1,7 @@
-"""What a job writes down: results, failures and events. Torch-free, so that every reader can load it.
+"""The records that a job writes: training runs, results and failures. Torch-free, so that every reader can load them.
 
-Units are in the names. Not measured = None, never 0. Change a field only with a SCHEMA_VERSION bump and a file in
-`tests/compat/`.
+Units are in the names. A value that was not measured is None, never 0. A changed field needs a new SCHEMA_VERSION and new
+files in `tests/compat/`.
 """
 
 from typing import Literal
@@ -15,29 +15,24 @@ from trainer.records.record import SCHEMA_VERSION, Record
 class AverageRecord(Record):
     """One set of float weights kept by a training run."""
 
-    key: str  # `last`, or `<kind>-<hash of its knobs>`
-    snapshots: int | None = None  # how many sets of weights went in; None for an EMA
-    updates: int | None = None  # EMA updates made
-    initial_share: float | None = None  # weight of the initialization left in the average, 0..1
+    key: str  # `last`, or `<kind>-<hash of its settings>`
+    snapshots: int | None = None  # number of averaged snapshots; None for an EMA
+    updates: int | None = None  # number of EMA updates
+    initial_share: float | None = None  # share of the initial weights in the average, 0..1
     never_began: bool = False  # nothing was averaged: these are the last weights
 
 
-class TrainingRecord(Record):
-    """A finished training run: `trained/<train_fingerprint>/training.json`."""
+class TrainingFacts(Record):
+    """The facts about a training run that its record and each of its trials' results hold under the same name."""
 
-    schema_version: int = SCHEMA_VERSION
     train_fingerprint: str
     steps: int
-    train_s: float  # training clock: compile, warm-up and validation excluded
+    train_s: float  # training clock: without compilation, warm-up and validation
     step_ms: float
     tokens: int
-    final_train_loss_nats: float | None
     qat_on_step: int | None
-    qat_coverage: float | None  # share of exported quantized elements that QAT touched; None with QAT off
-    qat_is_live: bool | None  # measured at switch-on; None with QAT off
-    qat_note: str | None = None
-    recurrence_on_step: int | None = None  # partial recurrence: when its gate opened; None for other kinds
-    averages: list[AverageRecord]
+    qat_coverage: float | None  # share of the quantized elements that QAT trained; None with QAT off
+    qat_is_live: bool | None  # measured when QAT is switched on; None with QAT off
     num_params: int
     peak_memory_mib: float | None
     world_size: int
@@ -46,10 +41,20 @@ class TrainingRecord(Record):
     torch_version: str
     data_sha: str
     tokenizer_sha: str
+    node_tflops: float | None = None  # `hardware.probe_tflops` of the slowest rank before training; from version 2
+
+
+class TrainingRecord(TrainingFacts):
+    """A finished training run: `trained/<train_fingerprint>/training.json`."""
+
+    schema_version: int = SCHEMA_VERSION
+    final_train_loss_nats: float | None
+    qat_note: str | None = None
+    recurrence_on_step: int | None = None  # partial recurrence: the step at which its gate opened; None for other kinds
+    averages: list[AverageRecord]
     wall_s: float
-    git_sha: str | None = None  # of the code that trained; an export by later code says so
+    git_sha: str | None = None  # of the code that trained; an export by other code adds a note to its result
     code_sha: str | None = None  # as in TrialResult; from version 2
-    node_tflops: float | None = None  # as in TrialResult; from version 2
 
 
 class TensorBytes(Record):
@@ -63,12 +68,11 @@ class TensorBytes(Record):
     entropy_bytes: float  # order-0 entropy of the symbols plus stored floats
 
 
-class TrialResult(Record):
+class TrialResult(TrainingFacts):
     """A finished trial: `trials/<trial_id>/result.json`. Column meanings: `results/schema.py`."""
 
     schema_version: int = SCHEMA_VERSION
     trial_id: str
-    train_fingerprint: str
     seed: int
     average: str
     float_bpb: float
@@ -83,25 +87,10 @@ class TrialResult(Record):
     code_bytes: int
     is_within_cap: bool
     entropy_bytes: float
-    steps: int
-    train_s: float
-    step_ms: float
-    tokens: int
     eval_s: float
     export_s: float
     wall_s: float
-    qat_on_step: int | None
-    qat_coverage: float | None
-    qat_is_live: bool | None
-    num_params: int
-    peak_memory_mib: float | None
-    world_size: int
-    hardware: str
-    node: str
-    torch_version: str
     git_sha: str | None
-    data_sha: str
-    tokenizer_sha: str
     scored_tokens: int
     scored_bytes: int
     eval_seq_len: int
@@ -109,12 +98,11 @@ class TrialResult(Record):
     tensors: list[TensorBytes] = Field(default_factory=list)
     antilayer: list[dict[str, float]] | None = None  # per layer: bpb with that layer silenced
     code_sha: str | None = None  # `bundle.code_sha` of the trainer that exported; from version 2
-    node_tflops: float | None = None  # `hardware.probe_tflops` of the slowest rank before training; from version 2
     notes: list[str] = Field(default_factory=list)
 
 
 class JobFailure(Record):
-    """Why a job or one export stopped, as far as the trainer knows: `failure.json`."""
+    """Why a job or one export failed, if the trainer could tell: `failure.json`."""
 
     kind: FailureKind
     reason: str  # one line
