@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 
-from trainer.averaging.averages import build_average
+from trainer.averaging.base import build_average
 from trainer.config import Config
 from trainer.evaluation.scoring import make_forward
 from trainer.model.model import build_model
@@ -43,10 +43,10 @@ def variants(config: Config, ranks: DistContext) -> dict[str, Callable[[], None]
     rows = min(config.train.batch_tokens, config.train.micro_batch_tokens) // config.train.seq_len
     tokens = torch.randint(0, config.model.vocab_size, (rows, config.train.seq_len + 1), device=ranks.device)
 
-    def average(kind: str) -> Callable[[], None]:
+    def averaging(kind: str) -> Callable[[], None]:
         changed = config.average.model_copy(update={"kind": kind, "every": 1, "lr_below": 1.0, "half_life_frac": None})
-        keeper = build_average(config.model_copy(update={"average": changed}), weights.master)
-        return lambda: keeper.observe(weights.master, LATE, False)
+        average = build_average(config.model_copy(update={"average": changed}), weights.master)
+        return lambda: average.update(weights.master, LATE, False)
 
     def step(gates: Gates, after: Callable[[], None] | None = None) -> Callable[[], None]:
         def run() -> None:
@@ -65,8 +65,8 @@ def variants(config: Config, ranks: DistContext) -> dict[str, Callable[[], None]
         "plain again (noise floor)": step(NO_GATES),
         "qna": step({"qna": 1.0}),
         "qat": step(QAT_ONLY),
-        "ema": step(NO_GATES, average("ema")),
-        "sqwa, a snapshot every step": step(NO_GATES, average("sqwa")),
+        "ema": step(NO_GATES, averaging("ema")),
+        "sqwa, a snapshot every step": step(NO_GATES, averaging("sqwa")),
     }
 
 

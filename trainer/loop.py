@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.averaging.averages import Average, build_average
+from trainer.averaging.base import Average, build_average
 from trainer.config import Config
 from trainer.data.stream import Batch, TokenStream
 from trainer.errors import DeadTechniqueError, DivergedError
@@ -86,7 +86,7 @@ class TrainingRun:
             self.step += 1
             after = train_progress(self.config, self.step, now.elapsed_s)
             for average in self.averages:
-                average.observe(self.weights.master, after, is_qat)
+                average.update(self.weights.master, after, is_qat)
             if self.step % self.config.train.log_every == 0:
                 self._log_step(now, gates, loss)
             if self.config.train.val_every and self.step % self.config.train.val_every == 0:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.trainer.conftest import job_of
-from trainer.averaging.averages import build_average
+from trainer.averaging.base import build_average
 from trainer.config import Config
 from trainer.errors import DivergedError, InputError
 from trainer.evaluation.diagnostics import QatCheck

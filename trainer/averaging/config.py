@@ -1,16 +1,40 @@
-"""The section `average`: which average of the weights is exported."""
+"""The section `average`: which average of the weights is exported. Torch-free.
 
+To add an average: a `kind` here, its line in ACTING_KEYS, and a module of the same name in this package.
+"""
+
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from trainer.section import RuleError, Section
 
+AverageKind = Literal["none", "ema", "swa", "lawa", "sqwa"]
+
+
+@dataclass(frozen=True)
+class ActingKeys:
+    """The config keys that change the result of one kind of average, and with it the average's key in a run folder."""
+
+    average: tuple[str, ...] = ()  # of the section `average`
+    qat: tuple[str, ...] = ()  # of the section `qat`, while QAT is enabled
+    uses_quant: bool = False  # whether the average quantizes the weights by the section `quant`
+
+
+ACTING_KEYS: dict[AverageKind, ActingKeys] = {
+    "none": ActingKeys(),
+    "ema": ActingKeys(("decay", "half_life_frac", "start"), qat=("reset_ema",)),
+    "swa": ActingKeys(("every", "count", "lr_below"), qat=("stop_swa",)),
+    "lawa": ActingKeys(("every", "count")),
+    "sqwa": ActingKeys(("decay", "half_life_frac", "start", "every", "lr_below"), qat=("reset_ema",), uses_quant=True),
+}
+
 
 class AverageConfig(Section):
     """Which average of the weights is exported. Averaging never changes training itself, so arms share the training run."""
 
-    kind: Literal["none", "ema", "swa", "lawa", "sqwa"] = "none"  # none exports the last weights
+    kind: AverageKind = "none"  # none exports the last weights
     decay: float = Field(0.997, ge=0, lt=1)  # EMA decay per step; for ema, and for the EMA inside sqwa
     half_life_frac: float | None = Field(None, gt=0)  # replaces decay: EMA half-life as a share of the run
     start: Literal["immediately", "warmdown", "qat"] = "immediately"  # when the EMA begins

@@ -81,7 +81,9 @@ class JobLayout(_Layout):
     log = _Entry("log.txt")
     failure = _Entry("failure.json")  # JobFailure, written by the trainer
     kill = _Entry("kill.json")  # `{"reason": ...}`, written by the driver: the supervisor ends the job for good
-    exit = _Entry("exit.json")  # written last by the supervisor: exit code, signal, times, killed processes of all nodes
+    exit = _Entry(
+        "exit.json"
+    )  # written last by the supervisor: exit code, signal, times, killed processes of all nodes
 
     def node(self, rank: int, num_nodes: int = 1) -> "NodeLayout":
         return NodeLayout(self.root, rank, num_nodes)

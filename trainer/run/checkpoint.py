@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainer.averaging.averages import Average
+from trainer.averaging.base import Average
 from trainer.evaluation.diagnostics import QatCheck
 from trainer.optim.optimizer import Optimizer
 from trainer.optim.weights import Weights

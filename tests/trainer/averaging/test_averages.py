@@ -1,19 +1,23 @@
 """Each average against a slow reference in float64, fed the same made-up run."""
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from trainer.averaging.averages import Average, build_average
+from trainer.averaging.base import Average, build_average
+from trainer.averaging.config import ACTING_KEYS, AverageConfig, AverageKind
 from trainer.config import Config
 from trainer.optim.schedule import TrainProgress, train_progress
 from trainer.quant.artifact import pack, unpack
 from trainer.quant.export import store_weights
+from trainer.techniques.config import QatConfig
 
 STEPS = 40
+AVERAGES = Path(__file__).parents[3] / "trainer/averaging"
 Run = list[tuple[TrainProgress, dict[str, Tensor]]]
 
 
@@ -32,7 +36,7 @@ def feed(config: Config, qat_from: int = 10**9) -> tuple[dict[str, Tensor], Aver
     initial, run = made_up_run(config)
     average = build_average(config, initial)
     for now, w in run:
-        average.observe(w, now, now.step > qat_from)
+        average.update(w, now, now.step > qat_from)
     return average.weights(run[-1][1]), average, initial, run
 
 
@@ -163,9 +167,19 @@ def test_a_checkpoint_in_the_middle_changes_nothing(config: Callable[..., Config
     initial, run = made_up_run(c)
     first, second = build_average(c, initial), build_average(c, initial)
     for now, w in run[:28]:
-        first.observe(w, now, False)
+        first.update(w, now, False)
     second.load_state(first.state())
     for now, w in run[28:]:
-        second.observe(w, now, False)
+        second.update(w, now, False)
     found = second.weights(run[-1][1])
     assert all(torch.equal(found[n], whole[n]) for n in whole)
+
+
+@pytest.mark.parametrize("kind", get_args(AverageKind))
+def test_each_kind_has_a_module_and_its_acting_keys(config: Callable[..., Config], kind: AverageKind) -> None:
+    average = build_average(config(kind=kind, count=2), made_up_run(config())[0])
+    assert average.key.split("-")[0] == ("last" if kind == "none" else kind)
+    assert set(ACTING_KEYS[kind].average) <= set(AverageConfig.model_fields)
+    assert set(ACTING_KEYS[kind].qat) <= set(QatConfig.model_fields)
+    modules = {path.stem for path in AVERAGES.glob("*.py")} - {"__init__", "base", "config"}
+    assert modules == set(get_args(AverageKind)) == set(ACTING_KEYS)
