@@ -32,6 +32,7 @@ from trainer.records.fingerprint import LAST_WEIGHTS, average_key
 from trainer.records.job import Job, TrialSpec
 from trainer.records.layout import RunLayout, TrainedLayout, TrialLayout
 from trainer.records.results import JobFailure, TrainingRecord, TrialResult
+from trainer.records.trained import usable_training
 from trainer.run.bundle import code_bytes, code_sha
 from trainer.run.checkpoint import Checkpoint, load_weights, save_weights
 from trainer.run.dist import DistContext
@@ -56,7 +57,7 @@ def run_job(job: Job, out: Path, ranks: DistContext) -> list[TrialResult]:
     for trial in job.trials:
         check_patterns(trial.config, trial.trial_id)
     bench = EvalHarness.build(job, ranks)
-    record = trained_record(layout.trained(job.train_fingerprint), job)
+    record = usable_training(layout.trained(job.train_fingerprint), (trial.config for trial in job.trials))
     is_new = not ranks.all_true(record is not None) or record is None
     if record is None or is_new:
         record = train(job, layout.trained(job.train_fingerprint), bench)
@@ -248,15 +249,6 @@ def quantize_and_pack(
     except (PgrayError, ValueError) as error:
         return JobFailure(kind=getattr(error, "kind", "user_error"), reason=str(error))
     return None
-
-
-def trained_record(folder: TrainedLayout, job: Job) -> TrainingRecord | None:
-    """The record of a finished training run, if it kept every average that this job's trials need."""
-    if not folder.record.is_file():
-        return None
-    record = TrainingRecord.model_validate_json(folder.record.read_text())
-    kept = {average.key for average in record.averages if folder.weights(average.key).is_file()}
-    return record if {*job.averages, LAST_WEIGHTS} <= kept else None
 
 
 def describe_training(

@@ -18,6 +18,7 @@ from pgray.store.budget import spent_gpu_s
 from trainer.records.job import Job, TrialSpec
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import LedgerEntry
+from trainer.records.trained import usable_training
 from trainer.run.config import Machine
 
 
@@ -71,7 +72,8 @@ def job_costs(
     launch = LaunchSettings(layout.root, machine)
     costs = []
     for group in groups:
-        trains = not layout.trained(group[0].train_fingerprint).record.exists()
+        folder = layout.trained(group[0].train_fingerprint)
+        trains = usable_training(folder, (trial.config for trial in group)) is None
         training_s = paces[group[0].arm].train_s + allowance.training_s if trains else 0.0
         expected_s = allowance.start_s + training_s + allowance.export_s * len(group)
         specs = [TrialSpec(trial_id=trial.trial_id, config=trial.config) for trial in group]

@@ -20,12 +20,11 @@ from pgray.stopping.racing import verdicts
 from pgray.store.budget import BudgetTracker, spent_gpu_s
 from pgray.store.ledger import Ledger
 from pgray.store.outcomes import read_result
-from trainer.records.files import read_json
-from trainer.records.fingerprint import average_key
 from trainer.records.job import Job, TrialSpec
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import LedgerEntry
 from trainer.records.results import TrialResult
+from trainer.records.trained import usable_training
 
 _RESERVE = 1.1  # of the longest job so far: what the next one may hold
 
@@ -90,6 +89,10 @@ class JobQueue:
         """Whether nothing is open and nothing more will be started."""
         return not self.open and (self.paused is not None or not (self._waiting or self._can_propose))
 
+    def is_training(self, job_id: str) -> bool:
+        """Whether this job began without usable trained weights."""
+        return job_id in self._training
+
     @property
     def num_waiting(self) -> int:
         return len(self._waiting)
@@ -146,10 +149,9 @@ class JobQueue:
                 yield group
 
     def _trains(self, group: list[PlannedTrial]) -> bool:
-        """Whether a job of this group begins with a training run: not all averages that it exports have been kept."""
-        record = read_json(self.layout.trained(group[0].train_fingerprint).record)
-        kept = {average.get("key") for average in record.get("averages", [])}
-        return any(average_key(trial.config) not in kept for trial in group)
+        """Whether a job of this group must train."""
+        folder = self.layout.trained(group[0].train_fingerprint)
+        return usable_training(folder, (trial.config for trial in group)) is None
 
     def _held_back_seeds(self) -> set[int]:
         """In a race the later seeds wait until every arm has had the earlier ones."""

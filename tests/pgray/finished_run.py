@@ -1,6 +1,6 @@
 """Run folders with finished trials, for what a plan learns from them: real artifacts of random weights, no training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -12,10 +12,10 @@ from trainer.model.shapes import parameter_shapes
 from trainer.quant.artifact import byte_ledger, pack
 from trainer.quant.export import store_weights
 from trainer.records.files import write_json, write_text
-from trainer.records.fingerprint import train_fingerprint, trial_id
+from trainer.records.fingerprint import LAST_WEIGHTS, average_key, train_fingerprint, trial_id
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import LedgerEntry
-from trainer.records.results import TrainingRecord, TrialResult
+from trainer.records.results import AverageRecord, TrainingRecord, TrialResult
 from trainer.run.bundle import code_bytes
 
 Draw = Callable[[tuple[int, ...], torch.Generator], Tensor]
@@ -40,6 +40,17 @@ def packed(config: Config, draw: Draw) -> tuple[int, list[Any]]:
     }
     stored = store_weights(weights, config.quant)
     return len(pack(stored, config)), byte_ledger(stored)
+
+
+def training_record(fingerprint: str, average_keys: Collection[str], **fields: Any) -> TrainingRecord:
+    """The record of a finished training run that kept these averages."""
+    rest: dict[str, Any] = {
+        "steps": 4, "train_s": 0.4, "step_ms": 100.0, "tokens": 1, "final_train_loss_nats": None, "qat_on_step": None,
+        "qat_coverage": None, "qat_is_live": None, "num_params": 1, "peak_memory_mib": None, "world_size": 1,
+        "hardware": "1 rank on a test", "node": "n", "torch_version": "0", "data_sha": "d", "tokenizer_sha": "t", "wall_s": 1.0,
+    }  # fmt: skip
+    averages = [AverageRecord(key=key) for key in sorted(average_keys)]
+    return TrainingRecord(**{**rest, **fields, "train_fingerprint": fingerprint, "averages": averages})
 
 
 def add_finished(
@@ -73,8 +84,11 @@ def add_finished(
         export_s=1.0, wall_s=wall_s, scored_tokens=1, scored_bytes=1, eval_seq_len=1, eval_stride=None, tensors=tensors,
         **common,
     )  # fmt: skip
-    training = TrainingRecord(final_train_loss_nats=None, averages=[], wall_s=common["train_s"] + 7.0, **common)
-    write_json(layout.trained(fingerprint).record, training.model_dump(mode="json"))
+    key, trained = average_key(config), layout.trained(fingerprint)
+    training = training_record(fingerprint, {LAST_WEIGHTS, key}, wall_s=common["train_s"] + 7.0, **common)
+    write_json(trained.record, training.model_dump(mode="json"))
+    for kept in (LAST_WEIGHTS, key):
+        write_text(trained.weights(kept), "not weights")
     write_text(layout.trial(name).config, config.model_dump_json())
     write_json(layout.trial(name).result, result.model_dump(mode="json"))
     entry = LedgerEntry(

@@ -19,9 +19,11 @@ from pgray.planning.size.fit import SizePrediction
 from pgray.planning.step_time import StepTime, expected_step_time
 from pgray.spec.expand import expand
 from pgray.spec.sweep import Sweep
-from tests.pgray.finished_run import add_finished, gaussian
+from tests.pgray.finished_run import add_finished, gaussian, training_record
 from trainer.config import Config
 from trainer.presets.resolve import build_config, load_preset
+from trainer.records.files import write_json, write_text
+from trainer.records.fingerprint import LAST_WEIGHTS, average_key
 from trainer.records.layout import RunLayout
 from trainer.run.config import Machine
 
@@ -266,9 +268,11 @@ def test_trained_weights_on_disk_cost_no_training(write_sweep: Callable[..., Pat
     layout = RunLayout(tmp_path)
     groups = decide(make_plan(sweep), layout).jobs_to_run()
     paces = {trial.arm: StepTime(trial.config, 4) for group in groups for trial in group}
-    there = layout.trained(groups[0][0].train_fingerprint).record
-    there.parent.mkdir(parents=True)
-    there.write_text("{}")
+    fingerprint = groups[0][0].train_fingerprint
+    trained, keys = layout.trained(fingerprint), {LAST_WEIGHTS, *(average_key(trial.config) for trial in groups[0])}
+    write_json(trained.record, training_record(fingerprint, keys).model_dump(mode="json"))
+    for key in keys:
+        write_text(trained.weights(key), "not weights")
     exports, whole = job_costs(groups, paces, [], Machine(gpus=2, nproc=2), layout)
     assert (exports.trains, whole.trains) == (False, True)
     assert exports.expected_s == ON_GPU.start_s + 2 * ON_GPU.export_s
