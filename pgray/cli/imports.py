@@ -11,17 +11,6 @@ from pgray.cli.inspect import JsonOption, RunArgument
 if TYPE_CHECKING:
     from results.importers.store import StoredImport
 
-_HEADLINE = (
-    "float_bpb",
-    "post_quant_bpb",
-    "quant_gap",
-    "sliding_bpb",
-    "ttt_bpb",
-    "artifact_bytes",
-    "steps",
-    "qat_on_step",
-)
-
 
 def add_to(app: typer.Typer) -> None:
     app.command(name="import")(import_logs)
@@ -80,9 +69,11 @@ def _record(stored: "StoredImport") -> dict[str, Any]:
 
 
 def _print_import(stored: "StoredImport") -> None:
+    from trainer.records.results import LISTED
+
     run = stored.run
     print(f"{stored.arm} seed {stored.seed}: {run.columns['status']}, {stored.trial_id}")
-    for name in _HEADLINE:
+    for name in (*LISTED, "artifact_bytes", "steps", "qat_on_step"):
         known = run.columns.get(name)
         value = "null" if known is None else f"{known:.8g}" if isinstance(known, float) else str(known)
         print(f"  {name:<15} {value:<12} {run.nulls[name] if known is None else run.sources[name]}")

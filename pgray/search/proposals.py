@@ -10,9 +10,8 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 from pgray.search.space import Space
-from pgray.spec.search import METRICS
 from trainer.records.ledger import LedgerEntry
-from trainer.records.results import TrialResult
+from trainer.records.results import METRICS, TrialResult
 from trainer.records.states import TrialState
 
 _OPEN: tuple[TrialState, ...] = (TrialState.QUEUED, TrialState.RUNNING, TrialState.LOST)

@@ -16,6 +16,7 @@ from pgray.spec.search import Direction, Search
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.presets.resolve import config_keys
+from trainer.records.results import HEADLINES, METRICS
 
 Build = Callable[[Mapping[str, Any], str], Config]
 """Dotted changes and where they come from (for errors) -> the config of the first seed. Raises InputError."""
@@ -93,7 +94,7 @@ def make_space(search: Search, build: Build, origin: str) -> Space:
         key = error.args[1][0]
         raise InputError(origin, f"search.when.{key}", search.when[key], f"goes in a circle: {circle}") from None
     base = build({}, "search: base")
-    objectives = search.objectives or {"sliding_bpb" if base.eval.stride else "post_quant_bpb": "min"}
+    objectives = search.objectives or {next(name for name in HEADLINES if METRICS[name].is_measured(base)): "min"}
     space = Space(search, objectives, base, conditions, order)
     _check_objectives(space, origin)
     for key, value, changes in _corners(space, parents):
@@ -106,7 +107,7 @@ def make_space(search: Search, build: Build, origin: str) -> Space:
 
 
 def _check_objectives(space: Space, origin: str) -> None:
-    for column, switch in (("sliding_bpb", "eval.stride"), ("ttt_bpb", "eval.ttt.enabled")):
+    for column, switch in ((name, metric.needs) for name, metric in METRICS.items() if metric.needs):
         is_asked = column in space.objectives or column in space.search.constraints
         if is_asked and switch not in space.search.space and not _value(space.base, switch):
             fix = (

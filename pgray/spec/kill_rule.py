@@ -9,17 +9,10 @@ from pydantic import Field, model_validator
 from pgray.spec.sections import SweepSection
 from trainer.config import Config
 from trainer.errors import InputError
+from trainer.records.results import LOWER_IS_BETTER, METRICS
 from trainer.section import RuleError
 
 CURVE_METRICS = ("val_bpb", "train_loss_nats")
-
-
-END_METRICS = (
-    "post_quant_bpb", "sliding_bpb", "ttt_bpb", "float_bpb", "raw_bpb", "quant_gap", "val_loss_nats", "artifact_bytes",
-    "model_bytes", "code_bytes", "entropy_bytes", "train_s", "step_ms", "eval_s", "export_s", "wall_s", "num_params",
-    "peak_memory_mib",
-)  # fmt: skip
-"""The numbers of a TrialResult of which less is better."""
 
 
 class KillRule(SweepSection):
@@ -38,8 +31,8 @@ class KillRule(SweepSection):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.metric not in CURVE_METRICS + END_METRICS:
-            fix = f"unknown metric; use {', '.join(CURVE_METRICS)} (while training) or {', '.join(END_METRICS)}"
+        if self.metric not in CURVE_METRICS + LOWER_IS_BETTER:
+            fix = f"unknown metric; use {', '.join(CURVE_METRICS)} (while training) or {', '.join(LOWER_IS_BETTER)}"
             raise RuleError("metric", self.metric, fix)
         if not self.is_on_curve:
             for key in ("at", "after_frac"):
@@ -86,8 +79,6 @@ def _not_measured(metric: str, config: Config) -> str | None:
     """What to set so that an arm measures this metric; None where it does."""
     if metric == "val_bpb" and not config.train.val_every:
         return "set train.val_every, steps between validations"
-    if metric == "sliding_bpb" and not config.eval.stride:
-        return "set eval.stride"
-    if metric == "ttt_bpb" and not config.eval.ttt.enabled:
-        return "set eval.ttt.enabled"
+    if metric in METRICS and not METRICS[metric].is_measured(config):
+        return f"set {METRICS[metric].needs}"
     return None

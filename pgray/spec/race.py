@@ -4,8 +4,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from pgray.spec.kill_rule import END_METRICS
 from pgray.spec.sections import SweepSection
+from trainer.records.results import LOWER_IS_BETTER
 from trainer.section import RuleError
 
 
@@ -18,8 +18,8 @@ class Race(SweepSection):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.metric not in END_METRICS:
-            raise RuleError("metric", self.metric, f"unknown metric; use one of {', '.join(END_METRICS)}")
+        if self.metric not in LOWER_IS_BETTER:
+            raise RuleError("metric", self.metric, f"unknown metric; use one of {', '.join(LOWER_IS_BETTER)}")
         return self
 
     @property

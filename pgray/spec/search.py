@@ -3,16 +3,15 @@
 import math
 import re
 import types
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pgray.spec.sections import SweepSection
 from trainer.errors import InputError
 from trainer.limits import ARTIFACT_CAP_BYTES
-from trainer.records.results import TrialResult
+from trainer.records.results import METRICS
 from trainer.section import RuleError
 
 Direction = Literal["min", "max"]
@@ -22,17 +21,6 @@ Sampler = Literal["tpe", "random", "nsga2", "cmaes", "gp"]
 
 
 _LARGEST = 10**9  # Optuna's densities over much wider ranges of integers are no longer numbers
-
-
-def _numeric_columns() -> Iterator[str]:
-    for name, field in TrialResult.model_fields.items():
-        kinds = set(get_args(field.annotation)) - {types.NoneType} or {field.annotation}
-        if kinds <= {int, float} and name not in ("seed", "schema_version"):
-            yield name
-
-
-METRICS: tuple[str, ...] = tuple(_numeric_columns())
-"""The numeric columns of a TrialResult: what an objective or a constraint can be about."""
 
 
 class Dimension(SweepSection):

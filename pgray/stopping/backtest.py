@@ -20,6 +20,7 @@ from pgray.stopping.racing import verdicts
 from pgray.stopping.run_history import ALL, RecordedTrial, Spent, read_trial_curve, read_trials, total
 from trainer.errors import InputError
 from trainer.records.layout import RunLayout
+from trainer.records.results import HEADLINES
 
 StoppedBy = Literal["curve", "seed", "race"]
 """A rule on the trial's own curve, a rule on an earlier seed of its arm, or the race."""
@@ -117,8 +118,9 @@ def backtest(run: Path, rules: Sequence[KillRule], race: Race | None = None, top
     for seed in dict.fromkeys(trial.seed for trial in trials):
         replay.seed([trial for trial in trials if trial.seed == seed])
 
-    is_sliding = any(trial.result and trial.result.sliding_bpb is not None for trial in trials)
-    metric = "sliding_bpb" if is_sliding else "post_quant_bpb"
+    found = [trial.result for trial in trials if trial.result]
+    is_measured = (name for name in HEADLINES if any(getattr(result, name) is not None for result in found))
+    metric = next(is_measured, HEADLINES[-1])
     values = {(t.arm, t.seed): float(v) for t in trials if t.result and (v := getattr(t.result, metric)) is not None}
     is_better = {(arm, s): v < values[control, s] for (arm, s), v in values.items() if (control, s) in values}
     best = _best_arms(values)[:top]

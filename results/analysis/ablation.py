@@ -15,13 +15,13 @@ import pandas as pd
 
 from results.analysis.statistics import Difference, difference, holm, nats_per_token, p_margin, seeds_required, verdict
 from results.loading.runs import current
-from results.schema import COLUMNS, IN_NATS, NAMES, Dtype, Row, records, typed_frame
+from results.schema import COLUMNS, NAMES, Dtype, Row, records, typed_frame
 from trainer.errors import InputError
 from trainer.limits import WIN_MIN_SEEDS
+from trainer.records.results import LOSSES, METRICS
 from trainer.records.states import TrialState
 
 _SAME_EVALUATION = ("tokenizer_sha", "data_sha", "scored_tokens", "scored_bytes", "eval_seq_len")
-_NEEDS_STRIDE = ("sliding_bpb", "ttt_bpb")
 _CIRCUMSTANCES = ("hardware", "world_size", "torch_version")  # may differ, but not in silence; so may the code
 _FAILED = tuple(state for state in TrialState if state.is_failed)
 _PENDING = tuple(state for state in TrialState if state.is_open)
@@ -160,7 +160,7 @@ def by_seed(rows: Sequence[Row], metric: str) -> dict[int, float]:
 
 def mismatch(rows: Sequence[Row], reference: Sequence[Row], metric: str, *, nulls_match: bool = False) -> str | None:
     """Why these measured rows cannot be compared with the reference's in this metric; None where they can."""
-    if metric not in IN_NATS or not reference:
+    if metric not in LOSSES or not reference:
         return None
     for column in _evaluation(metric):
         known = [row for row in (*reference, *rows) if row[column] is not None]
@@ -190,7 +190,7 @@ def nats_per_unit(metric: str, rows: Sequence[Row]) -> float | None:
     """
     if metric == "val_loss_nats":
         return 1.0
-    if metric not in IN_NATS:
+    if metric not in LOSSES:
         return None
     for row in rows:
         if row["scored_bytes"] is not None and row["scored_tokens"] is not None:
@@ -202,7 +202,7 @@ def nats_per_unit(metric: str, rows: Sequence[Row]) -> float | None:
 
 
 def _evaluation(metric: str) -> tuple[str, ...]:
-    return (*_SAME_EVALUATION, "eval_stride") if metric in _NEEDS_STRIDE else _SAME_EVALUATION
+    return (*_SAME_EVALUATION, *METRICS[metric].evaluated_with)
 
 
 def _named(row: Row) -> str:
@@ -276,7 +276,7 @@ def _about_comparison(
     alone = len(mine) - test.n
     if test.test == "paired" and alone:
         notes.append(f"{alone} seeds without a partner in the control")
-    if metric in IN_NATS:
+    if metric in LOSSES:
         unknown = [column for column in _evaluation(metric) if any(row[column] is None for row in both)]
         if unknown:
             why = f"taken for the same: {assume_same}" if assume_same else "comparable only if it was the same"
@@ -301,7 +301,7 @@ def _judged(
         "p": test.p,
         "p_holm": p_holm,
     }
-    if metric not in IN_NATS:
+    if metric not in LOSSES:
         return line
     if test.delta is not None and scale is not None:
         line["delta_nats"] = test.delta * scale

@@ -22,7 +22,7 @@ from results.analysis.statistics import difference, paired_seeds
 from results.loading.curves import curves as read_curves
 from results.schema import Dtype, Row, records, typed_frame
 
-METRICS = ("post_quant_bpb", "sliding_bpb")
+METRICS = ("post_quant_bpb", "sliding_bpb")  # the scores that the identities above decompose
 _LR_ALIKE = 0.01  # learning-rate multipliers that differ by less belong to the same place of a schedule
 _WIDE = 0.05  # share of s: validations further apart than this make the straight line between them a guess
 _DTYPES: dict[str, Dtype] = {

@@ -14,8 +14,9 @@ from trainer.records.files import write_text
 from trainer.records.fingerprint import digest, slug
 from trainer.records.layout import RunLayout
 from trainer.records.record import SCHEMA_VERSION
+from trainer.records.results import HEADLINES, SCORES
 
-_MAIN = ("sliding_bpb", "post_quant_bpb", "ttt_bpb", "float_bpb")
+_MAIN = (*HEADLINES, *SCORES, "float_bpb")
 _MAX_SEED = 2**53
 
 

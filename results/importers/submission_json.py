@@ -14,6 +14,7 @@ from typing import Any
 from results.importers.record import Findings, ImportedRun, read_text
 from trainer.errors import InputError
 from trainer.limits import ARTIFACT_CAP_BYTES
+from trainer.records.results import SCORES
 
 _SLIDING = r"(?:int\d_)?(?:sliding|sliding_window|sw)(?:_s64)?_(?:val_)?bpb(?:_exact)?|val_bpb_sliding(?:_window)?"
 _ROUNDTRIP = (
@@ -110,7 +111,7 @@ def _run(
     if out.has("artifact_bytes"):
         out.derived("is_within_cap", ("artifact_bytes",), int(out.columns["artifact_bytes"]) <= ARTIFACT_CAP_BYTES)
     claim = next(iter(claims), None)
-    scores = [out.columns[name] for name in ("sliding_bpb", "ttt_bpb", "post_quant_bpb") if out.has(name)]
+    scores = [out.columns[name] for name in SCORES if out.has(name)]
     if claim is not None and claim[0] not in scores:
         out.note(f"claims {claim[0]} bpb without saying how it was evaluated", claim[1])
     out.found("status", "finished" if scores or claim else "failed", line)

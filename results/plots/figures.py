@@ -35,12 +35,12 @@ from results.plots.style import (
 )
 from results.schema import Row, frame, records
 from trainer.limits import ARTIFACT_CAP_BYTES, WIN_NATS
+from trainer.records.results import METRICS
 from trainer.records.states import TrialState
 
 _ENDS = ("ci_low", "delta", "ci_high")
 _NEAR_CAP = 0.6  # share of the cap from which on the axis reaches to it
 _ALIKE = 0.001  # share of a step's time that two arms may differ by and count as one training
-METRIC_NAMES = {"sliding_bpb": "sliding bpb", "post_quant_bpb": "post-quant bpb"}
 
 
 def deltas(trials: pd.DataFrame, control: str | None = None, metric: str = "sliding_bpb") -> go.Figure:
@@ -218,7 +218,7 @@ def step_tax(
 
 
 def _called(metric: str) -> str:
-    return METRIC_NAMES.get(metric, metric)
+    return (METRICS[metric].label if metric in METRICS else "") or metric
 
 
 def _grouped(trials: pd.DataFrame, control: str | None, metric: str) -> Arms | None:

@@ -16,15 +16,12 @@ from tabulate import tabulate
 from results.present.column_layout import WIDTH, Column, fit, flat_width
 from results.present.table_model import Block, View, view_run
 from results.present.terminal import print_rich as print_rich
-from results.schema import records
+from results.schema import listed_scores, records
 from trainer.errors import InputError
 from trainer.records.files import write_bytes, write_text
 from trainer.records.layout import RunLayout
 
 FORMATS = ("md", "csv", "json", "latex", "parquet")
-_PER_TRIAL = (
-    "arm", "seed", "status", "float_bpb", "post_quant_bpb", "sliding_bpb", "artifact_bytes", "steps",
-)  # fmt: skip
 
 
 def write_all(run_root: str | Path) -> None:
@@ -133,9 +130,10 @@ def _per_trial(trials: pd.DataFrame) -> str:
             return ""
         return format(value, ".6f") if isinstance(value, float) else _escape(str(value))
 
-    lines = [list(map(shown, row.values())) for row in records(trials[list(_PER_TRIAL)])]
-    right = ["left" if name in ("arm", "status") else "right" for name in _PER_TRIAL]
-    return str(tabulate(lines, list(_PER_TRIAL), "pipe", disable_numparse=True, colalign=right))
+    columns = ["arm", "seed", "status", *listed_scores(trials), "artifact_bytes", "steps"]
+    lines = [list(map(shown, row.values())) for row in records(trials[columns])]
+    right = ["left" if name in ("arm", "status") else "right" for name in columns]
+    return str(tabulate(lines, columns, "pipe", disable_numparse=True, colalign=right))
 
 
 def _latex(view: View) -> str:

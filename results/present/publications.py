@@ -14,6 +14,7 @@ from tabulate import tabulate
 from results.schema import COLUMNS, Dtype, Row, records, typed_frame
 from trainer.errors import InputError
 from trainer.limits import ARTIFACT_CAP_BYTES
+from trainer.records.results import LISTED, METRICS
 
 PULL_REQUESTS = ("51", "488", "975", "1002", "1032")
 _EXTRA: dict[str, Dtype] = {"claimed_bpb": "Float64", "caveat": "string"}
@@ -21,11 +22,7 @@ _SHOWN = (
     # heading, column, format
     ("arm", "arm", ""),
     ("seed", "seed", ""),
-    ("float\nbpb", "float_bpb", ".4f"),
-    ("post-\nquant\nbpb", "post_quant_bpb", ".4f"),
-    ("quant\ngap", "quant_gap", "+.4f"),
-    ("sliding\nbpb", "sliding_bpb", ".4f"),
-    ("TTT\nbpb", "ttt_bpb", ".4f"),
+    *((METRICS[name].label.replace("-", "-\n").replace(" ", "\n"), name, METRICS[name].spec) for name in LISTED),
     ("claimed\nbpb", "claimed_bpb", ".4f"),
     ("artifact\nbytes", "artifact_bytes", ",.0f"),
     ("steps", "steps", ",.0f"),

@@ -18,10 +18,10 @@ from results.present.column_layout import NONE, Column, Cut, Parts
 from results.schema import Row, records
 from trainer.errors import InputError
 from trainer.limits import ARTIFACT_CAP_BYTES, WIN_MIN_SEEDS
+from trainer.records.results import HEADLINES, METRICS
 from trainer.records.states import TrialState
 
 _STEP_TAX = 0.01  # a difference in steps below this share goes unmentioned
-_METRIC_NAMES = {"sliding_bpb": "sliding", "post_quant_bpb": "post-quant"}
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,13 @@ def view_run(run: str | Path, control: str | None = None) -> View:
 def _headline(rows: list[Row]) -> str:
     """The sliding bpb where every finished trial has one, else the post-quant bpb."""
     finished = [row for row in rows if row["status"] == TrialState.FINISHED]
-    return "sliding_bpb" if finished and all(row["sliding_bpb"] is not None for row in finished) else "post_quant_bpb"
+    complete = (name for name in HEADLINES if finished and all(row[name] is not None for row in finished))
+    return next(complete, HEADLINES[-1])
 
 
 def _measured(rows: list[Row]) -> list[Row]:
     """Finished with a score of the artifact; an imported log may have the sliding one alone."""
-    scored = [row for row in rows if row["post_quant_bpb"] is not None or row["sliding_bpb"] is not None]
+    scored = [row for row in rows if any(row[name] is not None for name in HEADLINES)]
     return [row for row in scored if row["status"] == TrialState.FINISHED]
 
 
@@ -150,7 +151,7 @@ def _compared(lines: list[Row], notes: dict[str, list[str]], footnotes: list[str
             return (NONE,)
         return (f"{'≥' if line['ci_low'] is None else ''}{line['seeds_needed']:,}",)
 
-    name = _METRIC_NAMES[metric]
+    name = METRICS[metric].label.removesuffix(" bpb")
     cells: dict[str, tuple[tuple[str, ...], Callable[[Row], Parts]]] = {
         "arm": (("arm",), lambda line: (line["arm"],)),
         "seeds": (("n,", "test"), seeds),
@@ -251,7 +252,7 @@ def _notes(line: Row, done: list[Row], reference: list[Row]) -> list[str]:
 
 def _sentence(line: Row, notes: list[str], control: str | None, metric: str) -> str:
     """What can be said of this arm: number, difference, verdict, and its notes."""
-    name = _METRIC_NAMES[metric]
+    name = METRICS[metric].label.removesuffix(" bpb")
     said = f"{line['arm']}: no {name} bpb yet" if line["mean"] is None else f"{line['arm']}: {name} {line['mean']:.4f}"
     if line["verdict"] == "CONTROL":
         said += ", the control"

@@ -17,6 +17,7 @@ from trainer.limits import WIN_MIN_SEEDS
 from trainer.records.files import read_json
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import read_ledger
+from trainer.records.results import HEADLINES
 from trainer.records.states import TrialState
 
 _WITHOUT_NUMBER = tuple(state for state in TrialState if state.is_failed)
@@ -126,9 +127,7 @@ def lost_trials(trials: pd.DataFrame, root: Path) -> list[Lost]:
     """The current trials that ended without a number, in the table's order, with the end of their logs."""
     found: list[Lost] = []
     for row in records(current(trials)):
-        is_unread = (
-            row["status"] == TrialState.FINISHED and row["post_quant_bpb"] is None and row["sliding_bpb"] is None
-        )
+        is_unread = row["status"] == TrialState.FINISHED and all(row[name] is None for name in HEADLINES)
         if row["status"] not in _WITHOUT_NUMBER and not is_unread:
             continue
         log = RunLayout(root).trial(row["trial_id"]).log

@@ -29,7 +29,7 @@ from results.plots.style import DARK, LIGHT, why_empty
 from results.present.column_layout import NONE
 from results.present.table_model import Block, View, view_run
 from results.report.facts import costs, lost_trials, provenance, search_sentence, verdict_sentence
-from results.schema import Row, records
+from results.schema import Row, listed_scores, records
 from trainer.errors import InputError
 from trainer.records.files import read_json, write_text
 from trainer.records.layout import RunLayout
@@ -41,10 +41,6 @@ _FILES = (
     "sweep.yaml", "table.md", "table.csv", "table.parquet", "ledger.jsonl", "provenance.json", "study.json",
 )  # fmt: skip
 _OF_TRIAL = ("config.json", "result.json", "artifact.pgz", "log.txt", "events.jsonl")
-_TRIAL_CELLS: dict[str, str] = {  # column -> format
-    "arm": "", "seed": "", "status": "", "float_bpb": ".6f", "post_quant_bpb": ".6f", "sliding_bpb": ".6f",
-    "artifact_bytes": ",", "steps": ",", "step_ms": ",.1f",
-}  # fmt: skip
 _PARTS = {
     "delta": "Δ", "equal_steps": "at equal steps", "fewer_steps": "fewer steps", "averaging": "averaging",
     "quant_gap": "quant gap", "sliding": "sliding window",
@@ -123,7 +119,7 @@ def report(run: str | Path, control: str | None = None) -> str:
         effects=_effects(view),
         failed=[trial for trial in lost if trial.status != TrialState.KILLED],
         killed=[trial for trial in lost if trial.status == TrialState.KILLED],
-        trial_heading=list(_TRIAL_CELLS),
+        trial_heading=list(_trial_cells(trials)),
         trials=_trials(view, root),
         num_trials=len(trials),
         costs=costs(trials),
@@ -212,9 +208,9 @@ def _effects(view: View) -> Grid | None:
 
 def _trials(view: View, root: Path) -> list[tuple[list[str], list[tuple[str, str]]]]:
     """Cells of every trial, of the first of very many, and its files: name and link."""
-    found = []
+    found, formats = [], _trial_cells(view.trials)
     for row in records(view.trials.head(_MOST_TRIALS)):
-        cells = [_number(row[name], form) for name, form in _TRIAL_CELLS.items()]
+        cells = [_number(row[name], form) for name, form in formats.items()]
         if row["is_current"] is False:
             cells[2] += ", superseded"
         folder, own = RunLayout(root).trial(row["trial_id"]).root, []
@@ -223,6 +219,12 @@ def _trials(view: View, root: Path) -> list[tuple[list[str], list[tuple[str, str
                 own.append((path.name, quote(str(path.relative_to(root)))))
         found.append((cells, own))
     return found
+
+
+def _trial_cells(trials: pd.DataFrame) -> dict[str, str]:
+    """Return the columns of the list of trials with their formats."""
+    scores = dict.fromkeys(listed_scores(trials), ".6f")
+    return {"arm": "", "seed": "", "status": "", **scores, "artifact_bytes": ",", "steps": ",", "step_ms": ",.1f"}
 
 
 def _number(value: Any, form: str) -> str:

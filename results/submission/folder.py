@@ -17,11 +17,12 @@ from typing import Any
 
 from results.analysis.statistics import nats_per_token
 from results.schema import Row
-from results.submission.gather import METRICS, Submission
+from results.submission.gather import Submission
 from results.submission.readme import blurb, joined, readme
 from results.submission.rules import Rule, is_record
 from trainer.errors import InputError
 from trainer.records.files import write_bytes, write_json, write_text
+from trainer.records.results import SCORES
 from trainer.run.bundle import PACKAGE_DIR
 
 AUTHOR_PLACEHOLDER, GITHUB_PLACEHOLDER = "YOUR NAME", "YOUR GITHUB ID"
@@ -100,7 +101,7 @@ def _seed_result(s: Submission, row: Row) -> dict[str, Any]:
     values = {
         "val_loss": nats_per_token(row[s.metric], row["scored_bytes"], row["scored_tokens"]),
         "val_bpb": row[s.metric],
-        **{name: row[name] for name in ("float_bpb", *reversed(METRICS))},
+        **{name: row[name] for name in ("float_bpb", *reversed(SCORES))},
         "artifact_bytes": s.artifact_bytes(row),
         "model_bytes": row["model_bytes"],
         "steps": row["steps"],

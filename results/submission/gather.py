@@ -21,12 +21,9 @@ from trainer.errors import InputError
 from trainer.presets.resolve import flatten, input_error
 from trainer.records.files import read_json
 from trainer.records.layout import RunLayout
-from trainer.records.results import TrainingRecord
+from trainer.records.results import SCORES, TrainingRecord
 from trainer.records.states import TrialState
 from trainer.run.bundle import bundle_code
-
-METRICS = ("ttt_bpb", "sliding_bpb", "post_quant_bpb")
-"""What may be claimed, the first that every seed has; all from the unpacked artifact."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +130,13 @@ def read_config(layout: RunLayout, row: Row) -> Config:
 
 def _scored(rows: Sequence[Row]) -> list[Row]:
     return [
-        row for row in rows if row["status"] == TrialState.FINISHED and any(row[name] is not None for name in METRICS)
+        row for row in rows if row["status"] == TrialState.FINISHED and any(row[name] is not None for name in SCORES)
     ]
 
 
 def _metric(rows: Sequence[Row]) -> str:
-    complete = [name for name in METRICS if all(row[name] is not None for row in rows)]
-    return complete[0] if complete else METRICS[-1]
+    complete = [name for name in SCORES if all(row[name] is not None for row in rows)]
+    return complete[0] if complete else SCORES[-1]
 
 
 def _compare(trials: pd.DataFrame, arm: str, control: str | None, rows: Sequence[Row]) -> tuple[str | None, Row | None]:

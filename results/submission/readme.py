@@ -9,8 +9,7 @@ from tabulate import tabulate
 
 from results.submission.gather import Submission, changes
 from results.submission.rules import Rule
-
-_BPB = ("float_bpb", "post_quant_bpb", "quant_gap", "sliding_bpb", "ttt_bpb")
+from trainer.records.results import LISTED
 
 
 def readme(s: Submission, rules: Sequence[Rule]) -> str:
@@ -40,7 +39,7 @@ def readme(s: Submission, rules: Sequence[Rule]) -> str:
 
 
 def _per_seed(s: Submission) -> str:
-    shown = [name for name in _BPB if any(row[name] is not None for row in s.rows)]
+    shown = [name for name in LISTED if any(row[name] is not None for row in s.rows)]
     specs = {
         "steps": ",.0f",
         **dict.fromkeys(shown, ".6f"),

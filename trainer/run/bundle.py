@@ -89,9 +89,13 @@ def strip_source(source: str) -> str:
     for node in ast.walk(tree):
         if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
-        first = node.body[0] if node.body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            node.body = node.body[1:]
-            if not node.body and not isinstance(node, ast.Module):
-                node.body = [ast.Pass()]
+        node.body = [statement for statement in node.body if not _is_docstring(statement)]
+        if not node.body and not isinstance(node, ast.Module):
+            node.body = [ast.Pass()]
     return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    """Return whether this is a text alone: the docstring of a module, class, function, field or constant."""
+    is_constant = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return is_constant and isinstance(statement.value.value, str)  # type: ignore[attr-defined]

@@ -20,12 +20,9 @@ from trainer.presets.resolve import build_config, flatten
 from trainer.records.fingerprint import digest
 from trainer.records.job import Job, TrialSpec
 from trainer.records.layout import RunLayout
-from trainer.records.results import TrialResult
+from trainer.records.results import LISTED, TrialResult
 
-_FINAL = (
-    "seed", "steps", "train_s", "float_bpb", "post_quant_bpb", "sliding_bpb", "ttt_bpb", "val_loss_nats", "model_bytes",
-    "code_bytes", "artifact_bytes",
-)  # fmt: skip
+_FINAL = ("seed", "steps", "train_s", *LISTED, "val_loss_nats", "model_bytes", "code_bytes", "artifact_bytes")
 
 
 def main(recorded: Mapping[str, Any], argv: Sequence[str] | None = None) -> int:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pgray.search.space import Space, make_space
-from pgray.spec.search import METRICS, Search
+from pgray.spec.search import Search
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.presets.resolve import build_config, config_keys, input_error, load_preset
+from trainer.records.results import METRICS
 
 BASE = load_preset("cpu-smoke").overrides
 LR = {"optim.matrix_lr": {"log_uniform": [1e-3, 0.1]}}

@@ -18,12 +18,12 @@ from pgray.search.optuna_adapter import as_study, make_sampler, quiet, suggest
 from pgray.search.proposals import Proposal, SeedRow, read_proposals
 from pgray.search.study import Study
 from pgray.spec.expressions import Condition
-from pgray.spec.search import METRICS, Search
+from pgray.spec.search import Search
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.presets.resolve import build_config, load_preset
 from trainer.records.ledger import LedgerEntry
-from trainer.records.results import TrialResult
+from trainer.records.results import METRICS, TrialResult
 from trainer.records.states import TrialState
 
 BASE = load_preset("cpu-smoke").overrides

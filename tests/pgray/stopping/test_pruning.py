@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pgray.spec.kill_rule import END_METRICS, KillRule, check_rules
+from pgray.spec.kill_rule import KillRule, check_rules
 from pgray.stopping.curves import Curve, CurveFile, Point, read_curve
 from pgray.stopping.pruning import curve_verdict, run_verdict, seed_verdict
 from tests.results.synthetic import result
 from trainer.errors import InputError
 from trainer.presets.resolve import build_config, input_error
 from trainer.records.events import EventLog
-from trainer.records.results import TrialResult
+from trainer.records.results import LOWER_IS_BETTER, TrialResult
 from trainer.run.config import TrainConfig
 
 TRAIN = TrainConfig(iterations=1000, wallclock_s=100.0)
@@ -151,7 +151,7 @@ def test_end_metrics_judge_a_finished_seed() -> None:
 
 def test_every_end_metric_is_a_number_of_a_result() -> None:
     numbers = {n for n, f in TrialResult.model_fields.items() if f.annotation in (int, float, float | None)}
-    assert set(END_METRICS) <= numbers
+    assert set(LOWER_IS_BETTER) <= numbers
 
 
 @pytest.mark.parametrize(
