@@ -75,7 +75,8 @@ def test_the_packed_code_runs_by_itself(tmp_path: Path, tiny: Callable[..., Conf
 
 
 def test_stripping_keeps_the_program() -> None:
-    source = '"""doc"""\n# comment\ndef f(x):\n    """doc"""\n    return "kept # text"\nclass A:\n    """docstring"""\n    x = 1\n    """doc"""\n'
+    function = 'def f(x):\n    """doc"""\n    return "kept # text"\n'
+    source = f'"""doc"""\n# comment\n{function}class A:\n    """docstring"""\n    x = 1\n    """doc"""\n'
     stripped = strip_source(source)
     namespace: dict[str, object] = {}
     exec(stripped, namespace)
