@@ -44,10 +44,14 @@ class Metric:
 
 
 def column_types(record: type[BaseModel]) -> dict[str, type]:
-    """Return the type (int, float, bool or str) of every field that is a single value, null allowed."""
+    """Return the type (int, float, bool or str) of every field that is a single value, null allowed.
+
+    The record's own fields come first, then inherited ones.
+    """
     found: dict[str, type] = {}
-    for name, field in record.model_fields.items():
-        members = get_args(field.annotation) if isinstance(field.annotation, types.UnionType) else (field.annotation,)
+    for name in sorted(record.model_fields, key=lambda name: name not in record.__annotations__):
+        kind = record.model_fields[name].annotation
+        members = get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
         kinds: set[Any] = set(members) - {types.NoneType}
         if kinds <= {int, float, bool, str}:
             found[name] = kinds.pop()
