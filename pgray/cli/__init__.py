@@ -1,4 +1,4 @@
-"""The `pgray` command: `entry.py` parses and dispatches, the other modules hold the verbs."""
+"""The `pgray` command: `pgray/cli/entry.py` lists the verbs, the other modules run them."""
 
 from pgray.cli.entry import app, main
 

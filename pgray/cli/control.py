@@ -1,33 +1,27 @@
 """`pgray stop` and `pgray retry`: act on a run folder from any terminal."""
 
-import json
 import os
 import signal
 import socket
 import time
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
-from pgray.cli.inspect import JsonOption, RunArgument, read_states
-from trainer.errors import FailureKind
+from pgray.cli.options import JsonOption, RunArgument, count_of, print_json, read_states
+from pgray.execution.orphans import end_orphans
+from pgray.execution.run_lock import hold_lock, is_held, owner_of
+from pgray.store.ledger import Ledger
+from pgray.store.retries import RETRY_SOURCE
+from trainer.errors import FailureKind, InputError
+from trainer.records.layout import RunLayout
 from trainer.records.states import TrialState
 
-_STOP_PATIENCE_S = 60.0
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(stop)
-    app.command()(retry)
+_STOP_TIMEOUT_S = 60.0
+_KINDS = ", ".join(get_args(FailureKind))
 
 
 def stop(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Stop a run's driver and all its jobs; it can be gone on with later. Leaves no process on this machine."""
-    from pgray.execution.orphans import end_orphans
-    from pgray.execution.run_lock import hold_lock, is_held, owner_of
-    from trainer.errors import InputError
-    from trainer.records.layout import RunLayout
-
     read_states(run)
     run = run.absolute()
     owner = owner_of(run)
@@ -37,41 +31,37 @@ def stop(run: RunArgument, as_json: JsonOption = False) -> None:
             raise InputError(str(run), "driver", owner["host"], "runs on another machine; stop it there")
         stopped = int(owner["pid"])
         os.kill(stopped, signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_PATIENCE_S
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
         while is_held(run) and time.monotonic() < deadline:
             time.sleep(0.1)
     with hold_lock(run, "stop") as last_driver:
-        num_strays = end_orphans(RunLayout(run), grace_s=10, last_driver=last_driver)
+        num_orphans = end_orphans(RunLayout(run), grace_s=10, last_driver=last_driver)
     if as_json:
-        print(json.dumps({"run": str(run), "stopped_driver": stopped, "ended_strays": num_strays}))
+        print_json({"run": str(run), "stopped_driver": stopped, "ended_strays": num_orphans})
     else:
-        what = f"stopped driver {stopped}" if stopped else "no driver was at work"
-        print(f"{what}; {num_strays} stray processes ended. Run the sweep again to go on.")
+        driver = f"Stopped driver {stopped}" if stopped else "No driver was running"
+        print(f"{driver}; ended {count_of(num_orphans, 'leftover process')}. Run the sweep again to resume it.")
 
 
 def retry(
     run: RunArgument,
-    kind: Annotated[FailureKind | None, typer.Option(help="Only failures of this kind.")] = None,
+    kind: Annotated[
+        FailureKind | None, typer.Option(metavar="KIND", help=f"Only failures of this kind: {_KINDS}.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Queue failed trials again; the next `pgray run` of the sweep runs them. Their logs are kept in attempt-N/."""
-    from pgray.execution.run_lock import hold_lock
-    from pgray.store.ledger import Ledger
-    from pgray.store.retries import RETRY_SOURCE
-    from trainer.records.layout import RunLayout
-
-    read_states(run)
+    retryable = (TrialState.FAILED, TrialState.KILLED, TrialState.LOST)
+    read_states(run)  # raises if this is not a run folder, before one is created for the lock
     with hold_lock(run.absolute(), "retry"):
-        failed = [
-            entry
-            for entry in read_states(run).values()
-            if entry.state in (TrialState.FAILED, TrialState.KILLED, TrialState.LOST)
+        failed = [entry for entry in read_states(run).values() if entry.state in retryable]
+        chosen = [entry for entry in failed if kind is None or entry.failure_kind == kind]
+        queued = [
+            entry.moved_to(TrialState.QUEUED, source=RETRY_SOURCE, reason=f"pgray retry; before: {entry.reason}")
+            for entry in chosen
         ]
-        wanted = [entry for entry in failed if kind is None or entry.failure_kind == kind]
-        before = {entry.trial_id: f"retry asked for; before: {entry.reason}" for entry in wanted}
-        queued = [e.moved_to(TrialState.QUEUED, source=RETRY_SOURCE, reason=before[e.trial_id]) for e in wanted]
         Ledger(RunLayout(run).ledger).append(*queued)
     if as_json:
-        print(json.dumps({"run": str(run), "queued": [entry.trial_id for entry in wanted]}))
+        print_json({"run": str(run), "queued": [entry.trial_id for entry in chosen]})
     else:
-        print(f"{len(wanted)} of {len(failed)} failed trials queued{'; run the sweep again' if wanted else ''}")
+        again = "; run the sweep again" if chosen else ""
+        print(f"Queued {len(chosen)} of {count_of(len(failed), 'failed trial')}{again}")

@@ -1,44 +1,98 @@
-"""`pgray`: parse, call, print. One file per group of verbs; what they call is imported when a verb runs.
+"""The verbs of `pgray`, and the exit code of every error.
 
-Exit codes: 0 all asked-for trials finished; 1 an internal error; 2 the input is wrong (one line, no traceback);
-3 some trials failed; 4 paused by the budget, the breaker or a full disk; 130 interrupted. Nothing heavy (torch, ray,
-pandas) is imported to show help.
+A verb's module is imported when the verb is called, so that `pgray --help` starts fast. To add a verb, write a function in a
+module of this package and add a line to `VERBS`.
+
+Exit codes: 0 all trials finished; 1 an internal error; 2 wrong input (one line, no traceback); 3 some trials failed;
+4 paused by the budget, the circuit breaker or a full disk; 130 interrupted.
 """
 
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from keyword import iskeyword
+from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from pgray.cli import backtest as cli_backtest
-from pgray.cli import control as cli_act
-from pgray.cli import data as cli_data
-from pgray.cli import imports as cli_import
-from pgray.cli import inspect as cli_look
-from pgray.cli import pack as cli_pack
-from pgray.cli import report as cli_report
-from pgray.cli import study as cli_study
-from pgray.cli import sweep as cli_sweep
 from trainer.errors import DataError, InputError
 
-app = typer.Typer(
+# Name -> the module of its function, and the help text.
+VERBS = {
+    "plan": ("plan", "Check a sweep and forecast what a run would do. Launches nothing."),
+    "run": ("run", "Run the trials that are not finished, then print the table. Never repeats a finished trial."),
+    "status": ("status", "Print the status of every trial, and whether a driver is running."),
+    "table": ("table", "Print the ablation table. `--format parquet` prints bytes: redirect it to a file."),
+    "logs": ("logs", "Print the log of a trial, or of the driver if no trial is given."),
+    "report": ("report", "Write RUN/report.html: table, charts, configs, failures and cost in one offline file."),
+    "study": ("study", "Print the proposals of a search, the best ones, and how important each key is."),
+    "import": ("imports", "Import other people's run logs as rows. Values that cannot be determined are null."),
+    "show": ("imports", "Print every column of a trial, and the file and line or the record it came from."),
+    "pack": ("pack", "Check the challenge's rules, then write a submission folder that repeats the run."),
+    "stop": ("control", "Stop a run's driver and all its jobs on this machine. `pgray run` resumes them."),
+    "retry": ("control", "Queue failed trials for the next `pgray run`. Keeps their logs in attempt-N/."),
+    "backtest": ("backtest", "Replay kill rules and seed racing on a finished run: what they save, what they lose."),
+}
+DATA_VERBS = {
+    "build": ("data", "Build the embedded corpus from the documentation of installed packages. Needs no network."),
+    "fetch": ("data", "Download published FineWeb shards from the Hugging Face hub, with their tokenizer."),
+    "check": ("data", "Read every shard of a data folder and list all problems. Exit code 2 if there is one."),
+}
+
+
+def _hide_flag_types(params: Sequence[Any]) -> Any:
+    """Remove `<bool>`, which typer prints beside a flag."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
+class _Verb(TyperCommand):
+    def get_params(self, ctx: Any) -> Any:
+        return _hide_flag_types(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> Any:
+        return _hide_flag_types(super().get_params(ctx))
+
+
+class _LazyVerb(TyperCommand):
+    """A verb of which only the help text is known; its callback imports the module and returns the command."""
+
+    def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
+        assert self.callback is not None
+        return self.callback().make_context(info_name, args, parent, **extra)
+
+
+def _loader(name: str, module: str, help_text: str) -> Callable[[], Any]:
+    def load() -> Any:
+        function = getattr(import_module(f"pgray.cli.{module}"), f"{name}_" if iskeyword(name) else name)
+        verb = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        verb.command(name, help=help_text, cls=_Verb)(function)
+        return typer.main.get_command(verb)
+
+    return load
+
+
+def _group(help_text: str, verbs: Mapping[str, tuple[str, str]], **settings: Any) -> typer.Typer:
+    group = typer.Typer(cls=_Group, help=help_text, no_args_is_help=True, add_completion=False, **settings)
+    for name, (module, text) in verbs.items():
+        group.command(name, help=text, cls=_LazyVerb)(_loader(name, module, text))
+    return group
+
+
+app = _group(
+    "Ablation sweeps you can trust: one YAML file in, one table out.",
+    VERBS,
     name="pgray",
-    help="Ablation sweeps you can trust: one YAML file in, one table out.",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-cli_sweep.add_to(app)
-cli_look.add_to(app)
-cli_report.add_to(app)
-cli_study.add_to(app)
-cli_import.add_to(app)
-cli_pack.add_to(app)
-cli_act.add_to(app)
-cli_backtest.add_to(app)
-cli_data.add_to(app)
+app.add_typer(_group("Get training data and check it.", DATA_VERBS), name="data")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output left, as in `pgray logs RUN TRIAL | head`
+    except BrokenPipeError:  # the reader of our output closed it, as in `pgray logs RUN TRIAL | head`
         sys.stderr.close()
         return 0
     except OSError as error:
@@ -58,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _refuse(f"{error.filename or 'standard output'}: {error.strerror}")
     except Exception as error:
-        # Bad usage, as typer raises it; its class lives in different packages in different versions of typer.
+        # A usage error: typer's class for it is in different packages in different versions.
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             return _refuse(f"{error.format_message()} See pgray --help.") if error.format_message() else 2
         raise

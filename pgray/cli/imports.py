@@ -1,41 +1,36 @@
-"""`pgray import` and `pgray show`: rows from other people's logs, and where any number came from."""
+"""`pgray import` and `pgray show`: rows from other people's logs, and the source of every number."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
-from pgray.cli.inspect import JsonOption, RunArgument
+from pgray.cli.options import JsonOption, RunArgument, TrialArgument, print_json, print_table
+from pgray.execution.run_lock import hold_lock
+from results.importers import read_logs
+from results.importers.store import StoredImport, plan_imports, read_imports, write_imports
+from results.loading.runs import current_trials
+from results.loading.sources import explain
+from results.present.files import write_all
+from trainer.errors import InputError
+from trainer.records.layout import RunLayout
+from trainer.records.results import LISTED
 
-if TYPE_CHECKING:
-    from results.importers.store import StoredImport
 
-
-def add_to(app: typer.Typer) -> None:
-    app.command(name="import")(import_logs)
-    app.command()(show)
-
-
-def import_logs(
+def import_(
     logs: Annotated[
         list[Path], typer.Argument(metavar="LOG...", help="Logs of train_gpt.py, or submission.json files.")
     ],
-    into: Annotated[Path, typer.Option("--into", metavar="RUN", help="A run folder; made where there is none.")],
+    into: Annotated[Path, typer.Option("--into", metavar="RUN", help="A run folder; created if missing.")],
     arm: Annotated[str, typer.Option("--arm", metavar="NAME", help="The arm that these runs belong to.")],
-    seed: Annotated[int | None, typer.Option("--seed", help="Where the log does not say it.")] = None,
-    only: Annotated[int | None, typer.Option("--only", metavar="N", help="Take the Nth run alone, from 1.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Use this seed where the log has none.")] = None,
+    only: Annotated[
+        int | None, typer.Option("--only", metavar="N", help="Import the Nth run of the logs only, from 1.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Other people's run logs become rows of a run folder. A value that cannot be told is null, with the reason."""
-    from pgray.execution.run_lock import hold_lock
-    from results.importers import read_logs
-    from results.importers.store import plan_imports, read_imports, write_imports
-    from results.loading.runs import current_trials
-    from results.present.files import write_all
-    from trainer.errors import InputError
-    from trainer.records.layout import RunLayout
-
     runs = read_logs(logs)
     if only is not None:
         if not 1 <= only <= len(runs):
@@ -47,14 +42,14 @@ def import_logs(
         write_imports(layout, imports)
         write_all(into)
     if as_json:
-        print(json.dumps({"run": str(into), "imported": [_record(stored) for stored in imports]}, indent=1))
+        print_json({"run": str(into), "imported": [_record(stored) for stored in imports]})
         return
     for stored in imports:
         _print_import(stored)
-    print(f"{len(imports)} in {layout.imports}; where every number came from: pgray show {into} TRIAL")
+    print(f"{len(imports)} in {layout.imports}. To see the source of every number: pgray show {into} TRIAL")
 
 
-def _record(stored: "StoredImport") -> dict[str, Any]:
+def _record(stored: StoredImport) -> dict[str, Any]:
     run = stored.run
     return {
         "trial_id": stored.trial_id,
@@ -68,9 +63,7 @@ def _record(stored: "StoredImport") -> dict[str, Any]:
     }
 
 
-def _print_import(stored: "StoredImport") -> None:
-    from trainer.records.results import LISTED
-
+def _print_import(stored: StoredImport) -> None:
     run = stored.run
     print(f"{stored.arm} seed {stored.seed}: {run.columns['status']}, {stored.trial_id}")
     for name in (*LISTED, "artifact_bytes", "steps", "qat_on_step"):
@@ -82,25 +75,14 @@ def _print_import(stored: "StoredImport") -> None:
             print(f"  {name}: {run.columns[name]}")
 
 
-def show(
-    run: RunArgument,
-    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial id or the start of one, or an arm.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Every column of a trial, and the file and line, or the record, that it came from."""
-    from results.loading.sources import explain
-
+def show(run: RunArgument, trial: TrialArgument, as_json: JsonOption = False) -> None:
     lines = explain(run, trial)
     if as_json:
-        print(json.dumps(lines, indent=1))
+        print_json(lines)
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("column", "value", "unit", box=None, padding=(0, 1))
+    table = Table("column", "value", "unit")
     table.add_column("from", overflow="fold")  # a line number must not be cut off
     for line in lines:
         value = "null" if line["value"] is None else str(line["value"])
         table.add_row(line["column"], Text(value), line["unit"], Text(line["source"] or line["why"]))
-    Console(highlight=False).print(table)
+    print_table(table)

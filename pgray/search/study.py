@@ -28,7 +28,7 @@ from trainer.records.files import write_json
 
 _SAMPLER_DRAWS = 20  # of one proposal by the sampler, before it is drawn at random
 _RANDOM_DRAWS = 300  # of one proposal at random, before the space counts as exhausted
-_FEWEST_FOR_IMPORTANCES = 20  # feasible trials: PED-ANOVA compares the best tenth with all, and one is no group
+MIN_FOR_IMPORTANCES = 20  # feasible trials: PED-ANOVA compares the best tenth with all, and one is no group
 
 
 class Study:
@@ -136,7 +136,7 @@ class Study:
         Source: PED-ANOVA, Watanabe et al. 2023, arXiv:2304.10255, as in Optuna.
         """
         feasible = self._feasible()
-        if len(feasible) < _FEWEST_FOR_IMPORTANCES:
+        if len(feasible) < MIN_FOR_IMPORTANCES:
             return {}
         with quiet():
             shares = optuna.importance.get_param_importances(as_study(self.space, feasible))

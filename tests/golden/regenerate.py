@@ -1,9 +1,9 @@
-"""Golden files: what must not change unless somebody means it to. `make golden` rewrites them, in a commit of its own.
+"""Write the golden files: outputs that change only on purpose. `make golden` rewrites them, in a separate commit.
 
-`losses.json`   training loss of each of 20 steps of a tiny run on made-up tokens (CPU, one rank)
-`quantizer.json`  sha256 of symbols and scales of fixed weights under every scheme: the artifact's content
-`defaults.json`   every default of `config.py`, with the FINGERPRINT_VERSION that they belong to
-`help.txt`      `pgray --help` and the trainer's
+`losses.json`   training loss of each of 20 steps of a tiny run on synthetic tokens (CPU, one rank)
+`quantizer.json`  sha256 of the symbols and scales of fixed weights under every scheme
+`defaults.json`   every default of `trainer/config.py`, and the FINGERPRINT_VERSION they belong to
+`help.txt`      the help of every verb of pgray and of the trainer
 """
 
 import hashlib
@@ -39,7 +39,7 @@ TINY = {
 
 
 def losses() -> list[float]:
-    """20 training losses of the tiny run, in nats."""
+    """Return 20 training losses of the tiny run, in nats."""
     from trainer.data.shards import write_shard
     from trainer.data.stream import TokenStream
     from trainer.evaluation.scoring import Validation, make_forward
@@ -54,7 +54,7 @@ def losses() -> list[float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rng = np.random.default_rng(0)
-        walk = np.cumsum(rng.integers(-2, 3, 8000)) % 64  # neighbours are likely: something can be learned
+        walk = np.cumsum(rng.integers(-2, 3, 8000)) % 64  # neighbouring tokens are likely, so the model can learn
         write_shard(folder / "fineweb_train_000000.bin", walk)
         model = build_model(config, "cpu")
         events = EventLog(folder / "events.jsonl")
@@ -69,7 +69,7 @@ def losses() -> list[float]:
 
 
 def quantizer_hashes() -> dict[str, str]:
-    """Scheme -> sha256 over symbols and scales of weights that are exact in float32 on any machine."""
+    """Return scheme -> sha256 of the symbols and scales of weights that are exact in float32 on any machine."""
     rng = np.random.default_rng(0)
     w = torch.from_numpy((rng.integers(-4096, 4097, (2, 12, 40)) / 4096).astype(np.float32))
     hashes = {}
@@ -83,32 +83,24 @@ def quantizer_hashes() -> dict[str, str]:
 
 
 def defaults() -> dict[str, object]:
-    """Dotted key -> default, beside the version under which results were recorded with it."""
+    """Return dotted key -> default, and the fingerprint version."""
     flat = dict(flatten(Config().model_dump(mode="json")))
     return {"fingerprint_version": FINGERPRINT_VERSION, **flat}
 
 
 def help_text() -> str:
-    """Every verb's help as a terminal of 100 columns shows it."""
+    """Return the help of every verb, 100 columns wide."""
+    from pgray.cli.entry import DATA_VERBS, VERBS
+
     texts = []
     environment = {**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}
-    verbs = [
-        "plan",
-        "run",
-        "status",
-        "table",
-        "logs",
-        "report",
-        "study",
-        "import",
-        "show",
-        "pack",
-        "stop",
-        "retry",
-        "backtest",
-        "data",
+    data_verbs = [["data"], *(["data", verb] for verb in DATA_VERBS)]
+    pages = [
+        ["pgray"],
+        *(["pgray", verb] for verb in VERBS),
+        *(["pgray", *words] for words in data_verbs),
+        ["trainer"],
     ]
-    pages = [["pgray"], *(["pgray", verb] for verb in verbs), ["trainer"]]
     commands = [["-m", *page, "--help"] for page in pages]
     for command in commands:
         done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, check=True)

@@ -1,4 +1,4 @@
-"""Golden files hold. A refactoring leaves them alone; a numeric change rewrites them with `make golden`, and says why."""
+"""Outputs equal the golden files. A numeric change rewrites them with `make golden` and says why in its commit."""
 
 import importlib.util
 import json
@@ -15,8 +15,9 @@ spec.loader.exec_module(regenerate)
 
 
 def test_training_losses() -> None:
-    """QNA, then QAT at int4, then nothing else. Tolerance: CPUs differ in the order of their sums, which QAT's rounding
-    amplifies; up to the switch at step 12 the losses are far closer."""
+    """Losses of a run with QNA, and QAT at int4 from step 12 on.
+
+    CPUs differ in the order of sums, and the rounding of QAT amplifies this: hence the wider tolerance after step 12."""
     expected = json.loads((HERE / "losses.json").read_text())
     found = regenerate.losses()
     assert found[:12] == pytest.approx(expected[:12], abs=2e-4)
@@ -29,7 +30,7 @@ def test_quantizer_content() -> None:
 
 
 def test_a_default_changes_only_with_the_fingerprint_version() -> None:
-    """Values at their defaults are not in a fingerprint. A new key is fine; a changed default needs a new version."""
+    """A fingerprint omits values at their defaults, so a changed default needs a new version. A new key does not."""
     expected, found = json.loads((HERE / "defaults.json").read_text()), regenerate.defaults()
     if found["fingerprint_version"] == expected["fingerprint_version"]:
         assert {key: found.get(key) for key in expected} == expected, "raise FINGERPRINT_VERSION, then `make golden`"

@@ -1,6 +1,6 @@
 """Bad input: exit code 2, one line that names file, key, value and fix, nothing launched, no run folder.
 
-The command line is driven in this process; that nothing is launched is shown by Ray never being started.
+The command line runs in this process. Nothing was launched if Ray was never started.
 """
 
 import sys
@@ -30,7 +30,7 @@ ROWS: list[tuple[str, str, list[str]]] = [
     ("unknown preset", HEAD.replace("cpu-smoke", "cpu-smok") + ARMS, ["preset: cpu-smok: unknown preset", "sp1024-9l"]),
     ("zero seeds", HEAD.replace("[1, 2]", "[]") + ARMS, ["seeds: []: give at least one seed"]),
     ("a seed twice", HEAD.replace("[1, 2]", "[1, 1]") + ARMS, ["seeds.1: 1: the same seed twice"]),
-    ("a seed that is none", HEAD.replace("[1, 2]", "[1.5]") + ARMS, ["seeds.0: 1.5: must be a whole number"]),
+    ("a seed that is not a whole number", HEAD.replace("[1, 2]", "[1.5]") + ARMS, ["seeds.0: 1.5: must be a whole number"]),
     ("a negative seed", HEAD.replace("[1, 2]", "[-1]") + ARMS, ["seeds.0: -1: must be within 0"]),
     ("no design", HEAD, ["design: none: give exactly one of arms, grid"]),
     ("two designs", HEAD + ARMS + "grid: {qna.magnitude: [1.0]}", ["design: arms and grid: give exactly one"]),
@@ -42,7 +42,7 @@ ROWS: list[tuple[str, str, list[str]]] = [
     ("an arm that YAML reads as a boolean", HEAD + "arms: {off: {}}", ["arms.False: False: a name must be text"]),
     ("unknown control", HEAD + ARMS + "control: b", ["control: b: is not an arm; use one of a"]),
     ("unknown parent", HEAD + "arms: {a: {extends: x}}", ["arms.a.extends: x: no such arm; use one of a"]),
-    ("parents in a circle", HEAD + "arms: {a: {extends: b}, b: {extends: a}}", ["goes in a circle: a -> b -> a"]),
+    ("circular extends", HEAD + "arms: {a: {extends: b}, b: {extends: a}}", ["goes in a circle: a -> b -> a"]),
     ("unknown config key", HEAD + "arms: {a: {qat.enable: true}}", ["arm a: qat.enable: True: unknown key; did you mean qat"]),
     ("unknown key in set", HEAD.replace("set: {", "set: {model.layer: 3, ") + ARMS, ["set: model.layer: 3: unknown key"]),
     ("wrong type", HEAD + 'arms: {a: {model.layers: "4"}}', ["arm a: model.layers: 4: must be a whole number"]),
@@ -62,17 +62,17 @@ ROWS: list[tuple[str, str, list[str]]] = [
     ("at an unknown preset", HEAD + ARMS + "at: {laptop: {}}", ["at.laptop: laptop: unknown preset"]),
     ("at an unknown arm", HEAD + ARMS + "at: {cpu-smoke: {arms: {b: {}}}}", ["no such arm; use one of a"]),
     ("more ranks than GPUs", HEAD + ARMS + "resources: {gpus: 2}\nnproc: 4", ["nproc: 4: more ranks than the 2 GPUs"]),
-    ("batch not for all ranks", HEAD + ARMS + "nproc: 3", ["arm a: train.batch_tokens: ", "must be a multiple of ranks"]),
+    ("a batch that does not divide", HEAD + ARMS + "nproc: 3", ["arm a: train.batch_tokens: ", "must be a multiple of ranks"]),
     ("cuda without GPU", HEAD + "arms: {a: {train.device: cuda}}", ["arm a: train.device: cuda: a job holds no GPU"]),
     ("one process for two ranks", HEAD + ARMS + "nproc: 2\nlauncher: plain", ["launcher: plain: starts one process, not 2"]),
     ("an unknown launcher", HEAD + ARMS + "launcher: mpirun", ["launcher: mpirun: must be 'torchrun', 'srun' or 'plain'"]),
-    ("a kill rule for nobody", HEAD + ARMS + "kill: [{arm: b*, metric: float_bpb, worse_than_control_by: 1.0}]",
+    ("a kill rule without an arm", HEAD + ARMS + "kill: [{arm: b*, metric: float_bpb, worse_than_control_by: 1.0}]",
      ["kill.0.arm: b*: covers no arm"]),
     ("an unknown metric", HEAD + ARMS + "kill: [{metric: bpb, worse_than_control_by: 1.0}]", ["kill.0.metric: bpb: unknown"]),
     ("a race on nothing", HEAD + ARMS + "race: {metric: speed}", ["race.metric: speed: unknown metric"]),
     ("retrying a bug", HEAD + ARMS + "failures: {retries: {user_error: 1}}", ["failures.retries.user_error: 1"]),
     ("a search without a space", HEAD + "search: {trials: 3}", ["search.space: "]),
-    ("a range upside down", HEAD + "search: {trials: 3, space: {optim.matrix_lr: {uniform: [1.0, 0.1]}}}",
+    ("a range in the wrong order", HEAD + "search: {trials: 3, space: {optim.matrix_lr: {uniform: [1.0, 0.1]}}}",
      ["search.space.optim.matrix_lr.uniform: [1.0, 0.1]: the first number must be below the second"]),
     ("when beside a search",
      HEAD + "when: {qat.mode: qat.enabled}\nsearch: {trials: 3, space: {optim.matrix_lr: {uniform: [0.1, 1]}}}",
@@ -94,7 +94,7 @@ def no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pgray.execution.cluster, "connect", refuse)
 
 
-def test_an_address_where_nobody_listens(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_without_a_cluster(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         pytest.skip("this process has a Ray, and another address would not be tried")
     path = tmp_path / "good.yaml"
@@ -147,6 +147,7 @@ COMMANDS: list[tuple[list[str], list[str]]] = [
     (["table", "RUNS"], ["not a run folder"]),
     (["table", "RUNS", "--format", "xls"], ["--format", "xls"]),
     (["logs", "RUNS", "x"], ["not a run folder"]),
+    (["logs", "RUNS"], ["not a run folder"]),
     (["stop", "RUNS"], ["not a run folder"]),
     (["retry", "RUNS"], ["not a run folder"]),
 ]
@@ -195,7 +196,7 @@ def copy_data(data: Path, tmp_path: Path) -> Callable[[], Path]:
     return copy
 
 
-def test_an_internal_error_is_not_dressed_up_as_bad_input(
+def test_an_internal_error_is_not_reported_as_bad_input(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import pgray.planning.planner

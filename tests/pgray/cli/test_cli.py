@@ -1,4 +1,4 @@
-"""The command line: what it imports, and what it prints of a run that is there. Runs themselves: test_pulse.py."""
+"""The command line: what it imports, and what it prints of an existing run. Runs themselves: tests/pgray/cli/test_pulse.py."""
 
 import json
 import subprocess
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pgray.cli.entry import main
+from pgray.execution.run_lock import hold_lock
 from pgray.planning.planner import decide, make_plan
 from pgray.spec.sweep import Sweep
 from pgray.store.ledger import Ledger
@@ -18,15 +19,22 @@ from trainer.records.ledger import LedgerEntry
 HEAVY = {"torch", "ray", "pandas", "sentencepiece", "optuna", "pyarrow", "scipy", "huggingface_hub", "numpy"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["data", "--help"]])
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+PLANNING = {"numpy", "sentencepiece"}  # read the data for a plan
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [(["--help"], set()), (["data", "--help"], set()), (["run", "--help"], PLANNING), (["status", "--help"], set())],
+)
+def test_help_imports_nothing_heavy(arguments: list[str], allowed: set[str]) -> None:
     code = (
         "import sys; from pgray.cli import main; code = main(sys.argv[1:]); "
-        f"print('HEAVY', sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+        f"print('HEAVY', sorted({HEAVY - allowed!r} & set(sys.modules)), file=sys.stderr); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert "HEAVY []" in done.stderr
     assert "Usage" in done.stdout
+    assert "<bool>" not in done.stdout
 
 
 def test_the_supervisor_imports_little() -> None:
@@ -91,10 +99,10 @@ def run(tmp_path: Path) -> RunLayout:
     return layout
 
 
-def test_status_says_that_a_driver_is_gone(run: RunLayout, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_that_the_driver_is_gone(run: RunLayout, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(run.root)]) == 0
     out = capsys.readouterr().out
-    assert "2 failed, 1 running; no driver is at work" in out
+    assert "2 failed, 1 running; no driver is running" in out
     assert "its driver is gone" in out
 
 
@@ -110,18 +118,48 @@ def test_logs_by_id_prefix_and_arm(run: RunLayout, capsys: pytest.CaptureFixture
     assert "no such trial; use one of a-s1-1, b-s1-2, c-s1-3" in capsys.readouterr().err
 
 
+def test_logs_of_the_driver(run: RunLayout, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["logs", str(run.root)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "driver.log: driver log: missing: no driver has written one; " in line
+    run.driver_log.write_text("launched b\n")
+    assert main(["logs", str(run.root), "-f"]) == 0  # no driver is running, so following ends
+    assert capsys.readouterr().out == "launched b\n"
+    assert main(["logs", str(run.root), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "trial_id": None, "path": str(run.driver_log), "lines": ["launched b"],
+    }  # fmt: skip
+
+
+def test_following_continues_after_a_rotation_until_the_driver_ends(run: RunLayout) -> None:
+    run.driver_log.write_text("a long first line\n")
+    with hold_lock(run.root):
+        command = [sys.executable, "-m", "pgray", "logs", str(run.root), "-f"]
+        follower = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == "a long first line\n"
+        run.driver_log.rename(run.driver_log.with_name("driver.log.1"))
+        run.driver_log.write_text("second\n")
+        assert follower.stdout.readline() == "second\n"
+        assert follower.poll() is None
+    assert follower.communicate(timeout=20) == ("", None)
+    assert follower.returncode == 0
+
+
 def test_retry_queues_by_kind(run: RunLayout, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["retry", str(run.root), "--kind", "oom", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["queued"] == ["b-s1-2"]
     states = Ledger(run.ledger).states()
     assert (states["b-s1-2"].state, states["b-s1-2"].failure_kind) == ("queued", None)
-    assert states["b-s1-2"].reason == "retry asked for; before: too big"
+    assert states["b-s1-2"].reason == "pgray retry; before: too big"
     assert states["a-s1-1"].state == "failed"
     assert main(["retry", str(run.root)]) == 0
-    assert "1 of 1 failed trials queued" in capsys.readouterr().out
+    assert "Queued 1 of 1 failed trial; run the sweep again" in capsys.readouterr().out
 
 
-def test_a_queued_failure_is_run_again_and_others_are_left(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+def test_retry_runs_failures_of_one_kind_again_and_leaves_the_others(
+    write_sweep: Callable[..., Path], tmp_path: Path
+) -> None:
     plan = make_plan(Sweep.from_yaml(write_sweep(seeds="[1]")))
     layout = RunLayout(tmp_path / "runs" / "test")
     kinds = {"int8": "oom", "int6": "infra", "qat": "user_error"}
@@ -136,7 +174,7 @@ def test_a_queued_failure_is_run_again_and_others_are_left(write_sweep: Callable
     assert actions == {"int8": "leave", "int6": "run", "qat": "run"}
 
 
-def test_seeds_of_the_command_line_do_not_dismiss_those_of_the_file(
+def test_seeds_on_the_command_line_do_not_invalidate_trials_of_other_seeds(
     write_sweep: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = write_sweep(seeds="[1, 2]")

@@ -1,4 +1,4 @@
-"""`pgray study`: what it prints of a search, what it exports, what it refuses. The run folder is written by hand."""
+"""`pgray study`: what it prints, exports and refuses. The tests write the run folder themselves."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ def study_of(layout: RunLayout) -> Study:
     return study
 
 
-def test_the_launched_sweep_has_what_the_command_line_changed(run: Path) -> None:
+def test_the_launched_sweep_includes_the_options_of_the_command_line(run: Path) -> None:
     sweep = launched_sweep(RunLayout(run))
     assert isinstance(sweep, Sweep)
     assert (sweep.preset.name, sweep.seeds, sweep.overrides) == ("cpu-smoke", (1,), {"model.layers": 5})
@@ -76,8 +76,9 @@ def test_it_shows_proposals_best_and_what_breaks_a_constraint(run: Path, capsys:
     assert "breaks a constraint" in states["t002"]
     assert " open " in states["t003"]
     assert "optim.matrix_lr=" in states["t003"]
-    assert "4 of 4 proposals made, 1 open" in lines
-    assert "best by min post_quant_bpb: t001" in lines
+    assert "3 of 4 proposals done, 1 open" in lines
+    assert "best (min post_quant_bpb): t001" in lines
+    assert "Importances need 20 feasible proposals (2 so far)." in lines
 
 
 def test_json_is_the_summary(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,7 +92,7 @@ def test_an_export_can_be_opened(run: Path, tmp_path: Path, capsys: pytest.Captu
         assert main(["study", str(run), "--to", url, "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == {"run": str(run), "study": "lr", "storage": url, "num_trials": 4}
     assert main(["study", str(run), "--to", url]) == 0
-    assert f"4 trials in study lr of {url}; look at them with: optuna-dashboard {url}" in capsys.readouterr().out
+    assert f"4 trials in study lr of {url}; to see them: optuna-dashboard {url}" in capsys.readouterr().out
     storage = optuna.storages.RDBStorage(url)
     study = optuna.load_study(study_name="lr", storage=storage)
     assert study.best_trial.user_attrs["name"] == "t001"
@@ -99,8 +100,8 @@ def test_an_export_can_be_opened(run: Path, tmp_path: Path, capsys: pytest.Captu
     storage.engine.dispose()
 
 
-def test_a_new_trial_of_an_old_seed_takes_its_place(run: Path) -> None:
-    """A sweep that was edited gives its proposals other trials; what the old ones came to no longer counts."""
+def test_a_new_trial_replaces_the_old_one_of_its_seed(run: Path) -> None:
+    """An edited sweep gives its proposals new trials; the results of the old ones no longer count."""
     layout = RunLayout(run)
     plan = make_plan(launched_sweep(layout), layout=layout, reads_data=False)
     assert plan.study is not None
@@ -123,6 +124,6 @@ def test_bad_input(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "--to: storage: x.db: cannot be used as an Optuna storage" in refused(str(run), "--to", "x.db")
     text = SWEEP[: SWEEP.index("search:")] + "arms: {a: {}}\n"
     (run / "sweep.yaml").write_text(text)
-    assert "search: missing: this sweep searches nothing" in refused(str(run))
+    assert "search: missing: this sweep has no search section" in refused(str(run))
     (run / "sweep.yaml").unlink()
     assert "sweep.yaml: file: missing" in refused(str(run))

@@ -175,4 +175,4 @@ def test_status_and_stop_from_another_terminal(
     assert main(["status", str(root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["driver"] is None
     assert main(["stop", str(root)]) == 0
-    assert "no driver was at work" in capsys.readouterr().out
+    assert "No driver was running" in capsys.readouterr().out

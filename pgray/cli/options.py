@@ -1,0 +1,97 @@
+"""Arguments and options that several verbs share, and how their values are read."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pgray.spec.sweep import Sweep
+from pgray.store.ledger import Ledger
+from trainer.errors import InputError
+from trainer.presets.yamlfile import parse_yaml
+from trainer.records.layout import RunLayout
+from trainer.records.ledger import LedgerEntry
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+SweepArgument = Annotated[Path, typer.Argument(metavar="SWEEP", help="The sweep file.", show_default=False)]
+TrialArgument = Annotated[
+    str, typer.Argument(metavar="TRIAL", help="A trial id, the start of one, or an arm.", show_default=False)
+]
+ControlOption = Annotated[
+    str | None, typer.Option("--control", help="Arm to compare with. Default: the sweep's control.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of run folders.")]
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", help="Replace the sweep's preset and its machine; cpu-smoke runs any sweep on a laptop."),
+]
+SeedsOption = Annotated[str | None, typer.Option("--seeds", help="Replace the sweep's seeds, for example 1,2,3.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override for every arm. Repeatable.")
+]
+
+
+def load_sweep(path: Path, preset: str | None, seeds: str | None, overrides: list[str] | None) -> Sweep:
+    """Read a sweep file and apply the options of the command line."""
+    return Sweep.from_yaml(path, preset=preset, seeds=_parse_seeds(seeds), overrides=_parse_overrides(overrides))
+
+
+def read_states(run: Path) -> dict[str, LedgerEntry]:
+    """Return the last ledger entry of every trial. Raises InputError if `run` is not a run folder."""
+    ledger = RunLayout(run).ledger
+    if not ledger.is_file():
+        raise InputError(
+            "RUN", "folder", str(run), "not a run folder (no ledger.jsonl); give the path that pgray run printed"
+        )
+    return Ledger(ledger).states()
+
+
+def print_json(record: object) -> None:
+    print(json.dumps(record, indent=1, default=os.fspath))
+
+
+def print_table(table: Table) -> None:
+    """Print a table without a frame."""
+    table.box, table.pad_edge = None, False
+    Console(highlight=False).print(table)
+
+
+def print_line(text: str, style: str = "") -> None:
+    """Print one line in a style, without markup and without wrapping."""
+    Console(highlight=False).print(Text(text, style=style), soft_wrap=True)
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return `1 job`, `2 jobs`, `2 processes`."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{ending}"
+
+
+def _parse_overrides(overrides: list[str] | None) -> dict[str, Any]:
+    """Parse `key=value` pairs, values as in YAML."""
+    parsed: dict[str, Any] = {}
+    for text in overrides or []:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise InputError("--set", text, "no value", "write key=value, such as --set train.iterations=100")
+        if key in parsed:
+            raise InputError("--set", key, value, "given twice; give it once")
+        parsed[key] = parse_yaml(value, f"--set {key}")
+    return parsed
+
+
+def _parse_seeds(text: str | None) -> list[int] | None:
+    """Parse `1,2,3`; None stays None."""
+    if text is None:
+        return None
+    seeds = text.replace(" ", "").split(",")
+    if not all(seed.isascii() and seed.isdigit() for seed in seeds):
+        raise InputError("--seeds", "seeds", text, "give whole numbers with commas between, such as 1,2,3")
+    return [int(seed) for seed in seeds]

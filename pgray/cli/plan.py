@@ -1,0 +1,40 @@
+"""`pgray plan`: check a sweep and forecast what a run would do."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pgray.cli import options
+from pgray.planning.forecast import forecast
+from pgray.planning.model_check import start_model_check
+from pgray.planning.planner import decide, make_plan
+from pgray.planning.render import print_plan
+from pgray.planning.summary import summary_of, undecided
+from trainer.records.layout import RunLayout
+
+
+def plan(
+    sweep: options.SweepArgument,
+    runs: options.RunsOption = Path("runs"),
+    preset: options.PresetOption = None,
+    seeds: options.SeedsOption = None,
+    overrides: options.SetOption = None,
+    without_data: Annotated[
+        bool,
+        typer.Option("--without-data", help="Plan on a machine without the data; every trial counts as not finished."),
+    ] = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    loaded = options.load_sweep(sweep, preset, seeds, overrides)
+    layout = RunLayout(runs.absolute() / loaded.name)
+    planned = make_plan(loaded, layout=layout, reads_data=not without_data)
+    with start_model_check(planned) as check:
+        decision = undecided(planned) if without_data else decide(planned, layout)
+        ahead = forecast(decision, layout)
+        models = check.wait()
+    summary = summary_of(decision, ahead, models, runs)
+    if as_json:
+        options.print_json(summary)
+    else:
+        print_plan(summary)

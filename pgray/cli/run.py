@@ -1,0 +1,54 @@
+"""`pgray run`: run the trials that are not finished, then print the table."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pgray.cli import options
+from pgray.scheduler.driver import run_sweep
+from pgray.scheduler.progress import ProgressReporter, Terminal
+from trainer.records.states import TrialState
+
+
+def run(
+    sweep: options.SweepArgument,
+    runs: options.RunsOption = Path("runs"),
+    preset: options.PresetOption = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to run on. Default: this machine.")] = None,
+    seeds: options.SeedsOption = None,
+    overrides: options.SetOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    loaded = options.load_sweep(sweep, preset, seeds, overrides)
+    outcome = run_sweep(loaded, runs, address=address, show=ProgressReporter() if as_json else Terminal())
+    root = outcome.run_root
+    if as_json:
+        options.print_json(
+            {
+                "run": str(root),
+                "control": outcome.control,
+                "trials": outcome.counts,
+                "launched_jobs": outcome.num_launched_jobs,
+                "launched_trials": outcome.num_launched_trials,
+                "paused": outcome.paused,
+                "exit_code": outcome.exit_code,
+            }
+        )
+        raise typer.Exit(outcome.exit_code)
+
+    from results.present.files import print_rich  # pandas takes half a second, and a wrong sweep is refused before
+
+    if outcome.counts:  # empty if the disk was full before anything was written
+        print_rich(root, outcome.control)
+    notes = []
+    if not outcome.num_launched_jobs and not outcome.paused:
+        is_all_finished = set(outcome.counts) <= {TrialState.FINISHED}
+        notes.append(f"Nothing to run: all trials {'are finished' if is_all_finished else 'have ended'}.")
+    if outcome.exit_code == 130:
+        notes.append("Interrupted. Run the same command again to resume.")
+    if outcome.exit_code == 3:
+        notes.append(f"Some trials failed. See the reasons above and pgray logs; pgray retry {root} queues them again.")
+    print(*notes, f"run folder: {root}", sep="\n", file=sys.stderr)
+    raise typer.Exit(outcome.exit_code)

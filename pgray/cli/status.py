@@ -1,0 +1,52 @@
+"""`pgray status`: the status of every trial, and whether a driver is running."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from pgray.cli.options import JsonOption, RunArgument, print_json, print_line, print_table, read_states
+from pgray.execution.run_lock import is_held, owner_of
+from trainer.records.events import read_events
+from trainer.records.layout import RunLayout
+from trainer.records.ledger import LedgerEntry
+from trainer.records.states import TrialState
+
+
+def status(run: RunArgument, as_json: JsonOption = False) -> None:
+    states = read_states(run)
+    is_running = is_held(run)
+    trials = [_trial_status(run, entry, is_running) for entry in states.values()]
+    counts = Counter(trial["status"] for trial in trials)
+    if as_json:
+        owner = owner_of(run) if is_running else None
+        print_json({"run": str(run), "driver": owner, "counts": counts, "trials": trials})
+        return
+    table = Table("trial", "status", "step", "reason")
+    for trial in trials:
+        step = "" if trial["step"] is None else str(trial["step"])
+        table.add_row(Text(trial["trial_id"]), trial["status"], step, Text(trial["reason"] or ""))
+    print_table(table)
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items())
+    print_line(f"{summary}; {'a driver is running' if is_running else 'no driver is running'}")
+
+
+def _trial_status(run: Path, entry: LedgerEntry, is_running: bool) -> dict[str, Any]:
+    step, reason = None, entry.reason
+    if entry.state == TrialState.RUNNING:
+        events = read_events(RunLayout(run).trained(entry.train_fingerprint).events)
+        step = next((event.get("step") for event in reversed(events) if event.get("event") == "step"), None)
+        if not is_running:
+            reason = "its driver is gone; run the sweep again to resume it"
+    return {
+        "trial_id": entry.trial_id,
+        "arm": entry.arm,
+        "seed": entry.seed,
+        "status": entry.state,
+        "attempt": entry.attempt,
+        "step": step,
+        "failure_kind": entry.failure_kind,
+        "reason": reason,
+    }
