@@ -29,19 +29,19 @@ from trainer.run.dist import DistContext
 LATE = TrainProgress(step=1000, elapsed_s=590.0, progress=0.99, lr_scale=0.1)
 
 
-def variants(config: Config, ranks: DistContext) -> dict[str, Callable[[], None]]:
+def variants(config: Config, dist: DistContext) -> dict[str, Callable[[], None]]:
     """Name -> one whole step of that variant. All share one model, optimizer and batch."""
     on = {
         "qat": config.qat.model_copy(update={"enabled": True}),
         "qna": config.qna.model_copy(update={"magnitude": 1.0}),
     }
     config = config.model_copy(update=on)
-    model = build_model(config, ranks.device)
-    forward = make_forward(model, config, ranks.device)
-    weights = Weights(model, config, ranks)
-    optimizer = Optimizer(weights.master, config, ranks)
+    model = build_model(config, dist.device)
+    forward = make_forward(model, config, dist.device)
+    weights = Weights(model, config, dist)
+    optimizer = Optimizer(weights.master, config, dist)
     rows = min(config.train.batch_tokens, config.train.micro_batch_tokens) // config.train.seq_len
-    tokens = torch.randint(0, config.model.vocab_size, (rows, config.train.seq_len + 1), device=ranks.device)
+    tokens = torch.randint(0, config.model.vocab_size, (rows, config.train.seq_len + 1), device=dist.device)
 
     def averaging(kind: str) -> Callable[[], None]:
         changed = config.average.model_copy(update={"kind": kind, "every": 1, "lr_below": 1.0, "half_life_frac": None})

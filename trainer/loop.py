@@ -47,12 +47,12 @@ class TrainingRun:
 
     def __init__(
         self, config: Config, model: Model, forward: CompiledModel, wanted: Mapping[str, Config], stream: TokenStream,
-        ranks: DistContext, events: EventLog, validation: Validation, checkpoint: Checkpoint,
+        dist: DistContext, events: EventLog, validation: Validation, checkpoint: Checkpoint,
     ) -> None:  # fmt: skip
-        self.config, self.forward, self.stream, self.ranks = config, forward, stream, ranks
+        self.config, self.forward, self.stream, self.dist = config, forward, stream, dist
         self.events, self.validation, self.checkpoint = events, validation, checkpoint
-        self.weights = Weights(model, config, ranks)
-        self.optimizer = Optimizer(self.weights.master, config, ranks)
+        self.weights = Weights(model, config, dist)
+        self.optimizer = Optimizer(self.weights.master, config, dist)
         self.averages = [build_average(c, self.weights.master) for c in wanted.values()]
         self.step = 0
         self.qat_on_step: int | None = None
@@ -100,7 +100,7 @@ class TrainingRun:
             self._log_step(now, gates, loss)
         self._check_finite()
         averaged = {average.key: average.weights(self.weights.master) for average in self.averages}
-        train_s = self.ranks.agree(clock.stop())
+        train_s = self.dist.agree(clock.stop())
         return Trained(
             self.averages, averaged, self.step, train_s, self.loss_nats, self.qat_on_step, self._final_qat_check(),
             self.recurrence_on_step,
@@ -126,7 +126,7 @@ class TrainingRun:
         for p in self.weights.compute.values():
             p.grad = None
         micro_batches = batch.tokens_MBT.size(0)
-        total = torch.zeros((), device=self.ranks.device)
+        total = torch.zeros((), device=self.dist.device)
         for tokens, targets in zip(batch.tokens_MBT, batch.targets_MBT, strict=True):
             loss = self.forward(tokens, targets).mean() / micro_batches
             loss.backward()  # type: ignore[no-untyped-call]
@@ -154,18 +154,18 @@ class TrainingRun:
     def _resume(self) -> TrainingClock:
         position = self.checkpoint.load(self.weights, self.optimizer, self.averages)
         if position is None:
-            return TrainingClock(self.ranks)
+            return TrainingClock(self.dist)
         self.step, self.qat_on_step = position.step, position.qat_on_step
         self.qat, self.recurrence_on_step = position.qat, position.recurrence_on_step
         self.events.write("resumed", step=position.step, train_s=position.elapsed_s)
-        return TrainingClock(self.ranks, position.elapsed_s)
+        return TrainingClock(self.dist, position.elapsed_s)
 
     def _switch_qat_on(self, now: TrainProgress, batch: Batch) -> None:
         self.qat_on_step = self.step if self.qat_on_step is None else self.qat_on_step
         is_start = self.step < 3
         tokens, targets = batch.tokens_MBT[0], batch.targets_MBT[0]
         self.qat = check_qat(self.weights, self.config, self.forward, tokens, targets, is_start)
-        is_live = self.ranks.all_true(self.qat.is_live)
+        is_live = self.dist.all_true(self.qat.is_live)
         self.events.write(
             "gate", gate="qat", step=self.step, train_s=now.elapsed_s, lr_scale=now.lr_scale, is_live=is_live,
             coverage=self.qat.coverage, note=self.qat.note,
@@ -174,7 +174,7 @@ class TrainingRun:
             raise DeadTechniqueError(f"QAT is not live at step {self.step}: {self.qat.note}")
 
     def _log_step(self, now: TrainProgress, gates: Gates, loss: Tensor) -> None:
-        mean = self.ranks.mean_(loss.clone())
+        mean = self.dist.mean_(loss.clone())
         self.loss_nats = float(mean.item())
         if not math.isfinite(self.loss_nats):
             raise DivergedError(f"training loss is {self.loss_nats} at step {self.step}")
@@ -204,11 +204,11 @@ class TrainingRun:
         every = self.config.train.checkpoint_every_s
         if not every:
             return False
-        return self.ranks.agree(float(time.monotonic() - last >= every)) == 1.0
+        return self.dist.agree(float(time.monotonic() - last >= every)) == 1.0
 
     def _save(self, clock: TrainingClock) -> None:
         position = TrainState(
-            self.step, clock.stop(), self.qat_on_step, self.qat, self.ranks.world_size, self.recurrence_on_step
+            self.step, clock.stop(), self.qat_on_step, self.qat, self.dist.world_size, self.recurrence_on_step
         )
         self.checkpoint.save(position, self.weights, self.optimizer, self.averages)
         self.events.write("checkpoint", step=self.step)

@@ -50,7 +50,7 @@ def losses() -> list[float]:
 
     torch.set_num_threads(1)
     config: Config = build_config(TINY, "golden")
-    ranks = DistContext(0, 1, torch.device("cpu"))
+    dist = DistContext(0, 1, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rng = np.random.default_rng(0)
@@ -58,10 +58,10 @@ def losses() -> list[float]:
         write_shard(folder / "fineweb_train_000000.bin", walk)
         model = build_model(config, "cpu")
         events = EventLog(folder / "events.jsonl")
-        stream = TokenStream(folder, config.train, ranks)
+        stream = TokenStream(folder, config.train, dist)
         run = TrainingRun(
-            config, model, make_forward(model, config, ranks.device), {average_key(config): config}, stream, ranks,
-            events, Validation.__new__(Validation), Checkpoint(folder / "checkpoint", ranks),
+            config, model, make_forward(model, config, dist.device), {average_key(config): config}, stream, dist,
+            events, Validation.__new__(Validation), Checkpoint(folder / "checkpoint", dist),
         )  # fmt: skip
         run.run()
         stream.close()

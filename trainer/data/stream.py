@@ -30,15 +30,15 @@ class Batch:
 
 
 class TokenStream:
-    def __init__(self, folder: Path, train: TrainConfig, ranks: DistContext) -> None:
-        self._train, self._ranks = train, ranks
+    def __init__(self, folder: Path, train: TrainConfig, dist: DistContext) -> None:
+        self._train, self._dist = train, dist
         self._shards = [map_tokens(path) for path in list_shards(folder, "train")]
         self._starts = np.concatenate(([0], np.cumsum([len(shard) for shard in self._shards])))
         self.num_blocks = int((self._starts[-1] - 1) // train.batch_tokens)
         if self.num_blocks < 1:
             fix = f"train.batch_tokens {train.batch_tokens} needs at least one token more; use more shards or less"
             raise DataError(folder, f"{self._starts[-1]} training tokens", fix)
-        self.rows, self.micro_batches = split_batch(train, ranks.world_size)
+        self.rows, self.micro_batches = split_batch(train, dist.world_size)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token-reader")
         self._ahead: tuple[int, Future[npt.NDArray[np.int64]]] | None = None
 
@@ -48,9 +48,9 @@ class TokenStream:
         flat = self._ahead[1].result() if is_ahead and self._ahead else self._read(step)
         self._ahead = (step + 1, self._reader.submit(self._read, step + 1))
         pinned = torch.from_numpy(flat)
-        if self._ranks.device.type == "cuda":
+        if self._dist.device.type == "cuda":
             pinned = pinned.pin_memory()
-        block = pinned.to(self._ranks.device, non_blocking=True)
+        block = pinned.to(self._dist.device, non_blocking=True)
         shape = (self.micro_batches, self.rows // self.micro_batches, self._train.seq_len)
         return Batch(block[:-1].view(shape), block[1:].view(shape))
 
@@ -59,7 +59,7 @@ class TokenStream:
 
     def _read(self, step: int) -> npt.NDArray[np.int64]:
         per_rank = self.rows * self._train.seq_len
-        start = (step % self.num_blocks) * self._train.batch_tokens + self._ranks.rank * per_rank
+        start = (step % self.num_blocks) * self._train.batch_tokens + self._dist.rank * per_rank
         return self._slice(start, start + per_rank + 1)
 
     def _slice(self, start: int, end: int) -> npt.NDArray[np.int64]:

@@ -102,7 +102,7 @@ def antilayer(
     return rows
 
 
-def doubts(config: Config, record: TrainingRecord, code_sha: str, eval_s: float) -> list[str]:
+def result_notes(config: Config, record: TrainingRecord, code_sha: str, eval_s: float) -> list[str]:
     """What a reader of the numbers must know: said in the record and under the table."""
     average = next(a for a in record.averages if a.key == average_key(config))
     quant, is_qat = config.quant, record.qat_on_step is not None

@@ -84,11 +84,11 @@ def windows(num_targets: int, seq_len: int, stride: int) -> Windows:
 class Validation:
     """The validation split of a data folder and the byte counts of its tokens."""
 
-    def __init__(self, folder: Path, tokenizer: str, ranks: DistContext) -> None:
-        self._ranks = ranks
+    def __init__(self, folder: Path, tokenizer: str, dist: DistContext) -> None:
+        self._dist = dist
         self.tokens = np.concatenate([np.asarray(map_tokens(path)) for path in list_shards(folder, "val")])
         table = token_bytes(find_tokenizer(folder, tokenizer))
-        self._bytes = ByteTable(table, ranks.device)
+        self._bytes = ByteTable(table, dist.device)
         self._folder = folder
 
     def num_targets(self, seq_len: int) -> int:
@@ -107,13 +107,13 @@ class Validation:
     def score(self, forward: Forward, settings: EvalConfig, stride: int) -> Score:
         """Score all targets, windows dealt over ranks. Every rank returns the same Score."""
         plan = windows(self.num_targets(settings.seq_len), settings.seq_len, stride)
-        mine = self._ranks.share(0, len(plan))
-        return Score.from_sums(self._ranks.sum(self.score_windows(forward, plan, mine, settings.batch_rows)))
+        mine = self._dist.share(0, len(plan))
+        return Score.from_sums(self._dist.sum(self.score_windows(forward, plan, mine, settings.batch_rows)))
 
     @torch.no_grad()
     def score_windows(self, forward: Forward, plan: Windows, chosen: range, rows: int) -> Tensor:
         """(3,) float64: nats, tokens and bytes of the chosen windows. Batches all have `rows` rows: one compiled shape."""
-        device = self._ranks.device
+        device = self._dist.device
         total = torch.zeros(3, dtype=torch.float64, device=device)
         column = torch.arange(plan.seq_len, device=device)
         for first in range(chosen.start, chosen.stop, rows):

@@ -38,9 +38,9 @@ class TestTimeTraining:
     __test__ = False  # not a pytest class
 
     def __init__(
-        self, model: nn.Module, forward: Forward, validation: Validation, settings: EvalConfig, ranks: DistContext
+        self, model: nn.Module, forward: Forward, validation: Validation, settings: EvalConfig, dist: DistContext
     ) -> None:
-        self._forward, self._validation, self._settings, self._ranks = forward, validation, settings, ranks
+        self._forward, self._validation, self._settings, self._dist = forward, validation, settings, dist
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._velocity = [torch.zeros_like(p) for p in self._parameters]
 
@@ -51,18 +51,18 @@ class TestTimeTraining:
         plan = windows(num_targets, settings.seq_len, settings.stride)
         owner = (plan.start + plan.first_scored) // chunk  # a window belongs to the chunk of its first scored target
         num_chunks = -(-num_targets // chunk)
-        total = torch.zeros(3, dtype=torch.float64, device=self._ranks.device)
+        total = torch.zeros(3, dtype=torch.float64, device=self._dist.device)
         for index in range(num_chunks):
             low, high = (int(i) for i in np.searchsorted(owner, [index, index + 1]))
             if observer:
                 for i in range(low, high):
                     observer.scored(int(plan.start[i] + plan.first_scored[i]), int(plan.start[i]) + plan.seq_len)
-            mine = self._ranks.share(low, high)
+            mine = self._dist.share(low, high)
             total += self._validation.score_windows(self._forward, plan, mine, settings.batch_rows)
             if index + 1 < num_chunks:
                 lr = settings.ttt.lr * 0.5 * (1 + math.cos(math.pi * index / num_chunks))
                 self._learn(index * chunk, min((index + 1) * chunk, num_targets), lr, observer)
-        return Score.from_sums(self._ranks.sum(total))
+        return Score.from_sums(self._dist.sum(total))
 
     def _learn(self, first: int, end: int, lr: float, observer: Observer | None) -> None:
         """`epochs` of SGD on the targets first..end-1, whole sequences, dealt over ranks."""
@@ -76,17 +76,17 @@ class TestTimeTraining:
 
     def _updates(self, first: int, end: int) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
         starts = np.arange(first, end - self._settings.seq_len + 1, self._settings.seq_len, dtype=np.int64)
-        per_update = max(SEQUENCES_PER_UPDATE // self._ranks.world_size, 1) * self._ranks.world_size
+        per_update = max(SEQUENCES_PER_UPDATE // self._dist.world_size, 1) * self._dist.world_size
         for i in range(0, len(starts), per_update):
             yield starts[i : i + per_update]
 
     def _update(self, starts: np.ndarray[tuple[int], np.dtype[np.int64]], lr: float) -> None:
-        mine = starts[self._ranks.rank :: self._ranks.world_size]
+        mine = starts[self._dist.rank :: self._dist.world_size]
         for p in self._parameters:
             p.grad = None
         if len(mine):
             index = mine[:, None] + np.arange(self._settings.seq_len + 1)
-            block = torch.from_numpy(self._validation.tokens[index].astype(np.int64)).to(self._ranks.device)
+            block = torch.from_numpy(self._validation.tokens[index].astype(np.int64)).to(self._dist.device)
             losses = self._forward(block[:, :-1].contiguous(), block[:, 1:].contiguous())
             (losses.mean() * (len(mine) / len(starts))).backward()  # type: ignore[no-untyped-call]
         self._step(lr)
@@ -95,7 +95,7 @@ class TestTimeTraining:
     def _step(self, lr: float) -> None:
         """SGD with momentum on gradients summed over ranks, clipped to a global norm of 1."""
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._parameters]
-        flat = self._ranks.sum(torch.cat([g.reshape(-1) for g in gradients]))
+        flat = self._dist.sum(torch.cat([g.reshape(-1) for g in gradients]))
         flat *= (CLIP_NORM / (flat.norm() + 1e-6)).clamp_max(1.0)
         parts = torch.split(flat, [g.numel() for g in gradients])
         for p, velocity, part in zip(self._parameters, self._velocity, parts, strict=True):

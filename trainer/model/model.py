@@ -1,11 +1,12 @@
-"""The language model: parameters in stacked banks, forward pass of the base stack.
+"""The language model: its parameters and the forward pass.
 
-Matrices of all layers live in six banks (`[layers, out, in]`), so that Muon, quantization and averaging are batched
-over layers. The module's parameters are the *compute* weights; the optimizer never sees them (see `weights.py`), and
-no quantization code is here for torch.compile to fold away.
+The matrices of all layers are stacked in six banks, (layers, out, in), so that Muon, quantization and averaging work on all
+layers at once. The module's parameters are the compute weights; the optimizer updates the master weights
+(`trainer/optim/weights.py`). No quantization happens here, so torch.compile cannot fold it away.
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from trainer.config import Config
 from trainer.model.embeddings import bigram_embedding, value_embedding
 from trainer.model.layers import attention, mlp, rms_norm, smear, softcap
 from trainer.model.recurrence import GATE_BIAS_INIT, BlockCall, block_calls, gated_update, low_rank, num_skips
+from trainer.model.shapes import parameter_shapes
 
 BIGRAM_INIT_SCALE = 0.05
 VALUE_EMBED_INIT_SCALE = 0.1
@@ -22,89 +24,60 @@ SIDE_TABLE_INIT_STD = 0.01
 
 
 class Model(nn.Module):
-    """forward(tokens, targets) -> nats per target. Built by `build_model`, so that every rank starts equal."""
-
-    inv_freq: Tensor
+    """forward(tokens, targets) -> nats per target. Its parameters are those of `parameter_shapes`, at first all zero."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         m = config.model
         self.config = config
-        L, D = m.layers, m.dim
-
-        def zeros(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.zeros(*shape))
-
-        def full(value: float, *shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.full(shape, value))
-
-        self.attn_q = zeros(L, D, D)
-        self.attn_k = zeros(L, m.kv_dim, D)
-        self.attn_v = zeros(L, m.kv_dim, D)
-        self.attn_o = zeros(L, D, D)
-        self.mlp_up = zeros(L, m.mlp_dim, D)
-        self.mlp_down = zeros(L, D, m.mlp_dim)
-        self.embed = zeros(m.vocab_size, D)
-        self.q_gain = full(m.qk_gain_init, L, m.heads)
-        self.attn_scale = full(1.0, L, D)
-        self.mlp_scale = full(1.0, L, D)
-        if m.resid_mix:
-            self.resid_mix = nn.Parameter(torch.stack((torch.ones(L, D), torch.zeros(L, D)), dim=1))
-        if m.deep_delta:
-            self.deep_delta = zeros(L, D)
+        for name, shape in parameter_shapes(config).items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
         self.calls = {is_looped: block_calls(config, is_looped) for is_looped in (False, True)}
         self.num_skips = num_skips(config) if m.unet_skips else 0
-        if self.num_skips:
-            self.skip_weight = full(1.0, self.num_skips, D)
-        if m.smear_gate:
-            self.smear_gate = zeros(D)
-        if m.bigram.buckets:
-            self.bigram_table = zeros(m.bigram.buckets, m.bigram.dim)
-            self.bigram_proj = zeros(D, m.bigram.dim)
-            self.bigram_scale = full(BIGRAM_INIT_SCALE, 1)
-        if m.value_embed.dim:
-            self.value_embed_table = zeros(m.vocab_size, m.value_embed.dim)
-            self.value_embed_proj = zeros(m.kv_dim, m.value_embed.dim)
-            self.value_embed_scale = full(VALUE_EMBED_INIT_SCALE, 1)
-            self.value_embed_layer_scale = full(1.0, len(m.value_embed.layers))
-        r = config.recurrence
-        if r.lora_rank:
-            extra = (r.loops - 1) * L
-            self.lora_q_down, self.lora_q_up = zeros(extra, r.lora_rank, D), zeros(extra, D, r.lora_rank)
-            self.lora_v_down, self.lora_v_up = zeros(extra, r.lora_rank, D), zeros(extra, m.kv_dim, r.lora_rank)
-        if r.kind == "gated":
-            self.depth_gate, self.depth_gate_bias = zeros(D, 2 * D), full(GATE_BIAS_INIT, D)
-            self.depth_embed = zeros(r.steps - 1, D)
         rope_dims = m.rope_dims or m.head_dim
         exponent = torch.arange(0, rope_dims, 2, dtype=torch.float32) / rope_dims
         self.register_buffer("inv_freq", m.rope_base**-exponent, persistent=False)
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Tensor: ...  # parameters and buffers
+
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
-        """Matrices orthogonal, projections back into the residual stream zero, embedding normal. On CPU, by `seed`."""
-        m = self.config.model
+        """Set the initial values, drawn on the CPU by `seed`: orthogonal matrices, a normal embedding, zero projections
+        back into the residual stream."""
+        m, r = self.config.model, self.config.recurrence
         generator = torch.Generator().manual_seed(seed)
+        constants = {
+            "q_gain": m.qk_gain_init, "attn_scale": 1.0, "mlp_scale": 1.0, "skip_weight": 1.0,
+            "bigram_scale": BIGRAM_INIT_SCALE, "value_embed_scale": VALUE_EMBED_INIT_SCALE,
+            "value_embed_layer_scale": 1.0, "depth_gate_bias": GATE_BIAS_INIT,
+        }  # fmt: skip
+        for name, parameter in self.named_parameters():
+            parameter.fill_(constants.get(name, 0.0))
+        if m.resid_mix:
+            self.resid_mix[:, 0] = 1.0  # all of x, nothing of x0
         for name in ("attn_q", "attn_k", "attn_v", "mlp_up"):
             for layer in getattr(self, name):
                 nn.init.orthogonal_(layer, generator=generator)
         nn.init.normal_(self.embed, std=m.embed_init_std, generator=generator)
-        # Side embeddings: the projection is zero, so that the first step sees the plain model, but the table is not;
-        # with both at zero each would have a zero gradient for ever, and the technique would never run.
+        # The projections of side embeddings start at zero, so that the first step is the plain model's. Their tables must
+        # not: with both at zero neither would ever get a gradient.
         for name in ("bigram_table", "value_embed_table"):
             if hasattr(self, name):
                 nn.init.normal_(getattr(self, name), std=SIDE_TABLE_INIT_STD, generator=generator)
-        if self.config.recurrence.lora_rank:
+        if r.lora_rank:
             for down in (self.lora_q_down, self.lora_v_down):
-                nn.init.normal_(down, std=1 / self.config.recurrence.lora_rank, generator=generator)
+                nn.init.normal_(down, std=1 / r.lora_rank, generator=generator)
 
     def forward(self, tokens_BT: Tensor, targets_BT: Tensor, is_looped: bool = True) -> Tensor:
-        """Nats per target.
+        """Return the cross entropy of each target.
 
         Args:
             tokens_BT: (B, T) int64 inputs; targets_BT: (B, T) int64, the next tokens.
             is_looped: for recurrence `partial`, whether the second pass runs.
         Returns:
-            (B, T) float32 cross entropy, in nats.
+            (B, T) float32, in nats.
         """
         hidden = self.hidden(tokens_BT, is_looped)
         logits = F.linear(rms_norm(hidden), self.embed)
@@ -113,7 +86,7 @@ class Model(nn.Module):
         return losses.view(targets_BT.shape)
 
     def hidden(self, tokens_BT: Tensor, is_looped: bool) -> Tensor:
-        """Embedding and all layers: (B, T) tokens -> (B, T, D), before the final norm."""
+        """Return the output of the last layer before the final norm: (B, T) tokens -> (B, T, D)."""
         x = self.embed_tokens(tokens_BT)
         x0 = x
         skips: list[Tensor] = []
@@ -129,7 +102,7 @@ class Model(nn.Module):
         return self.run_again(x, x0, tokens_BT) if self.config.recurrence.kind == "gated" else x
 
     def run_again(self, x: Tensor, x0: Tensor, tokens_BT: Tensor) -> Tensor:
-        """Gated recurrence: the last layers once more for every step after the first."""
+        """Gated recurrence: run the last layers again, once for every step after the first."""
         r, L = self.config.recurrence, self.config.model.layers
         for step in range(1, r.steps):
             new = x + self.depth_embed[step - 1].to(x.dtype)
@@ -141,7 +114,7 @@ class Model(nn.Module):
     def embed_tokens(self, tokens_BT: Tensor) -> Tensor:
         m = self.config.model
         x = F.embedding(tokens_BT, self.embed)
-        if torch.is_autocast_enabled(x.device.type):  # the residual stream too, or half the memory traffic is fp32
+        if torch.is_autocast_enabled(x.device.type):  # in bf16 the residual stream needs half the memory traffic
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if m.bigram.buckets:
             x = x + bigram_embedding(tokens_BT, self.bigram_table, self.bigram_proj, self.bigram_scale)
@@ -149,7 +122,7 @@ class Model(nn.Module):
         return smear(x, self.smear_gate) if m.smear_gate else x
 
     def block(self, x: Tensor, x0: Tensor, tokens_BT: Tensor, call: BlockCall) -> Tensor:
-        """One transformer block: mix in x0, attention, MLP. (B, T, D) -> (B, T, D)."""
+        """Run one transformer block, (B, T, D) -> (B, T, D): mix in x0, attention, MLP."""
         m, layer = self.config.model, call.layer
         norm_scale = 1 / math.sqrt(layer + 1) if m.ln_scale else 1.0
         if m.resid_mix:
@@ -176,7 +149,7 @@ class Model(nn.Module):
         return x + self.mlp_scale[layer].to(x.dtype) * mlp_out
 
     def adapters(self, normed: Tensor, tokens_BT: Tensor, call: BlockCall) -> tuple[Tensor | None, Tensor | None]:
-        """What is added to queries and values: value embedding, and the LoRA of a later pass."""
+        """Return what is added to queries and to values: the LoRA of a later pass and the value embedding."""
         extra_v = self.value_embed(tokens_BT, call.layer)
         if not (self.config.recurrence.lora_rank and call.pass_index):
             return None, extra_v
@@ -193,7 +166,7 @@ class Model(nn.Module):
 
 
 def build_model(config: Config, device: torch.device | str) -> Model:
-    """An initialized model on `device`. The same config and seed give the same weights on every rank and device."""
+    """Return an initialized model on `device`. Equal configs give equal weights on every rank and device."""
     model = Model(config)
     model.initialize(config.seed)
     return model.to(device)

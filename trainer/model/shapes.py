@@ -1,7 +1,4 @@
-"""Parameter shapes of a config, without torch: what `pgray plan` counts before a GPU is touched.
-
-They are those of `model.py`: a test holds them equal for every preset and technique, and every plan counts the real model.
-"""
+"""Names and shapes of a model's parameters. Torch-free, so that `pgray plan` counts them without loading torch."""
 
 import math
 from fnmatch import fnmatchcase
@@ -14,7 +11,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def parameter_shapes(config: Config) -> Shapes:
-    """Name -> shape of every parameter."""
+    """Return name -> shape of every parameter, in the model's order."""
     m, r = config.model, config.recurrence
     L, D = m.layers, m.dim
     shapes: Shapes = {
@@ -58,7 +55,7 @@ def parameter_shapes(config: Config) -> Shapes:
 
 
 def check_patterns(config: Config, place: str) -> None:
-    """Refuse a `quant.keep_fp16` pattern that matches no stored tensor: it would do nothing and say nothing."""
+    """Raise InputError for a `quant.keep_fp16` pattern that matches no stored tensor and so would have no effect."""
     plans = plan_tensors(parameter_shapes(config), config.quant)
     names = [*plans, *(stored for plan in plans.values() for stored in plan.stored_names)]
     for pattern in config.quant.keep_fp16:

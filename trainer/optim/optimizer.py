@@ -44,8 +44,8 @@ def group_parameters(named: Mapping[str, Tensor]) -> ParameterGroups:
 class Optimizer:
     """step(gradients, moment): reduce over ranks, clip, update the master weights in place."""
 
-    def __init__(self, master: dict[str, Tensor], config: Config, ranks: DistContext) -> None:
-        self._optim, self._ranks, self._clip = config.optim, ranks, config.train.grad_clip
+    def __init__(self, master: dict[str, Tensor], config: Config, dist: DistContext) -> None:
+        self._optim, self._dist, self._clip = config.optim, dist, config.train.grad_clip
         self._master = master
         self.groups = group_parameters(master)
         self.banks = {name: MuonBank(self._shard(master[name]), self._optim) for name in self.groups.muon}
@@ -60,13 +60,13 @@ class Optimizer:
             betas=ADAM_BETAS,
             eps=ADAM_EPS,
             weight_decay=self._optim.adam_weight_decay,
-            fused=ranks.device.type == "cuda",
+            fused=dist.device.type == "cuda",
         )
 
     @torch.no_grad()
     def step(self, compute: Mapping[str, Tensor], now: TrainProgress) -> None:
         """Apply the gradients that hang on the compute weights (summed over micro-batches, not yet over ranks)."""
-        shards = {n: self._ranks.reduce_scatter_mean(self._padded(_grad(compute[n]))) for n in self.groups.muon}
+        shards = {n: self._dist.reduce_scatter_mean(self._padded(_grad(compute[n]))) for n in self.groups.muon}
         others = self._mean_of([_grad(compute[n]) for n in self.groups.adam])
         self._clip_(shards, others)
         momentum = muon_momentum(self._optim, now.step)
@@ -110,29 +110,29 @@ class Optimizer:
 
     def _padded(self, w: Tensor) -> Tensor:
         """The bank with zero layers added, so that each rank gets as many."""
-        missing = -w.size(0) % self._ranks.world_size
+        missing = -w.size(0) % self._dist.world_size
         return F.pad(w, (0, 0, 0, 0, 0, missing)) if missing else w
 
     def _shard(self, w: Tensor) -> Tensor:
         padded = self._padded(w)
-        each = padded.size(0) // self._ranks.world_size
-        return padded[self._ranks.rank * each : (self._ranks.rank + 1) * each]
+        each = padded.size(0) // self._dist.world_size
+        return padded[self._dist.rank * each : (self._dist.rank + 1) * each]
 
     def _update_bank(self, name: str, grad: Tensor, lr: float, momentum: float) -> None:
         w = self._master[name]
-        if self._ranks.world_size == 1:
+        if self._dist.world_size == 1:
             self.banks[name].update(w, grad, lr, momentum)
             return
         shard = self._shard(w).clone()
         self.banks[name].update(shard, grad, lr, momentum)
-        w.copy_(self._ranks.all_gather(shard)[: w.size(0)])
+        w.copy_(self._dist.all_gather(shard)[: w.size(0)])
 
     def _mean_of(self, grads: list[Tensor]) -> list[Tensor]:
         """Mean over ranks of many small tensors in one collective."""
-        if self._ranks.world_size == 1:
+        if self._dist.world_size == 1:
             return grads
         sizes = [g.numel() for g in grads]
-        flat = self._ranks.mean_(torch.cat([g.reshape(-1) for g in grads]))
+        flat = self._dist.mean_(torch.cat([g.reshape(-1) for g in grads]))
         return [part.view_as(g) for part, g in zip(torch.split(flat, sizes), grads, strict=True)]
 
     def _clip_(self, shards: Mapping[str, Tensor], others: list[Tensor]) -> None:
@@ -140,7 +140,7 @@ class Optimizer:
         if not self._clip:
             return
         squares = torch.stack([s.square().sum() for s in shards.values()]).sum()
-        total = self._ranks.sum(squares) + torch.stack([g.square().sum() for g in others]).sum()
+        total = self._dist.sum(squares) + torch.stack([g.square().sum() for g in others]).sum()
         factor = (self._clip / (total.sqrt() + 1e-6)).clamp_max(1.0)
         torch._foreach_mul_([*shards.values(), *others], factor)
 

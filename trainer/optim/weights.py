@@ -34,11 +34,11 @@ def noise_generator(seed: int, rank: int, device: torch.device) -> torch.Generat
 class Weights:
     """The master copy of a model's parameters, and the transform that fills the model with compute weights."""
 
-    def __init__(self, model: nn.Module, config: Config, ranks: DistContext) -> None:
+    def __init__(self, model: nn.Module, config: Config, dist: DistContext) -> None:
         self.compute: dict[str, nn.Parameter] = dict(model.named_parameters())
         self.master: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.compute.items()}
         self.plans: dict[str, TensorPlan] = plan_tensors(shapes_of(self.master), config.quant)
-        self.noise = noise_generator(config.seed, ranks.rank, ranks.device)
+        self.noise = noise_generator(config.seed, dist.rank, dist.device)
         self.techniques: list[Technique] = active_techniques(config)
 
     def gates(self, now: TrainProgress, is_qat: bool) -> Gates:

@@ -36,23 +36,23 @@ class TrainState:
 
 
 class Checkpoint:
-    def __init__(self, folder: Path, ranks: DistContext) -> None:
-        self._folder, self._ranks = folder, ranks
+    def __init__(self, folder: Path, dist: DistContext) -> None:
+        self._folder, self._dist = folder, dist
 
     def save(self, position: TrainState, weights: Weights, optimizer: Optimizer, averages: list[Average]) -> None:
         target = self._folder / f"step-{position.step}"
-        if self._ranks.is_main:
+        if self._dist.is_main:
             target.mkdir(parents=True, exist_ok=True)
-        self._ranks.barrier()
+        self._dist.barrier()
         mine = {f"optim/{n}": w for n, w in optimizer.state().items()} | {"noise": weights.noise.get_state()}
-        _save(target / f"rank-{self._ranks.rank}.safetensors", mine)
-        if self._ranks.is_main:
+        _save(target / f"rank-{self._dist.rank}.safetensors", mine)
+        if self._dist.is_main:
             common = {f"master/{n}": w for n, w in weights.master.items()}
             for average in averages:
                 common |= {f"average/{average.key}/{n}": w for n, w in average.state().items()}
             _save(target / "common.safetensors", common)
-        self._ranks.barrier()
-        if self._ranks.is_main:
+        self._dist.barrier()
+        if self._dist.is_main:
             kept = [average.key for average in averages]
             write_json(self._folder / "latest.json", {"folder": target.name, "averages": kept, **asdict(position)})
             for other in self._folder.glob("step-*"):
@@ -66,10 +66,10 @@ class Checkpoint:
         training run starts again.
         """
         found = self._read({average.key for average in averages})
-        if not self._ranks.all_true(found is not None) or found is None:
+        if not self._dist.all_true(found is not None) or found is None:
             return None
         position, common, local = found
-        device = self._ranks.device
+        device = self._dist.device
         weights.noise.set_state(local.pop("noise"))
         optimizer.load_state({n.removeprefix("optim/"): w.to(device) for n, w in local.items()})
         weights.load({n.removeprefix("master/"): w.to(device) for n, w in common.items() if n.startswith("master/")})
@@ -88,15 +88,15 @@ class Checkpoint:
             kept = set(raw.pop("averages"))
             qat = raw.pop("qat")
             position = TrainState(**raw, qat=QatCheck(**qat) if qat else None)
-            if position.world_size != self._ranks.world_size or not wanted <= kept:
+            if position.world_size != self._dist.world_size or not wanted <= kept:
                 return None
             common = load_file(target / "common.safetensors")
-            return position, common, load_file(target / f"rank-{self._ranks.rank}.safetensors")
+            return position, common, load_file(target / f"rank-{self._dist.rank}.safetensors")
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None  # none there, cut off, or of another version: train from the start
 
     def remove(self) -> None:
-        if self._ranks.is_main:
+        if self._dist.is_main:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 

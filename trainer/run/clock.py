@@ -14,8 +14,8 @@ from trainer.run.dist import DistContext
 
 
 class TrainingClock:
-    def __init__(self, ranks: DistContext, elapsed_s: float = 0.0) -> None:
-        self._ranks = ranks
+    def __init__(self, dist: DistContext, elapsed_s: float = 0.0) -> None:
+        self._dist = dist
         self._banked_s = elapsed_s
         self._started: float | None = None
         self._pending: list[torch.cuda.Event] = []
@@ -38,14 +38,14 @@ class TrainingClock:
         On CUDA the host may run one step ahead of the device, no more: it waits for the end of the step before last,
         so the reading is true to a step and the device is never left idle.
         """
-        if self._ranks.device.type == "cuda":
+        if self._dist.device.type == "cuda":
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
             self._pending.append(event)
             if len(self._pending) > 1:
                 self._pending.pop(0).synchronize()
         running = time.perf_counter() - self._started if self._started is not None else 0.0
-        return self._ranks.agree(self._banked_s + running)
+        return self._dist.agree(self._banked_s + running)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -57,6 +57,6 @@ class TrainingClock:
             self.start()
 
     def _settle(self) -> None:
-        if self._ranks.device.type == "cuda":
-            torch.cuda.synchronize(self._ranks.device)
+        if self._dist.device.type == "cuda":
+            torch.cuda.synchronize(self._dist.device)
         self._pending.clear()

@@ -75,7 +75,7 @@ class DistContext:
         dist.broadcast(box, src=0, group=self.host_group)
         return float(box.item())
 
-    def least(self, number: float) -> float:
+    def minimum(self, number: float) -> float:
         """The smallest of the ranks' numbers, on every rank, without touching the accelerator."""
         if self.world_size == 1:
             return number

@@ -16,12 +16,12 @@ def node_name() -> str:
     return socket.gethostname()
 
 
-def describe_hardware(ranks: DistContext) -> str:
+def describe_hardware(dist: DistContext) -> str:
     """e.g. `8 x NVIDIA H100 80GB HBM3`, or `2 ranks on AMD EPYC 7B13 (2 cores)`."""
-    if ranks.device.type == "cuda":
-        return f"{ranks.world_size} x {torch.cuda.get_device_name(ranks.device)}"
-    noun = "rank" if ranks.world_size == 1 else "ranks"
-    return f"{ranks.world_size} {noun} on {_cpu_name()} ({os.cpu_count()} cores)"
+    if dist.device.type == "cuda":
+        return f"{dist.world_size} x {torch.cuda.get_device_name(dist.device)}"
+    noun = "rank" if dist.world_size == 1 else "ranks"
+    return f"{dist.world_size} {noun} on {_cpu_name()} ({os.cpu_count()} cores)"
 
 
 def _cpu_name() -> str:
