@@ -84,3 +84,12 @@ def test_stripping_keeps_the_program() -> None:
     assert "comment" not in stripped
     assert namespace["f"](1) == "kept # text"  # type: ignore[operator]
     assert strip_source(stripped) == stripped
+
+
+def test_indentation_by_one_space_leaves_texts_alone() -> None:
+    source = 'def f(x):\n    if x:\n        return f"""a{x}\n    b""" + "c\\n    d"\n'
+    namespace: dict[str, object] = {}
+    stripped = strip_source(source)
+    exec(stripped, namespace)
+    assert stripped.splitlines()[1].startswith(" if x")
+    assert namespace["f"](1) == "a1\n    bc\n    d"  # type: ignore[operator]
