@@ -1,12 +1,13 @@
-"""Write docs/columns.md and docs/config.md from the code that they describe; `--check` only says whether they are current.
+"""Write docs/columns.md, docs/config.md and the code in docs/adding_a_technique.md; `--check` only compares them.
 
-Columns come from `results/schema.py`. Config keys come from the models that `trainer/config.py` puts together: the type and
-default of a field, the comment beside it, and what each preset sets it to.
+Columns come from `results/schema.py`. Config keys come from the models in `trainer/config.py`: the type and default of a
+field, the comment beside it, and the value in each preset.
 """
 
 import ast
 import inspect
 import json
+import re
 import sys
 import typing
 from collections.abc import Iterator
@@ -22,10 +23,11 @@ from trainer.presets.resolve import load_preset, preset_names
 from trainer.quant.codecs import codec_names
 
 HERE = Path(__file__).parent
+EXCERPT = re.compile(r"(<!-- file: (?P<path>\S+)(?: (?P<name>\w+))? -->\n```\w+\n).*?(```)", re.DOTALL)
 
 
 def comments(model: type[BaseModel]) -> dict[str, str]:
-    """Field -> the comment on the field's line; inherited fields included."""
+    """Return field -> the comment on the field's line, inherited fields included."""
     found = {}
     for base in reversed(model.__mro__):
         if not (issubclass(base, BaseModel) and base is not BaseModel):
@@ -40,7 +42,7 @@ def comments(model: type[BaseModel]) -> dict[str, str]:
 
 
 def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """Every model that has fields of its own, with the prefix of their keys."""
+    """Yield every model with fields that are not sections, and the prefix of their keys."""
     if any(not _is_model(field) for field in model.model_fields.values()):
         yield prefix, model
     for name, field in model.model_fields.items():
@@ -53,7 +55,7 @@ def _is_model(field: FieldInfo) -> bool:
 
 
 def type_text(field: FieldInfo) -> str:
-    """`0..1`, `a or b`, `whole number >= 1`: what a value may be, in words."""
+    """Return the allowed values in words: `0..1`, `a or b`, `whole number ≥ 1`."""
     bounds = {name: getattr(m, name) for m in field.metadata for name in ("ge", "gt", "le", "lt") if hasattr(m, name)}
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     limits = ", ".join(f"{signs[name]} {value:,}" for name, value in bounds.items())
@@ -92,8 +94,8 @@ def config_page() -> str:
         "",
         "<!-- Generated from trainer/config.py and trainer/presets/ by `python docs/generate.py`. Do not edit. -->",
         "",
-        "Keys of `set:`, of arms and of `--set`. An empty preset column: the preset leaves the default. Units are in the",
-        "names: `_s` seconds, `_frac` share of the run.",
+        "Keys of `set:`, of arms and of `--set`. An empty preset column means the default. Units are in the names: `_s`",
+        "seconds, `_frac` share of the run.",
         "",
     ]
     lines += [f"- `{p.name}`: {p.overrides and about(p.about)}" for p in presets.values()]
@@ -116,13 +118,27 @@ def config_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def technique_page() -> str:
+    """Return docs/adding_a_technique.md with the current text of the files, or of the one class, that it shows."""
+
+    def excerpt(match: re.Match[str]) -> str:
+        source = (HERE.parent / match["path"]).read_text(encoding="utf-8")
+        if match["name"]:
+            nodes = [node for node in ast.parse(source).body if getattr(node, "name", "") == match["name"]]
+            source = f"{ast.get_source_segment(source, nodes[0])}\n"
+        return f"{match[1]}{source}{match[4]}"
+
+    return EXCERPT.sub(excerpt, (HERE / "adding_a_technique.md").read_text(encoding="utf-8"))
+
+
 def about(text: str) -> str:
     return " ".join(text.split())
 
 
 def main(arguments: list[str]) -> int:
     stale = []
-    for name, page in (("columns.md", as_markdown()), ("config.md", config_page())):
+    pages = {"columns.md": as_markdown(), "config.md": config_page(), "adding_a_technique.md": technique_page()}
+    for name, page in pages.items():
         path = HERE / name
         if path.is_file() and path.read_text(encoding="utf-8") == page:
             continue

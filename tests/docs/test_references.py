@@ -13,9 +13,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MENTION = re.compile(r"(?<![\w./:*<{-])[\w-][\w./-]*\.(?:py|md)\b(?!\()")
 # Files of a run folder, of a submission or of the challenge's repository.
-ELSEWHERE = {"train_gpt.py", "cached_challenge_fineweb.py", "table.md", "README.md"}
+ELSEWHERE = {"utils.py", "train_gpt.py", "cached_challenge_fineweb.py", "table.md", "README.md"}
 FOLDERS = ("bench", "docs", "pgray", "results", "sweeps", "tests", "trainer")
-CHECKED = ("pgray/cli/", "tests/pgray/cli/", "tests/docs/", "tests/golden/")
+CHECKED = (
+    "pgray/cli/",
+    "tests/pgray/cli/",
+    "tests/docs/",
+    "tests/golden/",
+    "docs/",
+    "README",
+    "CONTRIBUTING",
+    "CHANGELOG",
+)
 
 FILES = [*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.*")))]
 NUM_OF_NAME = Counter(path.name for path in FILES)
