@@ -1,4 +1,4 @@
-"""Docs that cannot rot: each verb, column, config key and make target is described where people look for it."""
+"""Docs describe every verb, column, config key, preset, folder and make target."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def _verbs() -> Iterator[tuple[str, str]]:
-    """(verb, its help) of the command line, `data build` for a verb within a group."""
+    """Yield every verb and its help; `data build` for a verb within a group."""
     from pgray.cli.entry import app
 
     def walk(command: object, words: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -32,7 +32,7 @@ def _verbs() -> Iterator[tuple[str, str]]:
     yield from walk(typer.main.get_command(app), ())
 
 
-def test_every_verb_has_help_and_stands_in_the_readme() -> None:
+def test_every_verb_has_help_and_is_in_the_readme() -> None:
     verbs = dict(_verbs())
     assert len(verbs) >= 8
     for verb, text in verbs.items():
@@ -63,7 +63,7 @@ def test_every_column_and_key_is_described() -> None:
         assert re.search(rf"^\| `{re.escape(key)}` .*\| [^|\s][^|]* \|$", config, re.MULTILINE), f"{key} has no remark"
 
 
-def test_every_preset_stands_in_the_readme() -> None:
+def test_every_preset_is_in_the_readme() -> None:
     for name in preset_names():
         assert f"`{name}`" in README
 
@@ -75,11 +75,10 @@ def test_every_make_target_is_described() -> None:
         assert f"`make {target}`" in README + CONTRIBUTING, f"`make {target}` is in neither README nor CONTRIBUTING"
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_links_and_paths_exist(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-        assert (ROOT / target).exists(), f"{page} links to {target}"
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page} links to {target}"
 
 
 def test_every_folder_of_the_tree_has_a_phrase_in_the_readme() -> None:

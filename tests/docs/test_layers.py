@@ -1,4 +1,4 @@
-"""What import-linter cannot say: above the trainer only its torch-free rooms are known, a new room included."""
+"""pgray and results import only torch-free modules of the trainer. import-linter cannot check modules it does not list."""
 
 import ast
 import tomllib
@@ -22,7 +22,7 @@ def _trainer_imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("package", ["pgray", "results"])
-def test_only_torch_free_rooms_are_known(package: str) -> None:
+def test_only_torch_free_modules_are_imported(package: str) -> None:
     allowed = tuple(TORCH_FREE)
     for path in sorted((ROOT / package).rglob("*.py")):
         for name in _trainer_imports(path):
@@ -30,7 +30,7 @@ def test_only_torch_free_rooms_are_known(package: str) -> None:
             assert is_allowed, f"{path.relative_to(ROOT)} imports {name}: only {', '.join(allowed)} are torch-free"
 
 
-def test_the_listed_rooms_exist() -> None:
+def test_the_listed_modules_exist() -> None:
     for room in TORCH_FREE:
         path = ROOT / room.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), room

@@ -1,7 +1,7 @@
-"""Sweep files that nobody would write: `pgray plan` gives a plan, or exit code 2 and one line. Never a traceback.
+"""Fuzz sweep files: `pgray plan` prints a plan, or one line with exit code 2. It never prints a traceback.
 
-Valid sweeps of every design are damaged in their structure or as text. PGRAY_FUZZ_EXAMPLES says how many of each; the
-default is a hundred together.
+The tests damage valid sweeps of every design, in their structure or as text. PGRAY_FUZZ_EXAMPLES sets the number of examples
+of each kind; the default is a hundred in total.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ fuzzed = settings(
     max_examples=NUM_EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking a sweep file takes minutes and tells little more
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking a sweep file takes minutes and helps little
 )
 
 HEAD = """
@@ -88,67 +88,16 @@ search:
 ]
 BASES = [HEAD + AT * ("\nat:" not in design) + design for design in DESIGNS]
 
-NAMES = sorted(
-    {*config_keys(), *(key.split(".")[0] for key in config_keys())}
-    | {
-        "name",
-        "preset",
-        "set",
-        "seeds",
-        "arms",
-        "grid",
-        "one_factor",
-        "leave_one_out",
-        "search",
-        "full",
-        "parts",
-        "space",
-    }
-    | {
-        "control",
-        "kill",
-        "race",
-        "budget",
-        "failures",
-        "retries",
-        "at",
-        "when",
-        "where",
-        "resources",
-        "nproc",
-        "extends",
-    }
-    | {
-        "trials",
-        "sampler",
-        "objectives",
-        "constraints",
-        "int",
-        "choice",
-        "uniform",
-        "log_uniform",
-        "script",
-        "a",
-        "b",
-        "a/b",
-    }
-    | {
-        "",
-        " ",
-        "\x00",
-        "é",
-        ".",
-        "..",
-        "a.b",
-        "model..dim",
-        "__class__",
-        "*",
-        "%s",
-        "{}",
-        "x" * 300,
-        "../../etc/passwd",
-    }
-)
+SECTIONS = [
+    "name", "preset", "set", "seeds", "arms", "grid", "one_factor", "leave_one_out", "search", "full", "parts", "space",
+    "control", "kill", "race", "budget", "failures", "retries", "at", "when", "where", "resources", "nproc", "extends",
+    "trials", "sampler", "objectives", "constraints", "int", "choice", "uniform", "log_uniform", "script",
+]  # fmt: skip
+ODD_NAMES = [
+    "a", "b", "a/b", "", " ", "\x00", "é", ".", "..", "a.b", "model..dim", "__class__", "*", "%s", "{}", "x" * 300,
+    "../../etc/passwd",
+]  # fmt: skip
+NAMES = sorted({*config_keys(), *(key.split(".")[0] for key in config_keys()), *SECTIONS, *ODD_NAMES})
 SCALARS = [
     None, True, False, 0, 1, -1, 2, 3, 5, 8, 16, 4096, 10**6, 10**12, 10**30, -(2**63), 0.0, -0.0, 0.5, 1.0, 1e-300, 1e300,
     math.inf, -math.inf, math.nan, "", " ", "a", "b", "ema", "sigma", "1", "1e-3", "null", "true", "inf", "cpu-smoke",
@@ -169,20 +118,20 @@ values = st.one_of(
 )
 randoms = st.integers(0, 2**32).map(random.Random)
 OPTIONS: list[list[str]] = [[], [], [], ["--seeds", "7"], ["--set", "quant.bits.mlp=5"], ["--without-data"]]
-NodeRendezvous = tuple[Any, Any]  # a mapping or list, and a key or index of it
+Location = tuple[Any, Any]  # a mapping or list, and one of its keys or indices
 
 
-def places(node: Any) -> Iterator[NodeRendezvous]:
-    """Every place in a tree that can be changed."""
+def locations(node: Any) -> Iterator[Location]:
+    """Yield every location in a tree."""
     keys = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
     for key in keys:
         yield node, key
-        yield from places(node[key])
+        yield from locations(node[key])
 
 
 def damage(tree: dict[str, Any], rng: random.Random, draw: Callable[[Any], Any]) -> str:
-    """Change a sweep in one place. Returns what was done."""
-    node, key = rng.choice(list(places(tree)) or [(tree, "name")])
+    """Change a sweep in one location. Returns a description of the change."""
+    node, key = rng.choice(list(locations(tree)) or [(tree, "name")])
     how = rng.choice(["replace", "replace", "replace", "delete", "add", "rename", "double", "graft"])
     if how == "delete":
         node.pop(key, None) if isinstance(node, dict) else node.pop(key)
@@ -202,7 +151,7 @@ def damage(tree: dict[str, Any], rng: random.Random, draw: Callable[[Any], Any])
 
 
 def damage_text(text: str, rng: random.Random) -> str:
-    """Change a text in one place."""
+    """Change a text in one position."""
     at = rng.randrange(len(text) + 1)
     until = min(len(text), at + rng.choice([0, 0, 1, 3, 20, 200]))
     lines = text.splitlines(True)
@@ -216,8 +165,8 @@ def damage_text(text: str, rng: random.Random) -> str:
     return "".join(lines)
 
 
-class Answered:
-    """A model check in this process: it builds the same models, without seconds for a process of its own."""
+class FinishedProcess:
+    """Stands for the process of the model check; the same models are built in this process, which saves seconds."""
 
     def wait(self) -> int:
         return 0
@@ -225,12 +174,14 @@ class Answered:
 
 @pytest.fixture
 def plan(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | bytes, list[str]], int]:
-    """Plan a text; checks what is said and returns the exit code."""
+    """Plan a text, check the output and return the exit code."""
 
-    def start(self: Any, asked: str) -> Answered:
+    def start(self: Any, question: str) -> FinishedProcess:
         self._output, self._errors = io.StringIO(), io.StringIO()
-        json.dump({name: describe_or_say_why(sections) for name, sections in json.loads(asked).items()}, self._output)
-        return Answered()
+        json.dump(
+            {name: describe_or_say_why(sections) for name, sections in json.loads(question).items()}, self._output
+        )
+        return FinishedProcess()
 
     monkeypatch.setattr(pgray.planning.model_check.ModelCheck, "_start", start)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -242,15 +193,15 @@ def plan(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
         output, errors = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
             code = main(["plan", str(path), "--runs", str(tmp_path / "runs"), "--json", *options])
-        said = errors.getvalue()
+        message = errors.getvalue()
         if code == 0:
             assert json.loads(output.getvalue())["counts"]["trials"] > 0
-            assert said == ""
+            assert message == ""
         else:
             assert code == 2
-            assert said.startswith("error: ")
-            assert said.endswith("\n")
-            assert len(said.splitlines()) == 1, said
+            assert message.startswith("error: ")
+            assert message.endswith("\n")
+            assert len(message.splitlines()) == 1, message
             assert output.getvalue() == ""
         assert not (tmp_path / "runs").exists()
         return code
@@ -258,7 +209,7 @@ def plan(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     return check
 
 
-def test_the_sweeps_that_are_damaged_are_valid(plan: Callable[[str | bytes, list[str]], int]) -> None:
+def test_the_sweeps_are_valid_before_damage(plan: Callable[[str | bytes, list[str]], int]) -> None:
     assert [plan(text, []) for text in BASES] == [0] * len(BASES)
 
 

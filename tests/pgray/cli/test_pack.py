@@ -1,4 +1,4 @@
-"""`pgray pack`: a real run's arm as a folder, and its train_gpt.py run in an empty one gives the same artifact and numbers."""
+"""`pgray pack` on a real run: the packed train_gpt.py, run in an empty folder, gives the same artifact and numbers."""
 
 import json
 import os
@@ -35,7 +35,7 @@ ARMS = "  int8: {}\n  int4: {quant.bits.mlp: 4}\n  qat: {extends: int4, qat: {en
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> RunLayout:
-    """A finished sweep: three arms and two seeds, trained for real on one thread, as pgray runs them."""
+    """A finished sweep of three arms and two seeds, really trained, on one thread, with the jobs that pgray makes."""
     from tests.pgray.conftest import SWEEP, VOCAB
 
     torch.set_num_threads(1)
@@ -73,7 +73,7 @@ def result_of(folder: Path) -> tuple[TrialResult, bytes]:
 
 
 def repeat(folder: Path, nproc: int, **environment: str) -> subprocess.CompletedProcess[str]:
-    """torchrun in a folder with nothing but train_gpt.py, isolated from this checkout and from the caller's environment."""
+    """Run torchrun in a folder with only train_gpt.py, isolated from this checkout and from the caller's environment."""
     command = [sys.executable, "-I", "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}"]
     kept = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR") if key in os.environ}
     return subprocess.run(
@@ -119,7 +119,7 @@ def test_the_packed_script_repeats_the_run_bit_for_bit(run: RunLayout, packed: P
     assert again.qat_on_step == 3
     assert f"post_quant_bpb={before.post_quant_bpb!r} " in done.stdout
     assert again.code_bytes == (folder / "train_gpt.py").stat().st_size
-    once_more = [sys.executable, "-I", "train_gpt.py"]  # would say what the first run found
+    once_more = [sys.executable, "-I", "train_gpt.py"]  # would report the first run's result
     assert "exists" in subprocess.run(once_more, cwd=folder, capture_output=True, text=True, check=False).stderr
 
 
@@ -130,11 +130,13 @@ def test_two_ranks_and_a_seed_from_the_environment(run: RunLayout, packed: Path,
     again, _ = result_of(folder / "reproduced")
     row = next(row for row in gather(run.root, "qat").rows if row["seed"] == 7)
     assert (again.seed, again.world_size) == (7, 2)
-    assert again.post_quant_bpb == pytest.approx(row["post_quant_bpb"], abs=1e-2)  # sums in another order, then int4
+    assert again.post_quant_bpb == pytest.approx(
+        row["post_quant_bpb"], abs=1e-2
+    )  # two ranks sum in another order, and int4 amplifies it
     assert again.post_quant_bpb != gather(run.root, "qat").rows[0]["post_quant_bpb"]
 
 
-def test_the_packed_script_carries_its_own_sources(packed: Path, tmp_path: Path) -> None:
+def test_the_packed_script_runs_from_its_own_sources(packed: Path, tmp_path: Path) -> None:
     code = (
         "import runpy; packed = runpy.run_path('train_gpt.py'); import trainer.run.reproduce as used; "
         "assert used.__file__.startswith(packed['D']), used.__file__; print(packed['C']['qat'], sorted(packed['S'])[:1])"
@@ -150,16 +152,16 @@ def test_the_packed_script_carries_its_own_sources(packed: Path, tmp_path: Path)
     assert not list(folder.glob("reproduced"))
 
 
-def test_the_folder_says_what_the_table_says(run: RunLayout, packed: Path) -> None:
+def test_the_folder_agrees_with_the_table(run: RunLayout, packed: Path) -> None:
     names = ["README.md", "requirements.txt", "submission.json", "train_gpt.py", "train_seed42.log", "train_seed7.log"]
     assert sorted(path.name for path in packed.iterdir()) == names
     submission = gather(run.root, "qat")
-    said = json.loads((packed / "submission.json").read_text())
+    record = json.loads((packed / "submission.json").read_text())
     code_bytes = (packed / "train_gpt.py").stat().st_size
-    assert (said["author"], said["github_id"], said["bytes_code"]) == ("A. Author", "author", code_bytes)
-    assert (said["track"], said["metric"], said["seeds"]) == ("non_record_16mb", "sliding_bpb", [42, 7])
-    assert said["bytes_total"] == max(row["model_bytes"] for row in submission.rows) + code_bytes
-    assert said["val_bpb"] == pytest.approx(sum(row["sliding_bpb"] for row in submission.rows) / 2)
+    assert (record["author"], record["github_id"], record["bytes_code"]) == ("A. Author", "author", code_bytes)
+    assert (record["track"], record["metric"], record["seeds"]) == ("non_record_16mb", "sliding_bpb", [42, 7])
+    assert record["bytes_total"] == max(row["model_bytes"] for row in submission.rows) + code_bytes
+    assert record["val_bpb"] == pytest.approx(sum(row["sliding_bpb"] for row in submission.rows) / 2)
     for row, read in zip(submission.rows, read_submission(packed / "submission.json"), strict=True):
         assert read.get("artifact_bytes") == row["model_bytes"] + code_bytes
         for column in ("seed", "sliding_bpb", "post_quant_bpb", "steps", "step_ms", "model_bytes"):
@@ -175,15 +177,21 @@ def test_the_folder_says_what_the_table_says(run: RunLayout, packed: Path) -> No
 
 def test_pack_as_json(run: RunLayout, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pack(run, tmp_path / "out", "--json", arm="int8") == 0
-    said = json.loads(capsys.readouterr().out)
-    warned = {rule["name"] for rule in said["rules"] if rule["status"] != "PASS"}
-    assert warned == {"seeds", "improvement", "p", "hardware", "validation split"}  # the code is that which ran
-    assert set(said["files"]) == {path.name for path in (tmp_path / "out").iterdir()}
+    printed = json.loads(capsys.readouterr().out)
+    warned = {rule["name"] for rule in printed["rules"] if rule["status"] != "PASS"}
+    assert warned == {
+        "seeds",
+        "improvement",
+        "p",
+        "hardware",
+        "validation split",
+    }  # the packed code is the code that ran
+    assert set(printed["files"]) == {path.name for path in (tmp_path / "out").iterdir()}
     assert json.loads((tmp_path / "out/submission.json").read_text())["author"] == "YOUR NAME"
 
 
-def spoil(run: RunLayout, copy: Path, **changes: Any) -> RunLayout:
-    """A copy of the run in which the first seed of `qat` has other numbers."""
+def copy_with_changes(run: RunLayout, copy: Path, **changes: Any) -> RunLayout:
+    """Copy the run and change results of the first seed of `qat`."""
     shutil.copytree(run.root, copy)
     layout = RunLayout(copy)
     path = layout.trial(gather(copy, "qat").rows[0]["trial_id"]).result
@@ -191,18 +199,18 @@ def spoil(run: RunLayout, copy: Path, **changes: Any) -> RunLayout:
     return layout
 
 
-def test_a_broken_rule_refuses_in_one_line_and_force_writes_it_down(
+def test_a_broken_rule_is_refused_in_one_line_and_recorded_with_force(
     run: RunLayout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spoilt = spoil(run, tmp_path / "run", model_bytes=16_000_000, train_s=900.0)
+    changed = copy_with_changes(run, tmp_path / "run", model_bytes=16_000_000, train_s=900.0)
     out = tmp_path / "out"
-    assert pack(spoilt, out) == 2
+    assert pack(changed, out) == 2
     assert not out.exists()
     (line,) = capsys.readouterr().err.splitlines()
     assert "artifact bytes: 16,0" in line
     assert "must be <= 16,000,000" in line
     assert "1 more broken: training clock; --force" in line
-    assert pack(spoilt, out, "--force") == 0
+    assert pack(changed, out, "--force") == 0
     text = (out / "README.md").read_text()
     assert text.count("| FAIL") == 2
     assert json.loads((out / "submission.json").read_text())["compliance"]["train_under_600s"] is False

@@ -1,4 +1,4 @@
-"""Has it a pulse: the command line, real Ray, real torchrun with two ranks, the real trainer, on a model of a few kilobytes."""
+"""End to end: the command line, real Ray, real torchrun with two ranks and the real trainer, on a model of a few kilobytes."""
 
 import json
 from pathlib import Path
@@ -40,14 +40,14 @@ arms:
 )
 
 
-def test_a_sweep_through_everything(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_end_to_end(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "pulse.yaml"
     path.write_text(SWEEP.format(data=data))
     command = ["run", str(path), "--runs", str(tmp_path / "runs"), "--json"]
     code = main(command)
     outcome = json.loads(capsys.readouterr().out)
     assert (code, outcome["trials"]) == (3, {"finished": 2, "failed": 1}), outcome
-    assert outcome["launched_jobs"] == 2  # int8 and int4 are one training run
+    assert outcome["launched_jobs"] == 2  # int8 and int4 share a training run
     assert main(["table", outcome["run"], "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
     rows = {row["arm"]: row for row in table["trials"]}
