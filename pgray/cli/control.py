@@ -10,7 +10,7 @@ import typer
 
 from pgray.cli.options import JsonOption, RunArgument, count_of, print_json, read_states
 from pgray.execution.orphans import end_orphans
-from pgray.execution.run_lock import hold_lock, is_held, owner_of
+from pgray.execution.run_lock import hold_lock, is_held, read_driver
 from pgray.store.ledger import Ledger
 from pgray.store.retries import RETRY_SOURCE
 from trainer.errors import FailureKind, InputError
@@ -24,23 +24,23 @@ _KINDS = ", ".join(get_args(FailureKind))
 def stop(run: RunArgument, as_json: JsonOption = False) -> None:
     read_states(run)
     run = run.absolute()
-    owner = owner_of(run)
+    driver = read_driver(run)
     stopped: int | None = None
-    if is_held(run) and owner is not None:
-        if owner["host"] != socket.gethostname():
-            raise InputError(str(run), "driver", owner["host"], "runs on another machine; stop it there")
-        stopped = int(owner["pid"])
+    if is_held(run) and driver is not None:
+        if driver.host != socket.gethostname():
+            raise InputError(str(run), "driver", driver.host, "runs on another machine; stop it there")
+        stopped = driver.pid
         os.kill(stopped, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_TIMEOUT_S
         while is_held(run) and time.monotonic() < deadline:
             time.sleep(0.1)
-    with hold_lock(run, "stop") as last_driver:
-        num_orphans = end_orphans(RunLayout(run), grace_s=10, last_driver=last_driver)
+    with hold_lock(run, "stop") as dead_drivers:
+        num_orphans = end_orphans(RunLayout(run), grace_s=10, dead_drivers=dead_drivers)
     if as_json:
         print_json({"run": str(run), "stopped_driver": stopped, "ended_strays": num_orphans})
     else:
-        driver = f"Stopped driver {stopped}" if stopped else "No driver was running"
-        print(f"{driver}; ended {count_of(num_orphans, 'leftover process')}. Run the sweep again to resume it.")
+        outcome = f"Stopped driver {stopped}" if stopped else "No driver was running"
+        print(f"{outcome}; ended {count_of(num_orphans, 'leftover process')}. Run the sweep again to resume it.")
 
 
 def retry(

@@ -1,6 +1,7 @@
 """`pgray status`: the status of every trial, and whether a driver is running."""
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pgray.cli.options import JsonOption, RunArgument, print_json, print_line, print_table, read_states
-from pgray.execution.run_lock import is_held, owner_of
+from pgray.execution.run_lock import is_held, read_driver
 from trainer.records.events import read_events
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import LedgerEntry
@@ -21,8 +22,8 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
     trials = [_trial_status(run, entry, is_running) for entry in states.values()]
     counts = Counter(trial["status"] for trial in trials)
     if as_json:
-        owner = owner_of(run) if is_running else None
-        print_json({"run": str(run), "driver": owner, "counts": counts, "trials": trials})
+        driver = read_driver(run) if is_running else None
+        print_json({"run": str(run), "driver": driver and asdict(driver), "counts": counts, "trials": trials})
         return
     table = Table("trial", "status", "step", "reason")
     for trial in trials:

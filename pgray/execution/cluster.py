@@ -1,4 +1,4 @@
-"""The Ray cluster: connecting to it, and whether a job fits on its nodes."""
+"""Connect to a Ray cluster, and check whether a job fits on its nodes."""
 
 import os
 import socket
@@ -8,25 +8,23 @@ from typing import Any
 from trainer.errors import InputError
 from trainer.run.config import Machine
 
-# Read by Ray when it is imported or starts; a value that the user has set stays.
+# Ray reads these when it is imported or starts. Values set by the user are kept.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_THRESHOLD_S": "30",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a banner at any verbosity
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # `launch.py` decides what a job without GPUs sees
-    "RAY_worker_niceness": "0",  # the default 15 would be inherited by the trainer
-    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # or a worker's exception is printed as well as told
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver has its own, for SIGTERM too
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the launcher hides the GPUs from a job that asks for none
+    "RAY_worker_niceness": "0",  # the trainer would inherit the default of 15
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # the driver reports exceptions of workers
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver has its own handlers, for SIGTERM too
 }
-
-
-_OBJECT_STORE_BYTES = 128 * 1024**2  # nothing big travels through Ray here
+_OBJECT_STORE_BYTES = 128 * 1024**2  # nothing big is sent through Ray here
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The nodes that Ray has: their free and taken CPUs and GPUs together."""
+    """The CPUs and GPUs of each node of a Ray cluster, whether free or in use."""
 
     nodes: tuple[tuple[float, float], ...]  # (cpus, gpus)
 
@@ -37,15 +35,15 @@ class Cluster:
         return f"{gpus:.0f} GPUs and {cpus:.0f} CPUs on {count} node{'s' * (count != 1)}{each if count > 1 else ''}"
 
     def slots(self, machine: Machine) -> int:
-        """How many jobs fit at once, each on as many different nodes as it asks for."""
-        fits = self.fits(machine)
+        """Return how many jobs fit at once, each on as many different nodes as it asks for."""
+        fits = self.jobs_per_node(machine)
         slots = sum(fits) // machine.nodes
-        while sum(min(fit, slots) for fit in fits) < slots * machine.nodes:  # a node counts once for each job
+        while sum(min(fit, slots) for fit in fits) < slots * machine.nodes:  # each job uses a node only once
             slots -= 1
         return slots
 
-    def fits(self, machine: Machine) -> list[int]:
-        """How many jobs' parts each node can hold."""
+    def jobs_per_node(self, machine: Machine) -> list[int]:
+        """Return how many jobs each node could be used by at once."""
         return [
             int(min(cpus // machine.cpus, gpus // machine.gpus if machine.gpus else float("inf")))
             for cpus, gpus in self.nodes
@@ -53,13 +51,17 @@ class Cluster:
 
 
 def prepare_ray() -> None:
-    """Set what Ray reads from the environment; once Ray is imported it is too late for some of it."""
+    """Set the environment variables that Ray reads. Call it before Ray is imported, which reads some of them."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
 
 
 def connect(address: str | None) -> Cluster:
-    """Join the Ray cluster at `address` (or RAY_ADDRESS), or one that this process already uses, or start one here."""
+    """Connect to the Ray cluster that this process already uses, else to `address` or RAY_ADDRESS, else start one here.
+
+    Raises:
+        InputError: no cluster answers at the address.
+    """
     prepare_ray()
     import ray
 
@@ -67,7 +69,7 @@ def connect(address: str | None) -> Cluster:
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "error"}
         if address == "local":
-            # Bound to the loopback: nobody else on the network has business with it.
+            # Bind to the loopback device, so that it cannot be reached from the network.
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
             options |= {"object_store_memory": _OBJECT_STORE_BYTES}
         else:
@@ -87,27 +89,27 @@ def alive_nodes() -> Cluster:
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself tries an address where nobody listens for more than ten minutes."""
+    """Check that something listens at an address. Ray itself would retry for more than ten minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
-        return  # `auto` and the like: for Ray to tell
+        return  # `auto` and the like, which Ray resolves
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
-        fix = f"nobody answers there ({error.strerror or error}); give the address that ray start printed"
+        fix = f"no answer ({error.strerror or error}); give the address that ray start printed"
         raise InputError("--address", "address", address, fix) from None
 
 
-def check_fits(cluster: Cluster, machine: Machine, place: str) -> None:
-    """Raises InputError where the nodes can never hold one job: it would wait for ever without a word."""
+def check_fits(cluster: Cluster, machine: Machine, origin: str) -> None:
+    """Raise InputError if no job can ever fit on the nodes: it would wait for ever. `origin`: the sweep file."""
     if cluster.slots(machine):
         return
-    able = sum(fit > 0 for fit in cluster.fits(machine))
+    able = sum(fit > 0 for fit in cluster.jobs_per_node(machine))
     if able:
-        fix = f"{able} node{'s' * (able != 1)} of the cluster can hold a part of a job; lower it"
-        raise InputError(place, "resources.nodes", machine.nodes, fix)
+        fix = f"{able} node{'s' * (able != 1)} of the cluster {'has' if able == 1 else 'have'} enough CPUs and GPUs; lower it"
+        raise InputError(origin, "resources.nodes", machine.nodes, fix)
     most_gpus = max(gpus for _, gpus in cluster.nodes)
     fix = f"the cluster has {cluster}; lower it, or try --preset cpu-smoke"
     if machine.gpus > most_gpus:
-        raise InputError(place, "resources.gpus", machine.gpus, fix)
-    raise InputError(place, "resources.cpus", machine.cpus, fix)
+        raise InputError(origin, "resources.gpus", machine.gpus, fix)
+    raise InputError(origin, "resources.cpus", machine.cpus, fix)

@@ -1,8 +1,8 @@
-"""The code of a launch, frozen: a copy of the project's packages in the run folder, named after its content.
+"""Copy the project's packages into the run folder at launch, into a folder named after their content.
 
-Every job runs from it, the worker's part included, so that editing the checkout while a sweep runs changes nothing, and
-nodes need to have Ray, torch and the run folder but not this project. Bundles are small and stay: each shows the code of
-the rows that were made with it, and `PYTHONPATH=RUN/code/<sha> python -m pgray run SWEEP` goes on with it.
+Every job runs from this snapshot, so editing the checkout during a sweep changes nothing, and nodes need Ray, torch and the
+run folder but not this project. Snapshots are small and are kept: they show the code behind each row, and
+`PYTHONPATH=RUN/code/<sha> python -m pgray run SWEEP` continues a sweep with the code that it started with.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("trainer", "results", "pgray")
 
 
-def freeze_code(layout: RunLayout, root: Path = _ROOT) -> Path:
-    """Put the packages under `root` into the run folder, unless they are there. Returns the folder to run from.
+def snapshot_code(layout: RunLayout, root: Path = _ROOT) -> Path:
+    """Copy the packages under `root` into the run folder, unless they are there. Returns the folder to run from.
 
     Call it only while holding the run's lock.
     """
@@ -27,10 +27,10 @@ def freeze_code(layout: RunLayout, root: Path = _ROOT) -> Path:
     if folder.is_dir():
         if _sources(folder) == files:
             return folder
-        shutil.rmtree(folder)  # somebody edited the copy
+        shutil.rmtree(folder)  # the copy was edited
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for half in folder.parent.glob(".new-*"):  # of a driver that was killed
-        shutil.rmtree(half)
+    for unfinished in folder.parent.glob(".new-*"):  # of a driver that was killed
+        shutil.rmtree(unfinished)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
     try:
         for name, content in files.items():
@@ -46,7 +46,7 @@ def freeze_code(layout: RunLayout, root: Path = _ROOT) -> Path:
 
 
 def _sources(root: Path) -> dict[str, bytes]:
-    """Path below `root` -> content, of everything in the packages that Python did not write there itself."""
+    """Map paths below `root` to contents, for all files of the packages except hidden and compiled ones."""
     files = {}
     for package in _PACKAGES:
         for path in sorted((root / package).rglob("*")):

@@ -1,19 +1,19 @@
-"""The other nodes of a job: a Ray actor on each holds that node's part, and lives as long as the job's worker does.
+"""The other nodes of a job: a Ray actor on each, which runs that node and lives as long as the job's worker does.
 
-Runs inside the job's worker, which has the first bundle of the placement group. Which of the nodes is the first of the
-job, where ranks meet and rank 0 runs, follows from their addresses: torchrun gives out its group ranks in that order,
-whatever it is told, and the job's log is the first node's.
+This module runs inside the job's worker, which has the first bundle of the placement group. The node of rank 0, where
+ranks meet and whose log is the job's, is the one with the lowest address: torchrun assigns its group ranks in the order
+of addresses, and this cannot be changed.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pgray.execution.launchers.base import LaunchSettings, NodeRendezvous, free_port
-from pgray.execution.node_runner import NodeRunner, part_spec
-from pgray.store.exit_record import write_exit
+from pgray.execution.node_runner import NodeRunner, supervisor_spec
+from pgray.store.exit_record import ExitRecord, StopReason, write_exit
 from trainer.records.job import Job, load_job
 from trainer.records.layout import RunLayout
 
@@ -21,103 +21,102 @@ _START_S = 300.0
 _POLL_S = 0.2
 
 
-class PeerNodes:
-    """The agents of one job. `own_place` is the part that the caller is to hold."""
+class NodeAddress(NamedTuple):
+    ip: str
+    free_port: int
+    ray_node: str
 
-    def __init__(self, job: Job, shared: LaunchSettings) -> None:
+
+class PeerNodes:
+    """Runs the nodes of a job other than the caller's own. `own_rendezvous`: for the node that the caller is to run."""
+
+    def __init__(self, job: Job, settings: LaunchSettings) -> None:
         import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        self._job, self._shared = job, shared
-        self._parts: dict[Any, NodeRendezvous] = {}  # what is held, by the reference that is ready when it is over
-        machine, group = shared.machine, ray.util.get_current_placement_group()
-        agent = ray.remote(num_cpus=machine.cpus, num_gpus=machine.gpus)(_agent_class())
+        self._job, self._settings = job, settings
+        self._running: dict[Any, NodeRendezvous] = {}  # by the Ray reference that becomes ready when the node is over
+        machine, group = settings.machine, ray.util.get_current_placement_group()
+        peer = ray.remote(num_cpus=machine.cpus, num_gpus=machine.gpus)(_peer_class())
         self._actors = [
-            agent.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group, bundle)).remote(str(shared.code))
+            peer.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group, bundle)).remote(str(settings.code))
             for bundle in range(1, machine.nodes)
         ]
         try:
-            others = ray.get([actor.run.remote("whereabouts") for actor in self._actors], timeout=_START_S)
+            others = ray.get([actor.run.remote("own_address") for actor in self._actors], timeout=_START_S)
         except BaseException:
             self.close()
             raise
-        where = [whereabouts(), *others]
-        order = sorted(range(machine.nodes), key=lambda bundle: where[bundle][0])
-        address, port, _ = where[order[0]]
-        places = {
-            bundle: NodeRendezvous(rank, where[bundle][0], f"{address}:{port}") for rank, bundle in enumerate(order)
-        }
-        self.own_place = places.pop(0)
-        self._places = places
+        nodes = [own_address(), *others]
+        order = sorted(range(machine.nodes), key=lambda bundle: nodes[bundle].ip)
+        endpoint = f"{nodes[order[0]].ip}:{nodes[order[0]].free_port}"
+        by_bundle = {bundle: NodeRendezvous(rank, nodes[bundle].ip, endpoint) for rank, bundle in enumerate(order)}
+        self.own_rendezvous = by_bundle.pop(0)
+        self._others = by_bundle
 
     def start(self, token: str) -> None:
-        """Begin the parts on the other nodes."""
+        """Start the other nodes."""
         self._token = token
-        job_file = str(RunLayout(self._shared.run_root).job(self._job.job_id).job)
-        for bundle, place in self._places.items():
-            arguments = (job_file, self._shared.as_text(), asdict(place), token)
-            self._parts[self._actors[bundle - 1].run.remote("hold", *arguments)] = place
+        job_file = str(RunLayout(self._settings.run_root).job(self._job.job_id).job)
+        for bundle, rendezvous in self._others.items():
+            arguments = (job_file, self._settings.to_json(), asdict(rendezvous), token)
+            self._running[self._actors[bundle - 1].run.remote("run_to_end", *arguments)] = rendezvous
 
-    def look(self) -> None:
-        """Speak for the nodes whose agents died before their part was over."""
+    def poll(self) -> None:
+        """Write the exit records of nodes whose actor died before they were over."""
         import ray
 
-        done = ray.wait(list(self._parts), num_returns=len(self._parts), timeout=0)[0] if self._parts else []
+        done = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)[0] if self._running else []
         for reference in done:
-            place = self._parts.pop(reference)
+            rendezvous = self._running.pop(reference)
             try:
                 ray.get(reference)
             except ray.exceptions.RayError as error:
-                self._write_lost(place, " ".join(str(error).split()))
+                self._write_lost(rendezvous, " ".join(str(error).split()))
 
     def close(self) -> None:
-        """End the agents, and with them what they still hold."""
+        """End the actors, and with them the nodes that they still run."""
         import ray
 
         for actor in self._actors:
             ray.kill(actor)
 
-    def _write_lost(self, place: NodeRendezvous, why: str) -> None:
-        spec = part_spec(self._job, self._shared, place, self._token)
-        if not Path(spec["exit_file"]).exists():
-            record = {"code": None, "stop": "lost", "error": f"node {place.rank} of the job was lost: {why}"}
-            write_exit(spec, {**record, "ended_at": time.time()}, is_cut=lambda: True)
+    def _write_lost(self, rendezvous: NodeRendezvous, why: str) -> None:
+        spec = supervisor_spec(self._job, self._settings, rendezvous, self._token)
+        if not Path(spec.exit_file).exists():
+            error = f"node {rendezvous.rank} of the job was lost: {why}"
+            record = ExitRecord(stop=StopReason.LOST, error=error, ended_at=time.time())
+            write_exit(spec, record, must_end=lambda: True)
 
 
-def whereabouts() -> tuple[str, int, str]:
-    """Address of this node, a free port on it, and Ray's id of it."""
+def own_address() -> NodeAddress:
     import ray
 
-    return ray.util.get_node_ip_address(), free_port(), ray.get_runtime_context().get_node_id()
+    return NodeAddress(ray.util.get_node_ip_address(), free_port(), ray.get_runtime_context().get_node_id())
 
 
-def hold(job_file: str, launch_text: str, place: dict[str, Any], token: str) -> None:
-    """Hold one part to its end, inside an agent."""
-    holder = NodeRunner(
-        load_job(Path(job_file)),
-        LaunchSettings.from_text(launch_text),
-        NodeRendezvous(**place),
-        token,
-        whereabouts()[2],
-    )
-    while not holder.is_over():
+def run_to_end(job_file: str, settings: str, rendezvous: dict[str, Any], token: str) -> None:
+    """Run one node until it is over, inside an actor. The arguments are plain values, which Ray can send."""
+    job, ray_node = load_job(Path(job_file)), own_address().ray_node
+    runner = NodeRunner(job, LaunchSettings.from_json(settings), NodeRendezvous(**rendezvous), token, ray_node)
+    while not runner.is_over():
         time.sleep(_POLL_S)
-    holder.close()
+    runner.close()
 
 
-def _agent_class() -> type:
-    """A class that Ray sends by value, so that an agent takes this project from the frozen code."""
+def _peer_class() -> type:
+    """Return a class that Ray sends by value, so that the actor imports this project from the code snapshot."""
 
-    class Agent:
+    class Peer:
         def __init__(self, code: str) -> None:
             import sys
 
             sys.path.insert(0, code)
 
         def run(self, name: str, *arguments: Any) -> Any:
-            from pgray.execution import multinode as agents
+            from pgray.execution import multinode
 
-            function: Callable[..., Any] = getattr(agents, name)
+            function: Callable[..., Any] = getattr(multinode, name)
             return function(*arguments)
 
-    return Agent
+    return Peer

@@ -1,7 +1,7 @@
-"""Holds one node's part of a job: starts its supervisor, keeps the lifeline, and speaks for the supervisor if it dies.
+"""Run one node of a job: start its supervisor, keep the lifeline open, write the exit record if the supervisor dies.
 
-The life of the process that holds is the lifeline: it has the write end of a pipe that the supervisor reads, so that
-whatever ends the process ends the part.
+The lifeline is a pipe: this process has the write end, the supervisor the read end. Whatever ends this process closes
+the pipe, and the supervisor then ends the node's processes.
 """
 
 import os
@@ -9,13 +9,13 @@ import select
 import subprocess
 import sys
 import time
-from typing import Any
+from dataclasses import asdict, replace
 
 from pgray.execution import processes
-from pgray.execution import run_lock as lock
-from pgray.execution.launchers import base as launch
-from pgray.execution.launchers.base import LaunchSettings, NodeRendezvous
-from pgray.store.exit_record import write_exit
+from pgray.execution.launchers.base import LaunchSettings, NodeRendezvous, find_launchers
+from pgray.execution.run_lock import DRIVER_FILE
+from pgray.store.exit_record import ExitRecord, StopReason, write_exit
+from pgray.store.process_records import SupervisorSpec
 from trainer.errors import InputError
 from trainer.records.files import write_json
 from trainer.records.job import Job
@@ -23,74 +23,74 @@ from trainer.records.layout import RunLayout
 from trainer.records.results import JobFailure
 
 
-def part_spec(
-    job: Job, shared: LaunchSettings, place: NodeRendezvous, token: str, ray_node: str | None = None
-) -> dict[str, Any]:
-    """What the supervisor of one node's part is told, but for the command. `ray_node`: Ray's id of the node."""
-    layout, num_nodes = RunLayout(shared.run_root), shared.machine.nodes
+def supervisor_spec(
+    job: Job, settings: LaunchSettings, rendezvous: NodeRendezvous, token: str, ray_node: str | None = None
+) -> SupervisorSpec:
+    """Return what the supervisor of one node needs, except for the command. `ray_node`: Ray's id of the node."""
+    layout, num_nodes = RunLayout(settings.run_root), settings.machine.nodes
     records = layout.job(job.job_id)
     nodes = [records.node(rank, num_nodes) for rank in range(num_nodes)]
-    node, is_first = nodes[place.rank], place.rank == 0
-    return {
-        "token": token,
-        "rank": place.rank,
-        "ray_node": ray_node,
-        "run_dir": str(shared.run_root),
-        "code": str(shared.code),
-        "command": [],
-        "cwd": str(records.root),
-        "log": str(node.log),
-        "log_links": [str(layout.trial(trial.trial_id).log) for trial in job.trials] if is_first else [],
-        "heard_logs": [str(node.log) for node in nodes] if is_first else [],  # only rank 0 of them all speaks
-        "pid_file": str(node.supervisor),
-        "exit_file": str(node.exit),
-        "exits": [str(node.exit) for node in nodes] if num_nodes > 1 else [],
-        "job_exit": str(records.exit),
-        "kill_file": str(records.kill),
-        "driver": shared.driver,
-        "driver_file": str(shared.run_root / lock.OWNER),
-        "timeout_s": shared.job_timeout_s(job),
-        "stall_s": shared.stall_s,
-        "grace_s": shared.grace_s,
-    }
+    node, is_first = nodes[rendezvous.rank], rendezvous.rank == 0
+    return SupervisorSpec(
+        token=token,
+        rank=rendezvous.rank,
+        ray_node=ray_node,
+        run_dir=str(settings.run_root),
+        code=str(settings.code),
+        cwd=str(records.root),
+        log=str(node.log),
+        log_links=[str(layout.trial(trial.trial_id).log) for trial in job.trials] if is_first else [],
+        heard_logs=[str(node.log) for node in nodes] if is_first else [],  # only rank 0 of the job prints
+        pid_file=str(node.supervisor),
+        exit_file=str(node.exit),
+        exits=[str(node.exit) for node in nodes] if num_nodes > 1 else [],
+        job_exit=str(records.exit),
+        kill_file=str(records.kill),
+        driver=settings.driver,
+        driver_file=str(settings.run_root / DRIVER_FILE),
+        timeout_s=settings.job_timeout_s(job),
+        stall_s=settings.stall_s,
+        grace_s=settings.grace_s,
+    )
 
 
 class NodeRunner:
-    """One node's part of a job, begun."""
+    """Starts one node of a job, and runs it until it is over or closed."""
 
     def __init__(
-        self, job: Job, shared: LaunchSettings, place: NodeRendezvous, token: str, ray_node: str | None = None
+        self, job: Job, settings: LaunchSettings, rendezvous: NodeRendezvous, token: str, ray_node: str | None = None
     ) -> None:
-        records = RunLayout(shared.run_root).job(job.job_id)
-        self._node = records.node(place.rank, shared.machine.nodes)
-        self._spec = part_spec(job, shared, place, token, ray_node)
+        records = RunLayout(settings.run_root).job(job.job_id)
+        self._node = records.node(rendezvous.rank, settings.machine.nodes)
+        self._spec = supervisor_spec(job, settings, rendezvous, token, ray_node)
         self._lifeline: int | None = None
+        launcher = find_launchers()[settings.machine.launcher]
         try:
-            self._spec["command"] = launch.command(shared, records.job, place, token)
+            command = launcher.command(settings, records.job, rendezvous, token)
         except InputError as error:
             write_json(records.failure, JobFailure(kind=error.kind, reason=str(error)).model_dump())
-            self._write_exit(stop=None, error=str(error), killed=[], survivors=[])
+            self._write_exit(ExitRecord(error=str(error)))
             return
-        write_json(self._node.launch, self._spec)
-        self._lifeline = self._start(launch.environment(os.environ, shared, place))
+        write_json(self._node.launch, asdict(replace(self._spec, command=command)))
+        self._lifeline = self._start(launcher.environment(os.environ, settings, rendezvous))
 
     def is_over(self) -> bool:
-        """Whether this part has ended; once its supervisor died, what it left is ended here."""
+        """Whether this node has ended. If its supervisor died, kill what it left and write the exit record."""
         exit_file = self._node.exit
-        if not exit_file.exists() and not self._is_held() and not exit_file.exists():
-            killed, survivors = processes.end_all(lambda: processes.of_job(self._spec["token"], self._spec["rank"]))
-            self._write_exit(stop="supervisor", error=None, killed=killed, survivors=survivors)
+        if not exit_file.exists() and not self._has_supervisor() and not exit_file.exists():
+            killed, survivors = processes.kill_all(lambda: processes.of_job(self._spec.token, self._spec.rank))
+            self._write_exit(ExitRecord(stop=StopReason.SUPERVISOR, killed=killed, survivors=survivors))
         return exit_file.exists()
 
     def close(self) -> None:
-        """Close the lifeline: what still runs must end."""
+        """Close the lifeline, so that what still runs is ended."""
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
 
     def _start(self, environment: dict[str, str]) -> int:
         """Start the supervisor, which leaves this process's tree. Returns the lifeline."""
-        read_end, lifeline = os.pipe()  # neither end is inherited by other children
+        read_end, lifeline = os.pipe()  # other children inherit neither end
         with (self._node.root / "supervisor.txt").open("ab") as output:
             starter = subprocess.Popen(
                 [sys.executable, "-m", "pgray.execution.supervisor", str(self._node.launch)],
@@ -105,16 +105,16 @@ class NodeRunner:
         starter.wait()
         return lifeline
 
-    def _is_held(self) -> bool:
-        """Whether the supervisor lives: it alone holds the other end."""
+    def _has_supervisor(self) -> bool:
+        """Whether the supervisor lives: no other process has the read end of the lifeline."""
         if self._lifeline is None:
             return False
         poll = select.poll()
-        poll.register(self._lifeline, 0)  # an error is always told
+        poll.register(self._lifeline, 0)  # errors are reported even if nothing is asked for
         return not poll.poll(0)
 
-    def _write_exit(self, **fields: Any) -> None:
+    def _write_exit(self, record: ExitRecord) -> None:
         now = time.time()
         started = self._node.launch.stat().st_mtime if self._node.launch.exists() else now
-        record = {"code": None, "node": processes.identity()["host"], "started_at": started, "ended_at": now}
-        write_exit(self._spec, {**record, **fields}, is_cut=lambda: True)
+        node = processes.own_identity().host
+        write_exit(self._spec, replace(record, node=node, started_at=started, ended_at=now), must_end=lambda: True)

@@ -1,60 +1,57 @@
-"""Ending what an earlier driver left behind on this machine: supervisors first, then anything with the run's mark."""
+"""End the processes that an earlier driver left on this machine: first its supervisors, then all marked processes."""
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import psutil
 
 from pgray.execution import processes
-from pgray.execution.run_lock import dead_drivers
-from trainer.records.files import read_json
+from pgray.store.process_records import Driver, ProcessIdentity, read_record
 from trainer.records.layout import JobLayout, RunLayout
 
 
-def end_orphans(layout: RunLayout, grace_s: float, last_driver: Mapping[str, Any] | None = None) -> int:
+def end_orphans(layout: RunLayout, grace_s: float, dead_drivers: Sequence[Driver] = ()) -> int:
     """End every process of this run folder. Call it only while holding the run's lock.
 
-    A supervisor whose driver died is ending its job by itself; it gets the time that this takes, so that it can say on
-    disk how the job ended.
+    A supervisor whose driver died is already ending its job; it gets the time to do so and to write the exit record.
 
     Args:
-        layout: the run folder.
         grace_s: how long a job may take to end by itself.
-        last_driver: the note of the driver that died while it held the lock, if one did.
+        dead_drivers: drivers that died while they held the lock; their Ray is ended too.
     Returns:
-        How many processes there were.
+        the number of processes ended.
     """
     supervisors = list(_supervisors(layout))
     for identity in supervisors:
         with contextlib.suppress(psutil.Error):
-            psutil.Process(identity["pid"]).terminate()
+            psutil.Process(identity.pid).terminate()
     deadline = time.monotonic() + grace_s + 5
     while (alive := [s for s in supervisors if processes.is_alive(s)]) and time.monotonic() < deadline:
         time.sleep(0.05)
     for identity in alive:
         with contextlib.suppress(psutil.Error):
-            psutil.Process(identity["pid"]).kill()
-    killed, _ = processes.end_all(
+            psutil.Process(identity.pid).kill()
+    killed, _ = processes.kill_all(
         lambda: [
             *processes.of_run(str(layout.root)),
-            *(process for driver in dead_drivers(last_driver) for process in processes.find_ray_leftovers(driver)),
+            *(process for driver in dead_drivers for process in processes.find_ray_leftovers(driver)),
         ]
     )
     return len(supervisors) + len(killed)
 
 
 def end_job(token: str | None) -> None:
-    """Kill every process of one job, if it ever had any."""
+    """Kill every process of one job. `token` is None for a job that was never started."""
     if token is not None:
-        processes.end_all(lambda: processes.of_job(token))
+        processes.kill_all(lambda: processes.of_job(token))
 
 
-def _supervisors(layout: RunLayout) -> Iterator[dict[str, Any]]:
+def _supervisors(layout: RunLayout) -> Iterator[ProcessIdentity]:
     for folder in layout.jobs.glob("*"):
         if JobLayout(folder).exit.exists():
             continue
-        for file in folder.glob("supervisor*.json"):  # one for each node of a job
-            if processes.is_alive(identity := read_json(file)):
+        for file in folder.glob("supervisor*.json"):  # one per node of the job
+            identity = read_record(ProcessIdentity, file)
+            if identity is not None and processes.is_alive(identity):
                 yield identity

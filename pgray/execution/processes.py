@@ -1,8 +1,8 @@
-"""Finding and ending the processes of a job by a token in their environment.
+"""Find and kill the processes of a job by a token in their environment.
 
-Parents die and children are re-parented, but the environment a process was started with stays: torchrun's ranks, each in
-a session of its own, are found by it when nothing else leads to them. A dead process that nobody has collected yet
-(a zombie) has no environment and holds nothing; it is not counted.
+Parents die and children are re-parented, but a process keeps the environment that it was started with. So torchrun's
+ranks, each in its own session, can be found when nothing else leads to them. Zombies are not counted: they have no
+environment and hold no resources.
 """
 
 import contextlib
@@ -12,9 +12,11 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import psutil
+
+from pgray.store.exit_record import KilledProcess
+from pgray.store.process_records import ProcessIdentity
 
 JOB_TOKEN = "PGRAY_JOB_TOKEN"
 RUN_DIR = "PGRAY_RUN_DIR"
@@ -22,7 +24,7 @@ NODE_RANK = "PGRAY_NODE_RANK"
 
 
 def find(matches: Callable[[Mapping[str, str]], bool]) -> list[psutil.Process]:
-    """Every other live process whose starting environment matches."""
+    """Find all other live processes whose initial environment matches."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -32,31 +34,27 @@ def find(matches: Callable[[Mapping[str, str]], bool]) -> list[psutil.Process]:
 
 
 def of_job(token: str, node_rank: int | None = None) -> list[psutil.Process]:
-    """The processes of a job; with `node_rank` only that node's, since nodes of a test share a machine."""
-    return find(
-        lambda environment: (
-            environment.get(JOB_TOKEN) == token and (node_rank is None or environment.get(NODE_RANK) == str(node_rank))
-        )
-    )
+    """Find the processes of a job, or only those of one node: in tests several nodes share a machine."""
+    rank = None if node_rank is None else str(node_rank)
+    return find(lambda env: env.get(JOB_TOKEN) == token and (rank is None or env.get(NODE_RANK) == rank))
 
 
 def of_run(run_root: str) -> list[psutil.Process]:
-    return find(lambda environment: environment.get(RUN_DIR) == run_root)
+    return find(lambda env: env.get(RUN_DIR) == run_root)
 
 
-def find_ray_leftovers(driver: Mapping[str, Any]) -> list[psutil.Process]:
-    """What a dead driver's own Ray left on this machine.
+def find_ray_leftovers(driver: ProcessIdentity) -> list[psutil.Process]:
+    """Find what a dead driver's own Ray left on this machine.
 
-    Ray's server and workers end with the driver that started them; two agents were seen to outlive its SIGKILL by 60 s.
-    They write over their environment, and are known by the session that they belong to, which Ray names after the
-    driver's pid: from their command line, and once they have written over that from the logs that they hold open.
+    Ray's server and workers end with the driver that started them, but two of its agents were seen to outlive a SIGKILL
+    of the driver by 60 s. Agents overwrite their environment, so they are found by Ray's session, whose name contains the
+    driver's pid: in their command line, or, once they have overwritten that too, in the paths of their open log files.
     """
-    pid = driver.get("pid")
-    is_ours = is_local(driver) and driver.get("namespace") == _pid_namespace()
-    if not is_ours or not isinstance(pid, int) or psutil.pid_exists(pid):
+    is_ours = is_local(driver) and driver.namespace == _pid_namespace()
+    if not is_ours or not isinstance(driver.pid, int) or psutil.pid_exists(driver.pid):
         return []
-    session = re.compile(rf"/session_[0-9_-]+_{pid}/logs/")
-    option = re.compile(rf"^--session-dir=.*/session_[0-9_-]+_{pid}$")
+    session = re.compile(rf"/session_[0-9_-]+_{driver.pid}/logs/")
+    option = re.compile(rf"^--session-dir=.*/session_[0-9_-]+_{driver.pid}$")
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -69,19 +67,19 @@ def find_ray_leftovers(driver: Mapping[str, Any]) -> list[psutil.Process]:
     return found
 
 
-def end_all(
-    search: Callable[[], list[psutil.Process]], patience_s: float = 10.0
-) -> tuple[list[dict[str, Any]], list[int]]:
-    """SIGKILL all that `search` finds, again and again until it finds nothing.
+def kill_all(
+    search: Callable[[], list[psutil.Process]], timeout_s: float = 10.0
+) -> tuple[list[KilledProcess], list[int]]:
+    """SIGKILL everything that `search` finds, until it finds nothing.
 
     Args:
-        search: lists what must end; it is called anew each time, since a process may fork while it is being ended.
-        patience_s: when to give up; a process in uninterruptible sleep cannot be ended.
+        search: called repeatedly, since a process may fork while it is being killed.
+        timeout_s: when to stop trying; a process in uninterruptible sleep cannot be killed.
     Returns:
-        what was killed, as {pid, command}; and the pids that outlived the patience.
+        the processes that were killed, and the pids that still live after the timeout.
     """
-    killed: dict[int, dict[str, Any]] = {}
-    deadline = time.monotonic() + patience_s
+    killed: dict[int, KilledProcess] = {}
+    deadline = time.monotonic() + timeout_s
     while processes := search():
         if time.monotonic() > deadline:
             return list(killed.values()), [process.pid for process in processes]
@@ -93,29 +91,27 @@ def end_all(
     return list(killed.values()), []
 
 
-def identity() -> dict[str, Any]:
-    """This process as `is_alive` knows it again: pids are given out anew, and differ from machine to machine."""
-    created = psutil.Process().create_time()
-    return {"pid": os.getpid(), "created": created, "host": socket.gethostname(), "namespace": _pid_namespace()}
+def own_identity() -> ProcessIdentity:
+    return ProcessIdentity(os.getpid(), psutil.Process().create_time(), socket.gethostname(), _pid_namespace())
 
 
-def is_local(identity: Mapping[str, Any]) -> bool:
-    return bool(identity.get("host") == socket.gethostname())
+def is_local(identity: ProcessIdentity) -> bool:
+    return identity.host == socket.gethostname()
 
 
-def is_alive(identity: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote this identity still runs. Only true on its own machine."""
+def is_alive(identity: ProcessIdentity) -> bool:
+    """Whether this process still runs. Always False on another machine."""
     try:
-        process = psutil.Process(identity["pid"])
-        # The system clock may be set in between; creation times are derived from it.
-        is_same = abs(process.create_time() - identity["created"]) < 5
+        process = psutil.Process(identity.pid)
+        # Creation times are derived from the system clock, which may be adjusted in between.
+        is_same = abs(process.create_time() - identity.created) < 5
         return is_local(identity) and is_same and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, KeyError, TypeError, ValueError):
+    except (psutil.Error, TypeError, ValueError):
         return False
 
 
 def _pid_namespace() -> str:
-    """Containers on one machine may share a host name and see each other's processes under other numbers."""
+    """Identify the pid namespace: containers on one machine may share a host name but number processes differently."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:

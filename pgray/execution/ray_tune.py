@@ -1,9 +1,9 @@
-"""Ray Tune as gang executor: starts the jobs that it is handed, each with all its GPUs at once, and says what happened.
+"""Run jobs with Ray Tune as gang executor: each job starts when all its GPUs are free at once.
 
-Tune decides nothing here: a Searcher passes on what the driver's queue hands out. Whether a job is tried again and what
-its end means are the driver's too. One placement-group bundle per node of a job: with the GPUs in a bundle of their own,
-Ray would leave the job without any (measured, orchestration.md 3.5). No `Tuner.restore`: it ignores what was added to a
-sweep and unpickles its folder.
+Tune decides nothing here. Its Searcher passes on the jobs that the scheduler hands out; the scheduler also decides what
+the end of a job means and whether it is tried again. The placement group has one bundle per node of a job, which the worker
+shares: with the GPUs in a bundle apart from the worker's, Ray gives the job none (measured). `Tuner.restore` is not used:
+it ignores what was added to a sweep, and it unpickles its folder.
 """
 
 import logging
@@ -24,26 +24,26 @@ _MOST_STARTING = 16  # workers that Ray may start at once
 _SLOTS_S = 5.0
 
 
-def run_jobs(shared: LaunchSettings, events: JobEvents) -> None:
-    """Run the jobs that the conductor hands out, as many at a time as fit, until it says that there are no more."""
+def run_jobs(settings: LaunchSettings, events: JobEvents) -> None:
+    """Run the jobs that `events` hands out, as many at a time as fit, until its `poll` returns False."""
     from ray import tune
 
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_MOST_STARTING)
 
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are the driver's to tell
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports failures
     scratch = Path(tempfile.mkdtemp(prefix="pgray-tune-"))
-    machine = shared.machine
+    machine = settings.machine
     bundle = {"CPU": float(machine.cpus)} | ({"GPU": float(machine.gpus)} if machine.gpus else {})
     strategy = "STRICT_PACK" if machine.nodes == 1 else "STRICT_SPREAD"
     tuner = tune.Tuner(
         tune.with_resources(
-            worker_function(str(shared.code), shared.as_text()),
+            worker_function(str(settings.code), settings.to_json()),
             tune.PlacementGroupFactory([bundle] * machine.nodes, strategy=strategy),
         ),
         tune_config=tune.TuneConfig(
             search_alg=_job_source(events, machine),
-            num_samples=-1,  # until the source has no more
-            reuse_actors=True,  # a new worker costs 2 to 3 s
+            num_samples=-1,  # unlimited
+            reuse_actors=True,  # a new worker takes 2 to 3 s to start
             trial_dirname_creator=lambda trial: str(trial.config["job_id"]),
         ),
         run_config=tune.RunConfig(
@@ -61,8 +61,8 @@ def run_jobs(shared: LaunchSettings, events: JobEvents) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def worker_function(code: str, launch_text: str) -> Callable[[dict[str, Any]], None]:
-    """A function that Ray sends by value: a worker takes this project from the frozen code, and need not have it."""
+def worker_function(code: str, settings_text: str) -> Callable[[dict[str, Any]], None]:
+    """Return a function that Ray sends by value: the worker imports this project from the code snapshot."""
 
     def run(config: dict[str, Any]) -> None:
         import sys
@@ -74,13 +74,13 @@ def worker_function(code: str, launch_text: str) -> Callable[[dict[str, Any]], N
             sys.path.insert(0, code)
         from pgray.execution.worker import run_job
 
-        run_job(config["job_id"], launch_text)
+        run_job(config["job_id"], settings_text)
 
     return run
 
 
 class _Unpicklable:
-    """Holds what must not be pickled: Ray writes the whole experiment down for `Tuner.restore`, which is not used here."""
+    """Keeps `events` from being pickled: Ray saves the whole experiment for `Tuner.restore`, which is not used here."""
 
     def __init__(self, events: JobEvents) -> None:
         self.events = events
@@ -93,24 +93,24 @@ def _job_source(events: JobEvents, machine: Machine) -> Any:
     from ray.tune.search import Searcher
 
     class JobSource(Searcher):  # type: ignore[misc]
-        def __init__(self, holder: _Unpicklable) -> None:
+        def __init__(self, unpicklable: _Unpicklable) -> None:
             super().__init__()
-            self.holder = holder
+            self.unpicklable = unpicklable
             self.slots, self.slots_known_until = 0, 0.0
 
         def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-            if not self.holder.events.poll():  # Tune does not ask the stopper while it waits for a first trial
+            if not self.unpicklable.events.poll():  # Tune does not call the stopper before the first trial
                 return str(Searcher.FINISHED)
-            if time.monotonic() >= self.slots_known_until:  # nodes come and go
+            if time.monotonic() >= self.slots_known_until:  # nodes join and leave
                 self.slots, self.slots_known_until = alive_nodes().slots(machine), time.monotonic() + _SLOTS_S
-            job_id = self.holder.events.next_job(max(1, self.slots))
+            job_id = self.unpicklable.events.next_job(max(1, self.slots))
             return None if job_id is None else {"job_id": job_id}
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             pass
 
         def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-            pass  # the ledger remembers
+            pass  # the ledger has everything
 
     return JobSource(_Unpicklable(events))
 
@@ -119,14 +119,14 @@ def _stopper(events: JobEvents) -> Any:
     from ray import tune
 
     class Stopper(tune.Stopper):  # type: ignore[misc]
-        def __init__(self, holder: _Unpicklable) -> None:
-            self.holder = holder
+        def __init__(self, unpicklable: _Unpicklable) -> None:
+            self.unpicklable = unpicklable
 
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
             return False
 
         def stop_all(self) -> bool:
-            return not self.holder.events.poll()
+            return not self.unpicklable.events.poll()
 
     return Stopper(_Unpicklable(events))
 
@@ -134,32 +134,32 @@ def _stopper(events: JobEvents) -> Any:
 def _callback(events: JobEvents) -> Any:
     from ray.tune.progress_reporter import TrialProgressCallback
 
-    # Of this class, so that Tune does not add one that prints.
+    # A subclass of this one, so that Tune does not add its own, which prints.
     class Callback(TrialProgressCallback):  # type: ignore[misc]
-        def __init__(self, holder: _Unpicklable) -> None:
+        def __init__(self, unpicklable: _Unpicklable) -> None:
             super().__init__()
-            self.holder = holder
+            self.unpicklable = unpicklable
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.holder.events.on_started(trial.config["job_id"])
+            self.unpicklable.events.on_started(trial.config["job_id"])
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
-            if progress := JobProgress.from_report(result):  # Tune adds a last result of its own
-                self.holder.events.on_progress(trial.config["job_id"], progress)
+            if progress := JobProgress.from_report(result):  # Tune adds a last result without progress
+                self.unpicklable.events.on_progress(trial.config["job_id"], progress)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.holder.events.on_ended(trial.config["job_id"], None)
+            self.unpicklable.events.on_ended(trial.config["job_id"], None)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.holder.events.on_ended(trial.config["job_id"], _error_text(trial.error_file))
+            self.unpicklable.events.on_ended(trial.config["job_id"], _error_text(trial.error_file))
 
     return Callback(_Unpicklable(events))
 
 
 def _error_text(path: str | None) -> str | None:
-    """What Ray wrote about the failure of a worker, without the headline of its error file."""
+    """Return what Ray wrote about the failure of a worker, without the headline of its error file."""
     try:
         return " ".join(Path(path).read_text(errors="replace").splitlines()[1:]) if path else None
     except OSError:

@@ -1,95 +1,95 @@
-"""One driver per run folder: a file lock, and beside it a note of who holds it.
+"""Allow one driver per run folder: a file lock, and a note that says which process holds it.
 
-The kernel drops the lock when its holder dies, however it dies; the note may then be stale and is overwritten by the
-next holder. A run folder that was made only to be locked is removed again.
+The kernel releases the lock when the driver dies, however it dies. Its note then stays until the next driver overwrites
+it. A run folder that was created only to be locked is removed on release.
 """
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pgray.execution.processes import identity
+from pgray.execution.processes import own_identity
+from pgray.store.process_records import Driver, parse_record, read_record
 from trainer.errors import InputError
 from trainer.records.files import read_json, write_json
 
-LOCK = ".driver.lock"
-OWNER = ".driver.json"
-_MOST = 20  # dead drivers to remember
+LOCK_FILE = ".driver.lock"
+DRIVER_FILE = ".driver.json"
+_MAX_DEAD = 20  # dead drivers to remember
 
 
-def owner_of(root: Path) -> dict[str, Any] | None:
-    """pid, host and start time of the driver that last held the lock of this run folder; None if nobody did."""
-    return read_json(root / OWNER) or None
-
-
-def dead_drivers(last: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The driver of a note, and those that died before it while they held the lock, latest first."""
-    if last is None:
-        return []
-    return [{key: value for key, value in last.items() if key != "earlier"}, *last.get("earlier", [])]
+def read_driver(root: Path) -> Driver | None:
+    """Return the driver that holds the lock of this run folder, or that died while it held it; None if there is none."""
+    return read_record(Driver, root / DRIVER_FILE)
 
 
 def is_held(root: Path) -> bool:
-    """Whether a driver is at work on this run folder now."""
-    if not (root / LOCK).exists():
+    """Whether a driver is running on this run folder now."""
+    if not (root / LOCK_FILE).exists():
         return False
-    lock = FileLock(root / LOCK)
+    lock = FileLock(root / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return True
     except OSError:
-        return False  # a folder that we may only read: nobody can tell
+        return False  # a read-only folder: the lock cannot be tested
     lock.release()
     return False
 
 
 @contextlib.contextmanager
-def hold_lock(root: Path, verb: str = "run") -> Iterator[dict[str, Any] | None]:
-    """Hold the run folder for the length of a `with`. Gives the note of a driver that died while it held the lock.
+def hold_lock(root: Path, verb: str = "run") -> Iterator[list[Driver]]:
+    """Hold the lock of a run folder. Yields the drivers that died while they held it, latest first.
 
     Raises:
-        InputError: another driver holds it; says which process on which machine since when.
+        InputError: another driver holds the lock (the message names it), or the folder cannot be written.
     """
-    lock = FileLock(root / LOCK)
+    lock = FileLock(root / LOCK_FILE)
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-        last = owner_of(root)
-        # A driver may die before it has ended what the one before it left, so a note knows its predecessors.
-        write_json(
-            root / OWNER, {**identity(), "since": time.time(), "verb": verb, "earlier": dead_drivers(last)[:_MOST]}
-        )
+        # The note lists earlier dead drivers too: this one may die before it has ended their processes.
+        dead = _dead_drivers(root)
+        driver = Driver(**vars(own_identity()), since=time.time(), verb=verb)
+        write_json(root / DRIVER_FILE, {**asdict(driver), "earlier": [asdict(d) for d in dead[:_MAX_DEAD]]})
     except Timeout:
-        raise InputError(str(root), "lock", _describe(owner_of(root)), "wait for it, or pgray stop it first") from None
+        raise InputError(str(root), "lock", _describe(read_driver(root)), "wait for it or run pgray stop") from None
     except OSError as error:
         if lock.is_locked:
             _release(root, lock)
         raise InputError(
-            str(root), "folder", error.strerror, "cannot be written; mend that or choose another --runs folder"
+            str(root), "folder", error.strerror, "cannot be written; fix that or choose another --runs folder"
         ) from None
     try:
-        yield last
+        yield dead
     finally:
         _release(root, lock)
 
 
+def _dead_drivers(root: Path) -> list[Driver]:
+    """Return the driver of a note whose lock was found free, and those that the note lists, latest first."""
+    note = read_json(root / DRIVER_FILE)
+    drivers = (parse_record(Driver, values) for values in (note, *note.get("earlier", [])))
+    return [driver for driver in drivers if driver is not None]
+
+
 def _release(root: Path, lock: FileLock) -> None:
-    """Release the lock, whatever the disk says: a note that stays is one of a holder that is dead."""
+    """Release the lock even if the disk fails: a note that stays behind is treated as that of a dead driver."""
     with contextlib.suppress(OSError):
-        (root / OWNER).unlink(missing_ok=True)
-        if not any(path.name != LOCK for path in root.iterdir()):
-            (root / LOCK).unlink(missing_ok=True)
+        (root / DRIVER_FILE).unlink(missing_ok=True)
+        if not any(path.name != LOCK_FILE for path in root.iterdir()):
+            (root / LOCK_FILE).unlink(missing_ok=True)
             root.rmdir()
     lock.release()
 
 
-def _describe(owner: dict[str, Any] | None) -> str:
-    if owner is None:
+def _describe(driver: Driver | None) -> str:
+    if driver is None:
         return "held by another driver"
-    since = time.strftime("%H:%M:%S", time.localtime(owner.get("since", 0)))
-    return f"held by process {owner.get('pid')} on {owner.get('host')} since {since}"
+    since = time.strftime("%H:%M:%S", time.localtime(driver.since))
+    return f"held by process {driver.pid} on {driver.host} since {since}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pgray.data.check import DataReport, preflight
+from pgray.execution.launchers.base import find_launchers
 from pgray.planning.config_warnings import plain_doubts
 from pgray.spec.expand import Arm, Expansion, Trial, arm_config, expand
 from pgray.spec.expressions import Condition
@@ -117,6 +118,7 @@ def make_plan(sweep: Sweep, *, layout: RunLayout | None = None, reads_data: bool
     """
     study = _study(sweep, layout)
     expansion = expand(sweep, {p.name: p.changes for p in study.proposals} if study else {})
+    _check_launcher(sweep)
     for arm in expansion.arms:
         check_machine(sweep, arm)
     configs = {arm.name: arm.config for arm in expansion.arms}
@@ -225,6 +227,14 @@ def _with_absolute_paths(config: Config) -> Config:
     if config.data.tokenizer:
         paths["tokenizer"] = str(Path(config.data.tokenizer).absolute())
     return config.model_copy(update={"data": config.data.model_copy(update=paths)})
+
+
+def _check_launcher(sweep: Sweep) -> None:
+    name, launchers = sweep.machine.launcher, find_launchers()
+    if name not in launchers:
+        raise InputError(sweep.origin, "launcher", name, f"must be one of: {', '.join(launchers)}")
+    if problem := launchers[name].problem(sweep.machine):
+        raise InputError(sweep.origin, "launcher", name, problem)
 
 
 def check_machine(sweep: Sweep, arm: Arm) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from pgray.store.storage_errors import SIGN
+from pgray.store.storage_errors import IN_LOG
 from trainer.errors import FailureKind
 from trainer.records.ledger import LedgerEntry
 from trainer.records.states import TrialState
@@ -29,7 +29,7 @@ class CircuitBreaker:
             if any(entry.state == TrialState.FINISHED for entry in entries):
                 self._kind, self._streak = None, 0
             return None
-        full = next((entry.reason for entry in failed if entry.reason and SIGN.search(entry.reason)), None)
+        full = next((entry.reason for entry in failed if entry.reason and IN_LOG.search(entry.reason)), None)
         if full is not None:
             return f"a job could not write: {full}"
         kind = failed[0].failure_kind

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgray.execution.code_snapshot import freeze_code
+from pgray.execution.code_snapshot import snapshot_code
 from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.orphans import end_orphans
-from pgray.execution.run_lock import hold_lock, owner_of
+from pgray.execution.run_lock import hold_lock, read_driver
 from pgray.planning.forecast import forecast
 from pgray.planning.model_check import start_model_check
 from pgray.planning.planner import Decision, Plan, decide, make_plan
@@ -86,11 +86,11 @@ def run_sweep(
     plan = make_plan(sweep)
     queue: JobQueue | None = None
     paused: str | None = None
-    with catch_interrupts() as interrupt, hold_lock(layout.root) as last_driver:
-        start, note = tuple(trainer_command) if trainer_command else None, owner_of(layout.root)
+    with catch_interrupts() as interrupt, hold_lock(layout.root) as dead_drivers:
+        start, note = tuple(trainer_command) if trainer_command else None, read_driver(layout.root)
         launch = LaunchSettings(layout.root, sweep.machine, start, grace_s, timeout_s, sweep.failures.stall_s, note)
         try:
-            end_orphans(layout, grace_s, last_driver)
+            end_orphans(layout, grace_s, dead_drivers)
             settle(layout, sweep.machine, sweep.usd_per_gpu_hour)
             if plan.study is not None:
                 plan = make_plan(sweep, layout=layout)  # with what was proposed before
@@ -102,7 +102,7 @@ def run_sweep(
             _say_plan(decision, layout, cluster, show)
             if decision.has_ledger_changes or has_work:
                 if has_work:
-                    launch = replace(launch, code=freeze_code(layout), code_sha=code_sha())
+                    launch = replace(launch, code=snapshot_code(layout), code_sha=code_sha())
                 git_sha = write_provenance(layout, sweep, plan.expansion, launch)
                 history = LedgerWriter(layout, decision)
                 history.begin(decision)

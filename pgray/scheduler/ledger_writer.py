@@ -12,11 +12,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from pgray.planning.planner import Decision, PlannedTrial
+from pgray.store.exit_record import ExitRecord
 from pgray.store.ledger import Ledger
 from pgray.store.outcomes import Ending, read_result, trial_ending
+from pgray.store.process_records import SupervisorSpec, read_record
 from pgray.store.retries import failures_that_count
 from trainer.errors import FailureKind
-from trainer.records.files import read_json
 from trainer.records.job import Job
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import LedgerEntry
@@ -35,14 +36,14 @@ def settle(layout: RunLayout, machine: Machine, usd_per_gpu_hour: float | None) 
         if entry.state == TrialState.RUNNING and entry.job_id:
             running.setdefault(entry.job_id, []).append(entry)
     for job_id, entries in running.items():
-        exit_record = read_json(layout.job(job_id).exit)
+        exit_record = read_record(ExitRecord, layout.job(job_id).exit)
         try:
             num_trials = len(Job.model_validate_json(layout.job(job_id).job.read_bytes(), strict=False).trials)
         except (OSError, ValidationError):
             num_trials = len(entries)
         held = _held(exit_record, num_trials, machine, usd_per_gpu_hour)
         for entry in entries:
-            if exit_record:
+            if exit_record is not None:
                 ending = trial_ending(layout.trial(entry.trial_id), layout.job(job_id), is_stopping=True)
             elif read_result(layout.trial(entry.trial_id)) is not None:
                 ending = Ending(TrialState.FINISHED)
@@ -101,7 +102,7 @@ class LedgerWriter:
     def ended(self, job: Job, is_stopping: bool, worker_error: str | None) -> list[LedgerEntry]:
         """Write how each trial of an ended job ended; arguments as in `trial_ending`. Returns the entries."""
         records = self._layout.job(job.job_id)
-        exit_record = read_json(records.exit)
+        exit_record = read_record(ExitRecord, records.exit)
         held = _held(exit_record, len(job.trials), self._sweep.machine, self._sweep.usd_per_gpu_hour)
         entries = []
         for spec in job.trials:
@@ -149,7 +150,7 @@ class LedgerWriter:
 
 
 def _with_ending(
-    running: LedgerEntry, ending: Ending, exit_record: Mapping[str, Any], held: Mapping[str, float | None]
+    running: LedgerEntry, ending: Ending, exit_record: ExitRecord | None, held: Mapping[str, float | None]
 ) -> LedgerEntry:
     return running.moved_to(
         ending.state,
@@ -157,22 +158,22 @@ def _with_ending(
         reason=ending.reason,
         source="run" if ending.state == TrialState.FINISHED else None,
         job_id=running.job_id,
-        node=exit_record.get("node"),
+        node=exit_record.node if exit_record else None,
         **held,
     )
 
 
 def _held(
-    exit_record: Mapping[str, Any], num_trials: int, machine: Machine, usd_per_gpu_hour: float | None
+    exit_record: ExitRecord | None, num_trials: int, machine: Machine, usd_per_gpu_hour: float | None
 ) -> dict[str, float | None]:
     """A trial's share of the GPU time that its job held, and what that cost; None where nobody measured it."""
-    if "started_at" not in exit_record or "ended_at" not in exit_record:
+    if exit_record is None or exit_record.duration_s is None:
         return {"gpu_held_s": None, "cost_usd": None}
-    held_s = (exit_record["ended_at"] - exit_record["started_at"]) * machine.total_gpus / num_trials
+    held_s = exit_record.duration_s * machine.total_gpus / num_trials
     return {"gpu_held_s": held_s, "cost_usd": None if usd_per_gpu_hour is None else held_s / 3600 * usd_per_gpu_hour}
 
 
 def job_token(layout: RunLayout, job_id: str) -> str | None:
     """The token that the processes of a job carry; None where the job never came to be started."""
-    token = read_json(layout.job(job_id).launch).get("token")
-    return None if token is None else str(token)
+    spec = SupervisorSpec.read(layout.job(job_id).launch)
+    return spec.token if spec else None

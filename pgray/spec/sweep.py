@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, ValidationError
 
@@ -73,7 +73,7 @@ class SweepFile(SweepSection):
     at: dict[str, PresetOverrides] = Field(default_factory=dict)
     resources: Resources | None = None
     nproc: int | None = Field(None, ge=1)
-    launcher: Literal["torchrun", "srun", "plain"] | None = None
+    launcher: str | None = None
     budget: Budget | None = None
     kill: list[KillRule] = Field(default_factory=list)
     race: Race | None = None
@@ -242,6 +242,4 @@ def _machine(file: SweepFile, default: Machine, origin: str) -> Machine:
         )
     nodes = asked.nodes or default.nodes
     launcher = file.launcher or ("torchrun" if nodes * nproc > 1 else default.launcher)
-    if launcher == "plain" and nodes * nproc > 1:
-        raise InputError(origin, "launcher", launcher, f"starts one process, not {nodes * nproc} ranks; use torchrun")
     return Machine(gpus=gpus, cpus=asked.cpus or default.cpus, nodes=nodes, nproc=nproc, launcher=launcher)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pgray.stopping.curves import Curve, read_curve
+from pgray.store.exit_record import ExitRecord
 from pgray.store.ledger import Ledger
 from pgray.store.outcomes import read_result
+from pgray.store.process_records import read_record
 from trainer.records.files import read_json
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import LedgerEntry, job_costs
@@ -110,9 +112,9 @@ def _job_shares(layout: RunLayout, entries: Sequence[LedgerEntry]) -> dict[str, 
     num_trials = Counter(job_id for _, job_id in costs)
     shares: dict[str, list[JobShare]] = defaultdict(list)
     for (trial_id, job_id), entry in costs.items():
-        exit_record = read_json(layout.job(job_id).exit) if job_id else {}
-        started_at, ended_at = exit_record.get("started_at"), exit_record.get("ended_at")
-        if isinstance(started_at, float) and isinstance(ended_at, float):
-            spent = Spent((ended_at - started_at) / num_trials[job_id], entry.gpu_held_s or 0.0, entry.cost_usd)
-            shares[trial_id].append(JobShare(started_at, ended_at, spent))
+        record = read_record(ExitRecord, layout.job(job_id).exit) if job_id else None
+        if record and record.started_at is not None and record.ended_at is not None:
+            wall_s = (record.ended_at - record.started_at) / num_trials[job_id]
+            spent = Spent(wall_s, entry.gpu_held_s or 0.0, entry.cost_usd)
+            shares[trial_id].append(JobShare(record.started_at, record.ended_at, spent))
     return shares

@@ -1,67 +1,117 @@
-"""How one node's part of a job ended, and how the job ended: what supervisors write last. Imports little.
+"""How one node of a job ended, and how the job ended. Supervisors write these records last.
 
-Each of several nodes leaves a record of its own; every supervisor looks at those of the others and ends its part when
-one ended badly. Whoever writes the record of the first node waits for the others and then writes the job's `exit.json`.
+On several nodes each supervisor writes a record of its own, and ends its processes when another node has failed. The
+supervisor of the first node waits for all of them and writes the job's `exit.json`.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from trainer.records.files import read_json, write_json
+from pgray.store.process_records import SupervisorSpec, read_record
+from trainer.records.files import write_json
 
-PEER = "peer"
-"""`stop` of a part that was ended because another node's part had ended badly."""
-
-_END_S = 10.0  # beyond the grace: killing what remains, and a shared folder's delay
+_END_S = 10.0  # beyond the grace period, for killing what remains and for a slow shared folder
 _TICK_S = 0.1
 
 
-def is_bad(record: Mapping[str, Any]) -> bool:
-    return bool(record.get("stop") or record.get("error") or record.get("code") != 0)
+class StopReason(StrEnum):
+    """Why a job was stopped before its command ended by itself."""
+
+    TIMEOUT = "timeout"  # it ran longer than its time limit
+    STALL = "stall"  # it printed nothing for too long
+    KILLED = "killed"  # the driver asked for it: a stopping rule
+    SIGTERM = "sigterm"  # its supervisor received the signal
+    LIFELINE = "lifeline"  # its Ray worker died, or closed the lifeline
+    SUPERVISOR = "supervisor"  # its supervisor died
+    PEER = "peer"  # another node of the job failed
+    LOST = "lost"  # a node disappeared and left no record
+    REPLACED = "replaced"  # another driver took over before the command was started
 
 
-def a_peer_failed(spec: Mapping[str, Any]) -> bool:
-    """Whether the part of some other node has ended badly."""
-    peers = (path for path in spec["exits"] if path != spec["exit_file"])
-    return any(record and is_bad(record) for record in map(read_json, map(Path, peers)))
+class KilledProcess(TypedDict):
+    pid: int
+    command: str
 
 
-def write_exit(spec: Mapping[str, Any], record: Mapping[str, Any], is_cut: Callable[[], bool]) -> None:
-    """Write how a part ended; on the first of several nodes wait for the others, and write how the job ended.
+@dataclass(frozen=True)
+class ExitRecord:
+    """How one node ended. None = unknown. Times are in seconds since the epoch."""
+
+    code: int | None = None  # exit code of the command; below zero: the signal that killed it
+    stop: str | None = None  # a StopReason, or one that a newer version wrote
+    error: str | None = None  # why the command could not be started or followed
+    node: str | None = None  # host name
+    ray_node: str | None = None
+    rank: int = 0
+    log: str = "log.txt"
+    timeout_s: float = 0.0
+    stall_s: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+    killed: list[KilledProcess] = field(default_factory=list)  # processes that outlived the command
+    survivors: list[int] = field(default_factory=list)  # pids that could not be killed
+
+    @property
+    def is_failure(self) -> bool:
+        return bool(self.stop or self.error or self.code != 0)
+
+    @property
+    def duration_s(self) -> float | None:
+        return None if self.started_at is None or self.ended_at is None else self.ended_at - self.started_at
+
+
+@dataclass(frozen=True)
+class JobExitRecord(ExitRecord):
+    """How a job on several nodes ended: the record of the node that failed first, and those of all nodes."""
+
+    nodes: list[ExitRecord] = field(default_factory=list)
+
+
+def has_failed_peer(spec: SupervisorSpec) -> bool:
+    """Whether another node of the job has failed."""
+    peers = (read_record(ExitRecord, Path(path)) for path in spec.exits if path != spec.exit_file)
+    return any(peer is not None and peer.is_failure for peer in peers)
+
+
+def write_exit(spec: SupervisorSpec, record: ExitRecord, must_end: Callable[[], bool]) -> None:
+    """Write how a node ended. On the first of several nodes, also wait for the others and write how the job ended.
 
     Args:
-        spec: what the part's supervisor was told.
-        record: how it ended.
-        is_cut: whether the job must end now, so that the others will not take long.
+        spec: of the node's supervisor.
+        record: how the node ended.
+        must_end: returns whether the job must end now, so that the other nodes are waited for a limited time.
     """
-    record = {"rank": spec["rank"], "ray_node": spec["ray_node"], "log": Path(spec["log"]).name, **record}
-    write_json(Path(spec["exit_file"]), record)
-    if spec["rank"] > 0 or not spec["exits"]:
+    record = replace(record, rank=spec.rank, ray_node=spec.ray_node, log=Path(spec.log).name)
+    write_json(Path(spec.exit_file), asdict(record))
+    if spec.rank > 0 or not spec.exits:
         return
-    files = [Path(path) for path in spec["exits"]]
+    files = [Path(path) for path in spec.exits]
     deadline = float("inf")
     while not all(file.exists() for file in files) and time.monotonic() < deadline:
-        if deadline == float("inf") and (is_cut() or is_bad(record) or a_peer_failed(spec)):
-            deadline = time.monotonic() + spec["grace_s"] + _END_S
+        if deadline == float("inf") and (must_end() or record.is_failure or has_failed_peer(spec)):
+            deadline = time.monotonic() + spec.grace_s + _END_S
         time.sleep(_TICK_S)
-    write_json(Path(spec["job_exit"]), _of_job([read_json(file) or _lost(rank) for rank, file in enumerate(files)]))
+    nodes = [read_record(ExitRecord, file) or _lost(rank) for rank, file in enumerate(files)]
+    write_json(Path(spec.job_exit), asdict(_job_record(nodes)))
 
 
-def _of_job(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The record of the node that failed first, the others only because it did; else of the first node."""
-    failed = [node for node in nodes if is_bad(node) and node.get("stop") != PEER]
-    cause = min(failed, key=lambda node: float(node.get("ended_at", "inf")), default=nodes[0])
-    first = {key: nodes[0].get(key) for key in ("node", "ray_node")}
-    times = {
-        name: choose(node[name] for node in nodes if name in node)
-        for name, choose in (("started_at", min), ("ended_at", max))
-        if any(name in node for node in nodes)
+def _job_record(nodes: Sequence[ExitRecord]) -> JobExitRecord:
+    failed = [node for node in nodes if node.is_failure and node.stop != StopReason.PEER]
+    cause = min(failed, key=lambda node: float("inf") if node.ended_at is None else node.ended_at, default=nodes[0])
+    joined = {
+        "node": nodes[0].node,
+        "ray_node": nodes[0].ray_node,
+        "started_at": min((node.started_at for node in nodes if node.started_at is not None), default=None),
+        "ended_at": max((node.ended_at for node in nodes if node.ended_at is not None), default=None),
+        "killed": [process for node in nodes for process in node.killed],
+        "survivors": [pid for node in nodes for pid in node.survivors],
     }
-    lists = {key: [item for node in nodes for item in node.get(key, [])] for key in ("killed", "survivors")}
-    return {**cause, **first, **times, **lists, "nodes": list(nodes)}
+    return JobExitRecord(**{**vars(cause), **joined}, nodes=list(nodes))
 
 
-def _lost(rank: int) -> dict[str, Any]:
-    return {"rank": rank, "code": None, "stop": "lost", "error": f"node {rank} of the job left no word of its end"}
+def _lost(rank: int) -> ExitRecord:
+    return ExitRecord(rank=rank, stop=StopReason.LOST, error=f"node {rank} of the job left no exit record")

@@ -1,8 +1,7 @@
-"""The ledger: an append-only JSON line for every change of state of every trial. The only truth about a sweep.
+"""The ledger: an append-only file with one JSON line per state change of a trial. It is the only truth about a sweep.
 
-One writer, the driver that holds the run's lock (`lock.py`); any number of readers. Every line is on disk before the next
-thing happens. A line cut off by a kill or a full disk is ignored by readers and closed by the next append, so that it
-can never swallow the line after it.
+Only the driver that holds the run's lock (`pgray/execution/run_lock.py`) writes it. Each line is on disk before the driver
+continues. Readers ignore a line that was cut off by a kill or a full disk, and the next append starts on a new line.
 """
 
 import os
@@ -16,7 +15,7 @@ class Ledger:
         self.path = path
 
     def append(self, *entries: LedgerEntry) -> None:
-        """Write entries and wait until the disk has them."""
+        """Write entries and wait until they are on disk."""
         if not entries:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,9 +30,9 @@ class Ledger:
             os.fsync(file.fileno())
 
     def entries(self) -> list[LedgerEntry]:
-        """Every whole line, in order. [] where there is no ledger yet."""
+        """Return the entries of all complete lines, in order. [] if there is no ledger yet."""
         return read_ledger(self.path)[0]
 
     def states(self) -> dict[str, LedgerEntry]:
-        """Trial id -> its last entry, in the order in which the trials first appeared."""
+        """Map each trial id to its last entry, in the order in which the trials first appeared."""
         return last_entries(self.entries())

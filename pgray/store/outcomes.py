@@ -1,19 +1,20 @@
-"""How a trial ended, from what its job left on disk: the result, the trainer's own word, the exit, the log's last line.
+"""Determine how a trial ended from what its job left on disk: result, failure records, exit record and log.
 
-The most specific witness wins: a valid result; the supervisor's timeout; the trial's failure record; the job's; signs in
-the log; the exit code. What is left over is `infra`, the one kind that a rerun tries again without being asked.
+The most specific source is used: a valid result; a limit or a stopping rule that ended the job; the trial's failure
+record, then the job's; the log; the exit code. Anything else is `infra`, a kind that is retried by default.
 """
 
 import re
 import signal
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, assert_never
 
 from pydantic import BaseModel, ValidationError
 
-from pgray.store import storage_errors as disk
+from pgray.store import storage_errors
+from pgray.store.exit_record import ExitRecord, StopReason
+from pgray.store.process_records import read_record
 from trainer.errors import FailureKind
 from trainer.records.files import read_json
 from trainer.records.layout import JobLayout, TrialLayout
@@ -22,14 +23,14 @@ from trainer.records.states import TrialState
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _TAIL_BYTES = 20_000
-_SIGNS: tuple[tuple[re.Pattern[str], FailureKind], ...] = (
+_LOG_PATTERNS: tuple[tuple[re.Pattern[str], FailureKind], ...] = (
     (
         re.compile(
             r"OutOfMemoryError|CUDA out of memory|^MemoryError|DefaultCPUAllocator: can't allocate memory", re.M
         ),
         "oom",
     ),
-    (disk.SIGN, "infra"),
+    (storage_errors.IN_LOG, "infra"),
     (
         re.compile(r"NCCL error|ncclSystemError|ncclRemoteError|Connection closed by peer|CUDA error|ECC error", re.M),
         "infra",
@@ -37,7 +38,7 @@ _SIGNS: tuple[tuple[re.Pattern[str], FailureKind], ...] = (
 )
 _TRACEBACK = re.compile(r"^(?:\[rank\d+\]:\s*)?Traceback \(most recent call last\)", re.M)
 _RANK_SIGNAL = re.compile(r"exitcode\s*:\s*-(\d+)|Signal (\d+) \(SIG\w+\) received by PID")
-_NOISE = re.compile(  # rulers, frames of a traceback, and torchrun's own summary of what its ranks did
+_NOISE = re.compile(  # rulers, stack frames, and torchrun's summary of its ranks
     r"^[\s=\-*.^~]*$|^\s+File |^[WE]\d{4} |ChildFailedError|elastic|<NO_OTHER_FAILURES>|^Root Cause|^Failures:| FAILED$"
     r"|^\s+(?:exitcode|error_file|traceback|time|host|rank)\s*:"
 )
@@ -45,7 +46,7 @@ _NOISE = re.compile(  # rulers, frames of a traceback, and torchrun's own summar
 
 @dataclass(frozen=True)
 class Ending:
-    """`state` is `queued` where the trial was only interrupted and is to be run again, `killed` where a rule ended it."""
+    """How a trial ended. State `queued`: it was only interrupted and runs again; `killed`: a stopping rule ended it."""
 
     state: TrialState
     kind: FailureKind | None = None
@@ -53,101 +54,110 @@ class Ending:
 
 
 def trial_ending(trial: TrialLayout, job: JobLayout, is_stopping: bool, worker_error: str | None = None) -> Ending:
-    """How one trial of an ended job ended.
+    """Return how one trial of an ended job ended.
 
     Args:
-        trial, job: where the records are.
-        is_stopping: the driver itself is stopping its jobs, so a stopped job has not failed.
-        worker_error: what Ray said about the job's worker.
+        is_stopping: the driver is stopping its jobs, so a stopped job has not failed.
+        worker_error: Ray's error message if the job's worker died.
     """
     if read_result(trial) is not None:
         return Ending(TrialState.FINISHED)
-    exit_record = read_json(job.exit)  # {} if the supervisor did not get to writing it
-    log = _log(job, exit_record)
-    if exit_record.get("stop") == "timeout":
-        reason = f"ran longer than {exit_record.get('timeout_s', 0):.0f} s; last line: {last_line(log)}"
-        return Ending(TrialState.FAILED, "timeout", reason)
-    if exit_record.get("stop") == "stall":
-        reason = f"said nothing for {exit_record.get('stall_s', 0):.0f} s; last lines: {' | '.join(last_lines(log))}"
-        return Ending(TrialState.FAILED, "timeout", one_line(reason))
-    if exit_record.get("stop") == "killed":
-        return Ending(TrialState.KILLED, None, one_line(str(read_json(job.kill).get("reason", "killed by a rule"))))
-    if is_stopping and (not exit_record or exit_record.get("stop")):
+    record = read_record(ExitRecord, job.exit)  # None if the supervisor did not get to write it
+    log = job.root / (record.log if record else job.log.name)  # of the node that failed first
+    if record is not None and record.stop in (StopReason.TIMEOUT, StopReason.STALL, StopReason.KILLED):
+        return _from_stop(record, job, log, worker_error)
+    if is_stopping and (record is None or record.stop):
         return Ending(TrialState.QUEUED, None, "interrupted before it ended")
     for path in (trial.failure, job.failure):
         failure = _read(JobFailure, path)
         if failure is not None:
-            return Ending(TrialState.FAILED, failure.kind, one_line(failure.reason))
-    if not exit_record or exit_record.get("stop") == "lifeline":
+            return _failed(failure.kind, failure.reason)
+    if record is None:
         return _worker_died(worker_error)
-    return _from_exit(trial, job, exit_record)
+    if record.stop:
+        return _from_stop(record, job, log, worker_error)
+    return _failed("infra", record.error) if record.error else _from_log_and_code(trial, log, record.code)
 
 
 def read_result(trial: TrialLayout) -> TrialResult | None:
-    """The trial's result, if it is there, whole, and this trial's."""
+    """Return the trial's result if it is there, valid, and belongs to this trial."""
     result = _read(TrialResult, trial.result)
     return result if result is not None and result.trial_id == trial.root.name else None
 
 
-def last_line(log: Path) -> str:
-    """The last line of a log that says something, for a reason. Torchrun's own summary is passed over."""
-    return last_lines(log)[-1]
+def last_lines(log: Path, count: int = 1) -> str:
+    """Return the last informative lines of a log, for a reason; skips torchrun's summary and the like."""
+    lines = [_one_line(line) for line in _tail(log).splitlines() if not _NOISE.search(line)]
+    return " | ".join(lines[-count:]) or "the log is empty"
 
 
-def last_lines(log: Path, count: int = 3) -> list[str]:
-    lines = [one_line(line) for line in _tail(log).splitlines() if not _NOISE.search(line)]
-    return lines[-count:] or ["the log is empty"]
+def _failed(kind: FailureKind, reason: str) -> Ending:
+    return Ending(TrialState.FAILED, kind, _one_line(reason))
 
 
-def one_line(text: str) -> str:
+def _one_line(text: str) -> str:
     return " ".join(text.split())[:400]
 
 
 def _worker_died(error: str | None) -> Ending:
-    """Ray ends a worker when memory runs out or its node is taken away, and says so in its error."""
+    """Ray ends a worker when memory runs out or its node is taken away, and its error message says so."""
     kind: FailureKind = "infra"
     if error and re.search(r"OutOfMemory|running low on memory", error):
         kind = "oom"
     elif error and "preempted" in error:
         kind = "preempted"
-    said = f": {one_line(error)}" if error else ""
-    return Ending(TrialState.FAILED, kind, f"its Ray worker died before the job was over{said}")
+    return _failed(kind, "the job's Ray worker died" + (f": {error}" if error else ""))
 
 
-def _from_exit(trial: TrialLayout, job: JobLayout, exit_record: Mapping[str, Any]) -> Ending:
-    if exit_record.get("stop") == "supervisor":
-        return Ending(TrialState.FAILED, "infra", "the job's supervisor died before the job was over")
-    if exit_record.get("error"):
-        return Ending(TrialState.FAILED, "infra", one_line(str(exit_record["error"])))
-    if exit_record.get("stop"):
-        return Ending(TrialState.FAILED, "preempted", "stopped in the middle: its supervisor was sent SIGTERM")
-    log = _log(job, exit_record)
+def _from_stop(record: ExitRecord, job: JobLayout, log: Path, worker_error: str | None) -> Ending:
+    try:
+        stop = StopReason(record.stop or "")
+    except ValueError:  # a newer version wrote the record
+        return _failed("infra", f"stopped for a reason that this version of pgray does not know: {record.stop}")
+    match stop:
+        case StopReason.TIMEOUT:
+            return _failed("timeout", f"ran longer than {record.timeout_s:.0f} s; last line: {last_lines(log)}")
+        case StopReason.STALL:
+            text = f"printed nothing for {record.stall_s:.0f} s; last lines: {last_lines(log, 3)}"
+            return _failed("timeout", text)
+        case StopReason.KILLED:
+            return Ending(
+                TrialState.KILLED, None, _one_line(str(read_json(job.kill).get("reason", "killed by a rule")))
+            )
+        case StopReason.SIGTERM:
+            return _failed("preempted", "the job's supervisor received SIGTERM")
+        case StopReason.LIFELINE:
+            return _worker_died(worker_error)
+        case StopReason.SUPERVISOR:
+            return _failed("infra", "the job's supervisor died")
+        case StopReason.PEER:
+            return _failed("preempted", "another node of the job failed")
+        case StopReason.LOST:
+            return _failed("infra", record.error or "a node of the job was lost")
+        case StopReason.REPLACED:
+            return _failed("preempted", "another driver took over the run before the job started")
+        case _:
+            assert_never(stop)
+
+
+def _from_log_and_code(trial: TrialLayout, log: Path, code: int | None) -> Ending:
     tail = _tail(log)
-    for sign, kind in _SIGNS:
-        found = sign.search(tail)
-        if found:
+    for pattern, kind in _LOG_PATTERNS:
+        if found := pattern.search(tail):
             start = tail.rfind("\n", 0, found.start()) + 1
-            return Ending(TrialState.FAILED, kind, one_line(tail[start:].split("\n", 1)[0]))
-    code = exit_record.get("code")
+            return _failed(kind, tail[start:].split("\n", 1)[0])
     number = -code if isinstance(code, int) and code < 0 else None
     in_log = _RANK_SIGNAL.search(tail)
     if number is None and in_log:
         number = int(in_log.group(1) or in_log.group(2))
     if number is not None:
-        return Ending(TrialState.FAILED, "infra", f"killed by {_signal_name(number)}; last line: {last_line(log)}")
+        return _failed("infra", f"killed by {_signal_name(number)}; last line: {last_lines(log)}")
     if code == 0:
         problem = "is not valid" if trial.result.exists() else "was not written"
-        return Ending(
-            TrialState.FAILED, "infra", f"the trainer ended with exit code 0, but {trial.result.name} {problem}"
-        )
+        return _failed("infra", f"the trainer ended with exit code 0, but {trial.result.name} {problem}")
     if _TRACEBACK.search(tail):
-        return Ending(TrialState.FAILED, "user_error", last_line(log))
-    return Ending(TrialState.FAILED, "infra", f"exit code {code}; last line: {last_line(log)}")
-
-
-def _log(job: JobLayout, exit_record: Mapping[str, Any]) -> Path:
-    """The log of the node on which a job first went wrong."""
-    return job.root / str(exit_record.get("log", job.log.name))
+        return _failed("user_error", last_lines(log))
+    return _failed("infra", f"exit code {code}; last line: {last_lines(log)}")
 
 
 def _signal_name(number: int) -> str:

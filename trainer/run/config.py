@@ -29,7 +29,7 @@ class Machine(Section):
     cpus: int = Field(1, ge=1)
     nodes: int = Field(1, ge=1)
     nproc: int = Field(1, ge=1)
-    launcher: Literal["torchrun", "srun", "plain"] = "torchrun"  # plain: one process, for a single rank
+    launcher: str = "torchrun"  # a module of pgray/execution/launchers
 
     @property
     def total_gpus(self) -> int:

@@ -86,7 +86,7 @@ def test_when_a_node_goes_its_job_is_run_on_another(runs: Path) -> None:
     failed = [entry for entry in Ledger(RunLayout(root).ledger).entries() if entry.state == "failed"]
     assert [entry.failure_kind for entry in failed] == ["infra"]
     assert failed[0].reason is not None
-    assert failed[0].reason.startswith("its Ray worker died before the job was over: ")
+    assert failed[0].reason.startswith("the job's Ray worker died: ")
     assert failed[0].arm == "long"
     gone = (root / "taken_away").read_text()
     nodes = [

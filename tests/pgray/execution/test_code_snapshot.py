@@ -1,4 +1,4 @@
-"""What a sweep runs from is what was there when it was launched."""
+"""A sweep runs the code that was there when it was launched."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import results
-from pgray.execution.code_snapshot import freeze_code
+from pgray.execution.code_snapshot import snapshot_code
 from pgray.execution.ray_tune import worker_function
 from pgray.scheduler.driver import run_sweep
 from pgray.spec.sweep import Sweep
@@ -27,45 +27,45 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_the_folder_is_named_after_its_content(checkout: Path, tmp_path: Path) -> None:
     layout = RunLayout(tmp_path / "run")
-    first = freeze_code(layout, checkout)
+    first = snapshot_code(layout, checkout)
     assert (first / "trainer" / "a.py").read_text() == "x = 1\n"
     (checkout / "trainer" / "__pycache__").mkdir()
     (checkout / "trainer" / "__pycache__" / "a.cpython-311.pyc").write_bytes(b"x")
-    assert freeze_code(layout, checkout) == first
+    assert snapshot_code(layout, checkout) == first
     (checkout / "trainer" / "a.py").write_text("x = 2\n")
-    second = freeze_code(layout, checkout)
+    second = snapshot_code(layout, checkout)
     assert second != first
     assert (first / "trainer" / "a.py").read_text() == "x = 1\n"
     (checkout / "trainer" / "a.py").rename(checkout / "trainer" / "b.py")
-    assert freeze_code(layout, checkout) not in (first, second)
+    assert snapshot_code(layout, checkout) not in (first, second)
     assert not list((tmp_path / "run" / "code").glob(".*"))
 
 
-def test_a_copy_that_somebody_edited_is_made_again(checkout: Path, tmp_path: Path) -> None:
-    folder = freeze_code(RunLayout(tmp_path / "run"), checkout)
+def test_an_edited_snapshot_is_made_again(checkout: Path, tmp_path: Path) -> None:
+    folder = snapshot_code(RunLayout(tmp_path / "run"), checkout)
     (folder / "trainer" / "a.py").write_text("x = 3\n")
-    (folder.parent / ".new-half").mkdir()  # as a kill leaves it
-    assert freeze_code(RunLayout(tmp_path / "run"), checkout) == folder
+    (folder.parent / ".new-half").mkdir()  # left by a kill
+    assert snapshot_code(RunLayout(tmp_path / "run"), checkout) == folder
     assert (folder / "trainer" / "a.py").read_text() == "x = 1\n"
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_a_bundle_freezes_to_itself(tmp_path: Path) -> None:
-    """So that a sweep can be gone on with from the code that it was begun with."""
+def test_a_snapshot_of_a_snapshot_is_the_same_folder(tmp_path: Path) -> None:
+    """So that a sweep can be continued with the code that it was started with."""
     layout = RunLayout(tmp_path / "run")
-    folder = freeze_code(layout)
-    assert freeze_code(layout, folder) == folder
+    folder = snapshot_code(layout)
+    assert snapshot_code(layout, folder) == folder
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray")
-def test_a_worker_takes_the_project_from_the_frozen_code(tmp_path: Path) -> None:
+def test_a_worker_imports_the_project_from_the_snapshot(tmp_path: Path) -> None:
     import ray
 
-    folder = freeze_code(RunLayout(tmp_path / "run"))
+    folder = snapshot_code(RunLayout(tmp_path / "run"))
     with (folder / "pgray/execution/worker.py").open("a") as file:
         file.write("\n\ndef run_job(*_):\n    raise RuntimeError(f'this is {__file__}')\n")
-    remote = ray.remote(max_calls=1)  # in a process of its own
+    remote = ray.remote(max_calls=1)  # in a new process
     with pytest.raises(RuntimeError, match=f"this is {folder}/pgray/execution/worker.py"):
         ray.get(remote(worker_function(str(folder), "")).remote({"job_id": "j"}))
     with pytest.raises(FileNotFoundError, match="--runs must be a folder that every node sees"):
@@ -82,7 +82,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray")
-def test_a_job_runs_from_the_frozen_code_and_rows_say_which(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_job_runs_from_the_snapshot_and_rows_name_its_code(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
     path = write_sweep(arms="  int8: {}\n", seeds="[1]")
     command = (PLAIN[0], "-c", PROGRAM, PLAIN[1])
     root = run_sweep(Sweep.from_yaml(path), tmp_path / "runs", trainer_command=command).run_root

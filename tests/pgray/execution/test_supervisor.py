@@ -1,4 +1,4 @@
-"""The supervisor and what holds its lifeline, without Ray: whoever dies, no process of the job is left."""
+"""The supervisor and its lifeline, without Ray: whichever process dies, no process of the job is left."""
 
 import json
 import multiprocessing
@@ -18,8 +18,8 @@ import pgray.execution.supervisor
 from pgray.execution import processes
 from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.orphans import end_orphans
-from pgray.execution.run_lock import hold_lock, owner_of
-from pgray.execution.worker import follow_job, make_room, write_job
+from pgray.execution.run_lock import hold_lock, read_driver
+from pgray.execution.worker import archive_attempt, follow_job, write_job
 from tests.pgray.conftest import marked, wait_for
 from trainer.records.job import Job
 from trainer.records.layout import RunLayout, TrialLayout
@@ -27,43 +27,43 @@ from trainer.records.layout import RunLayout, TrialLayout
 MakeJob = Callable[..., Job]
 
 
-def follow(job: Job, shared: LaunchSettings) -> dict[str, Any]:
+def follow(job: Job, settings: LaunchSettings) -> dict[str, Any]:
     """Run a job to its end in this process; returns its exit record."""
-    write_job(job, RunLayout(shared.run_root))
-    follow_job(job, shared, lambda _: None)
-    record: dict[str, Any] = json.loads(RunLayout(shared.run_root).job(job.job_id).exit.read_text())
+    write_job(job, RunLayout(settings.run_root))
+    follow_job(job, settings, lambda _: None)
+    record: dict[str, Any] = json.loads(RunLayout(settings.run_root).job(job.job_id).exit.read_text())
     return record
 
 
-def follow_elsewhere(job: Job, shared: LaunchSettings) -> multiprocessing.Process:
-    """Run a job from a process of its own, as a Ray worker would, that a test can kill."""
-    write_job(job, RunLayout(shared.run_root))
-    worker = multiprocessing.get_context("spawn").Process(target=follow_job, args=(job, shared, print), daemon=True)
+def follow_elsewhere(job: Job, settings: LaunchSettings) -> multiprocessing.Process:
+    """Run a job from a separate process, like a Ray worker, that a test can kill."""
+    write_job(job, RunLayout(settings.run_root))
+    worker = multiprocessing.get_context("spawn").Process(target=follow_job, args=(job, settings, print), daemon=True)
     worker.start()
     return worker
 
 
-def in_thread(job: Job, shared: LaunchSettings) -> threading.Thread:
-    write_job(job, RunLayout(shared.run_root))
-    thread = threading.Thread(target=follow_job, args=(job, shared, lambda _: None), daemon=True)
+def in_thread(job: Job, settings: LaunchSettings) -> threading.Thread:
+    write_job(job, RunLayout(settings.run_root))
+    thread = threading.Thread(target=follow_job, args=(job, settings, lambda _: None), daemon=True)
     thread.start()
     return thread
 
 
-def both_ranks_are_up(job: Job, shared: LaunchSettings) -> bool:
-    log = RunLayout(shared.run_root).job(job.job_id).log
+def are_both_ranks_up(job: Job, settings: LaunchSettings) -> bool:
+    log = RunLayout(settings.run_root).job(job.job_id).log
     return log.exists() and log.read_text().count("fake trainer: job") == 2
 
 
-def agent(shared: LaunchSettings) -> psutil.Process:
-    return next(p for p in processes.of_run(str(shared.run_root)) if "torch.distributed.run" in p.cmdline())
+def agent(settings: LaunchSettings) -> psutil.Process:
+    return next(p for p in processes.of_run(str(settings.run_root)) if "torch.distributed.run" in p.cmdline())
 
 
-def supervisor_pid(job: Job, shared: LaunchSettings) -> int:
-    return int(json.loads(RunLayout(shared.run_root).job(job.job_id).supervisor.read_text())["pid"])
+def supervisor_pid(job: Job, settings: LaunchSettings) -> int:
+    return int(json.loads(RunLayout(settings.run_root).job(job.job_id).supervisor.read_text())["pid"])
 
 
-def test_a_job_that_ends_well(make_job: MakeJob, launch_plain: LaunchSettings) -> None:
+def test_a_job_that_succeeds(make_job: MakeJob, launch_plain: LaunchSettings) -> None:
     job = make_job()
     reports: list[dict[str, Any]] = []
     write_job(job, RunLayout(launch_plain.run_root))
@@ -78,7 +78,7 @@ def test_a_job_that_ends_well(make_job: MakeJob, launch_plain: LaunchSettings) -
     wait_for(lambda: not marked(launch_plain.run_root), 5)
 
 
-def test_the_token_is_in_the_children_only_and_launcher_variables_are_gone(
+def test_only_the_children_carry_the_token_and_stale_launcher_variables_are_removed(
     make_job: MakeJob, launch_plain: LaunchSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "TORCHELASTIC_RUN_ID", "RAY_JOB_ID"):
@@ -99,7 +99,7 @@ def test_the_token_is_in_the_children_only_and_launcher_variables_are_gone(
     wait_for(lambda: not marked(launch_plain.run_root), 5)
 
 
-def test_what_a_job_leaves_behind_is_ended_after_a_normal_end(make_job: MakeJob, launch_plain: LaunchSettings) -> None:
+def test_processes_that_outlive_a_finished_job_are_killed(make_job: MakeJob, launch_plain: LaunchSettings) -> None:
     record = follow(make_job({"optim.muon_momentum_steps": 5}), launch_plain)
     assert record["code"] == 0
     assert [process["command"] for process in record["killed"]] == ["sleep 3600"]
@@ -112,12 +112,12 @@ def test_a_job_that_takes_too_long_is_stopped(make_job: MakeJob, launch_plain: L
     wait_for(lambda: not marked(launch_plain.run_root), 5)
 
 
-def test_a_command_that_cannot_start_is_an_exit_record(make_job: MakeJob, launch_plain: LaunchSettings) -> None:
+def test_a_command_that_cannot_start_gives_an_exit_record(make_job: MakeJob, launch_plain: LaunchSettings) -> None:
     record = follow(make_job(), replace(launch_plain, program=("/no/such/trainer",)))
     assert "/no/such/trainer" in record["error"]
 
 
-def test_a_supervisor_that_dies_before_it_says_who_it_is_ends_the_job_at_once(
+def test_a_supervisor_that_dies_before_it_writes_its_pid_file_ends_the_job_at_once(
     make_job: MakeJob, launch_plain: LaunchSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
@@ -127,20 +127,20 @@ def test_a_supervisor_that_dies_before_it_says_who_it_is_ends_the_job_at_once(
     assert json.loads(RunLayout(launch_plain.run_root).job(job.job_id).exit.read_text())["stop"] == "supervisor"
 
 
-def test_a_job_of_a_driver_that_has_been_replaced_does_not_begin(
+def test_a_job_of_a_replaced_driver_does_not_start(
     make_job: MakeJob, launch_plain: LaunchSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker can outlive its driver by a moment, and the next driver cannot know of a supervisor still to come."""
+    """A worker can outlive its driver for a moment, and the next driver cannot see a supervisor that has not started."""
     layout = RunLayout(launch_plain.run_root)
     with hold_lock(layout.root):
-        old = replace(launch_plain, driver=owner_of(layout.root))
+        old = replace(launch_plain, driver=read_driver(layout.root))
     with hold_lock(layout.root):
-        new = replace(launch_plain, driver=owner_of(layout.root))
+        new = replace(launch_plain, driver=read_driver(layout.root))
         job = make_job()
         write_job(job, layout)
         follow_job(job, old, lambda _: None)
         assert not layout.job(job.job_id).launch.exists()
-        # One that is replaced just afterwards: its supervisor sees it.
+        # If the driver is replaced just after the worker has checked, the supervisor notices.
         with monkeypatch.context() as patch:
             patch.setattr(pgray.execution.supervisor, "is_replaced", lambda *_: False)
             assert follow(job, old)["stop"] == "replaced"
@@ -149,7 +149,7 @@ def test_a_job_of_a_driver_that_has_been_replaced_does_not_begin(
 
 
 @pytest.mark.slow
-def test_two_ranks_under_torchrun_end_well(make_job: MakeJob, launch_torchrun: LaunchSettings) -> None:
+def test_two_ranks_under_torchrun_succeed(make_job: MakeJob, launch_torchrun: LaunchSettings) -> None:
     record = follow(make_job(), launch_torchrun)
     assert (record["code"], record["killed"]) == (0, [])
     wait_for(lambda: not marked(launch_torchrun.run_root), 5)
@@ -157,22 +157,22 @@ def test_two_ranks_under_torchrun_end_well(make_job: MakeJob, launch_torchrun: L
 
 @pytest.mark.slow
 def test_when_the_worker_is_killed_the_job_ends(make_job: MakeJob, launch_torchrun: LaunchSettings) -> None:
-    shared = replace(launch_torchrun, grace_s=1.0)
+    settings = replace(launch_torchrun, grace_s=1.0)
     job = make_job({"optim.muon_momentum_steps": 7, "train.iterations": 600, "optim.ns_steps": 10})
-    worker = follow_elsewhere(job, shared)
-    wait_for(lambda: both_ranks_are_up(job, shared))
+    worker = follow_elsewhere(job, settings)
+    wait_for(lambda: are_both_ranks_up(job, settings))
     worker.kill()
-    exit_file = RunLayout(shared.run_root).job(job.job_id).exit
+    exit_file = RunLayout(settings.run_root).job(job.job_id).exit
     wait_for(exit_file.exists)
     assert json.loads(exit_file.read_text())["stop"] == "lifeline"
-    wait_for(lambda: not marked(shared.run_root), 5)
+    wait_for(lambda: not marked(settings.run_root), 5)
 
 
 @pytest.mark.slow
 def test_when_the_supervisor_is_killed_the_job_ends(make_job: MakeJob, launch_torchrun: LaunchSettings) -> None:
     job = make_job({"optim.muon_momentum_steps": 7, "train.iterations": 600, "optim.ns_steps": 10})
     thread = in_thread(job, launch_torchrun)
-    wait_for(lambda: both_ranks_are_up(job, launch_torchrun))
+    wait_for(lambda: are_both_ranks_up(job, launch_torchrun))
     psutil.Process(supervisor_pid(job, launch_torchrun)).kill()
     thread.join(30)
     record = json.loads(RunLayout(launch_torchrun.run_root).job(job.job_id).exit.read_text())
@@ -184,7 +184,7 @@ def test_when_the_supervisor_is_killed_the_job_ends(make_job: MakeJob, launch_to
 def test_when_torchrun_is_killed_its_ranks_end(make_job: MakeJob, launch_torchrun: LaunchSettings) -> None:
     job = make_job({"optim.muon_momentum_steps": 7, "train.iterations": 600, "optim.ns_steps": 10})
     thread = in_thread(job, launch_torchrun)
-    wait_for(lambda: both_ranks_are_up(job, launch_torchrun))
+    wait_for(lambda: are_both_ranks_up(job, launch_torchrun))
     agent(launch_torchrun).kill()
     thread.join(30)
     record = json.loads(RunLayout(launch_torchrun.run_root).job(job.job_id).exit.read_text())
@@ -194,12 +194,12 @@ def test_when_torchrun_is_killed_its_ranks_end(make_job: MakeJob, launch_torchru
 
 
 @pytest.mark.slow
-def test_when_worker_and_supervisor_and_torchrun_are_killed_the_next_driver_ends_the_ranks(
+def test_the_next_driver_ends_ranks_whose_worker_supervisor_and_torchrun_were_killed(
     make_job: MakeJob, launch_torchrun: LaunchSettings
 ) -> None:
     job = make_job({"optim.muon_momentum_steps": 7, "train.iterations": 600, "optim.ns_steps": 10})
     worker = follow_elsewhere(job, launch_torchrun)
-    wait_for(lambda: both_ranks_are_up(job, launch_torchrun))
+    wait_for(lambda: are_both_ranks_up(job, launch_torchrun))
     worker.kill()
     psutil.Process(supervisor_pid(job, launch_torchrun)).kill()
     agent(launch_torchrun).kill()
@@ -208,31 +208,31 @@ def test_when_worker_and_supervisor_and_torchrun_are_killed_the_next_driver_ends
     wait_for(lambda: not marked(launch_torchrun.run_root), 5)
 
 
-def test_what_a_dead_drivers_ray_left_is_found_before_it_has_named_itself() -> None:
+def test_leftovers_of_a_dead_drivers_ray_are_found_by_the_session_in_their_command_line() -> None:
     with subprocess.Popen(["true"]) as driver:
         driver.wait()
     session = f"/tmp/ray/session_2026-11-21_08-00-00_000001_{driver.pid}"
     command = [sys.executable, "-c", "import time; time.sleep(60)", f"--session-dir={session}"]
     with subprocess.Popen(command) as agent, subprocess.Popen([*command[:-1], f"--session-dir={session}7"]) as other:
-        found = wait_for(lambda: processes.find_ray_leftovers({**processes.identity(), "pid": driver.pid}))
+        found = wait_for(lambda: processes.find_ray_leftovers(replace(processes.own_identity(), pid=driver.pid)))
         assert [process.pid for process in found] == [agent.pid]
         agent.kill()
         other.kill()
 
 
-def test_a_new_attempt_keeps_the_old_one(tmp_path: Path) -> None:
+def test_a_new_attempt_keeps_the_files_of_the_old_one(tmp_path: Path) -> None:
     trial = TrialLayout(tmp_path / "trial")
-    make_room(trial)
+    archive_attempt(trial)
     assert not trial.root.exists()
     for number in (1, 2):
         trial.root.mkdir(exist_ok=True)
         trial.log.write_text(f"attempt {number}")
-        make_room(trial)
+        archive_attempt(trial)
     assert sorted(path.name for path in trial.root.iterdir()) == ["attempt-1", "attempt-2"]
     assert (trial.root / "attempt-2" / "log.txt").read_text() == "attempt 2"
 
 
-def test_no_secret_of_the_environment_is_written_down(
+def test_no_secret_of_the_environment_is_written_to_disk(
     make_job: MakeJob, launch_plain: LaunchSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_API_TOKEN", "hunter2")

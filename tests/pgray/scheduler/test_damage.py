@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import pgray.scheduler.driver
 import results
 from pgray.cli.entry import main
-from pgray.execution.code_snapshot import freeze_code
+from pgray.execution.code_snapshot import snapshot_code
 from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.run_lock import is_held
 from pgray.planning.planner import decide, make_plan
@@ -69,7 +69,7 @@ def test_a_full_disk_pauses_the_sweep_and_nothing_is_lost(
 ) -> None:
     path = write_sweep(arms=ARMS, seeds="[1]")
     if has_code:
-        freeze_code(RunLayout(small_disk / "runs" / "test"))
+        snapshot_code(RunLayout(small_disk / "runs" / "test"))
     ballast = fill(small_disk, left_kib)
     outcome = drive(path, small_disk / "runs")
     root = outcome.run_root
@@ -236,7 +236,7 @@ def test_a_run_folder_that_may_only_be_read(
         assert main(["plan", str(finished[0]), "--runs", str(runs)]) == 0
         capsys.readouterr()
         assert main(["run", str(finished[0]), "--runs", str(runs)]) == 2
-        assert "cannot be written; mend that or choose another --runs folder" in capsys.readouterr().err
+        assert "cannot be written; fix that or choose another --runs folder" in capsys.readouterr().err
     finally:
         if os.getuid() == 0:
             subprocess.run(["umount", "--lazy", str(runs)], check=True)

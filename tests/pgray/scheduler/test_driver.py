@@ -242,7 +242,7 @@ def test_when_the_worker_dies_its_job_is_infra_and_the_others_go_on(write_sweep:
     assert outcome.counts == {"finished": 1, "failed": 1}
     row = results.load(outcome.run_root).set_index("arm").loc["slow"]
     assert row["failure_kind"] == "infra"
-    assert row["reason"].startswith("its Ray worker died before the job was over: ")
+    assert row["reason"].startswith("the job's Ray worker died: ")
     wait_for(lambda: not marked(outcome.run_root), 5)
 
 

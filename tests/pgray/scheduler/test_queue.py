@@ -77,7 +77,7 @@ def test_a_silent_job_is_a_timeout_with_its_last_lines(drive_with: Callable[...,
     assert outcome.exit_code == 3
     (row,) = results.load(outcome.run_root).to_dict("records")
     assert (row["status"], row["failure_kind"]) == ("failed", "timeout")
-    assert row["reason"].startswith("said nothing for 2 s; last lines: ")
+    assert row["reason"].startswith("printed nothing for 2 s; last lines: ")
     assert row["reason"].count("|") == 2
     wait_for(lambda: not marked(outcome.run_root), 5)
 

@@ -1,0 +1,77 @@
+"""Records that the processes of a sweep leave for each other: who they are, and what a supervisor has to do.
+
+Plain dataclasses: a job waits for its supervisor to start, and importing pydantic would take longer than the rest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trainer.records.files import read_json
+
+_Record = TypeVar("_Record")
+
+
+def read_record(cls: type[_Record], path: Path) -> _Record | None:
+    """Read a JSON file into a dataclass. None where the file is missing, broken, or lacks a required key."""
+    return parse_record(cls, read_json(path))
+
+
+def parse_record(cls: type[_Record], values: Mapping[str, Any]) -> _Record | None:
+    """Build a dataclass; ignores unknown keys and uses defaults, since run folders are of many versions."""
+    known = {field.name: values[field.name] for field in fields(cls) if field.name in values}  # type: ignore[arg-type]
+    try:
+        return cls(**known) if known else None
+    except TypeError:
+        return None
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """Identifies a process for longer than its pid: pids are reused, and every machine and container has its own."""
+
+    pid: int
+    created: float  # seconds since the epoch
+    host: str
+    namespace: str = ""  # of pids
+
+
+@dataclass(frozen=True)
+class Driver(ProcessIdentity):
+    """The process that holds a run folder's lock. `verb`: the command that it runs, such as `run` or `stop`."""
+
+    since: float = 0.0  # seconds since the epoch
+    verb: str = "run"
+
+
+@dataclass(frozen=True)
+class SupervisorSpec:
+    """What the supervisor of one node of a job is to start and to watch (`launch.json`). All paths are absolute."""
+
+    token: str  # in the environment of every process of the job
+    rank: int = 0  # of the node
+    ray_node: str | None = None  # Ray's id of the node
+    run_dir: str = ""
+    code: str = ""  # the folder that the job's code comes from
+    command: list[str] = field(default_factory=list)
+    cwd: str = ""
+    log: str = ""
+    log_links: list[str] = field(default_factory=list)  # each trial's name for the log
+    heard_logs: list[str] = field(default_factory=list)  # the job stalls when none of them grows; [] = do not watch
+    pid_file: str = ""
+    exit_file: str = ""
+    exits: list[str] = field(default_factory=list)  # exit files of all nodes, by rank; [] for a single node
+    job_exit: str = ""
+    kill_file: str = ""  # the driver writes it to end the job
+    driver: Driver | None = None
+    driver_file: str = ""
+    timeout_s: float = 0.0
+    stall_s: float = 0.0
+    grace_s: float = 0.0
+
+    @classmethod
+    def read(cls, path: Path) -> "SupervisorSpec | None":
+        values = read_json(path)
+        driver = values.get("driver")
+        return parse_record(cls, {**values, "driver": parse_record(Driver, driver) if driver else None})
