@@ -1,1 +1,1 @@
-"""The training + export pipeline: train -> average -> quantize -> pack -> unpack -> evaluate. Start at `pipeline.py`."""
+"""Trains, averages, quantizes, packs, unpacks and evaluates one job. Start at `trainer/pipeline.py`."""

@@ -1,7 +1,7 @@
-"""`torchrun --standalone --nproc_per_node=N -m trainer --config job.json --out DIR`: one job without Ray.
+"""Runs one job without Ray: `torchrun --standalone --nproc_per_node=N -m trainer --config job.json --out DIR`.
 
-Exit codes: 0 every trial has a result; 1 something broke; 2 the input is wrong; 3 some exports failed. Why is in
-`DIR/jobs/<job_id>/failure.json`, since torchrun hides a rank's exit code.
+Exit codes: 0 every trial has a result; 1 the job failed; 2 the input is wrong; 3 some exports failed. The reason is in
+`DIR/jobs/<job_id>/failure.json`, because torchrun hides a rank's exit code.
 """
 
 import argparse
@@ -34,18 +34,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(job: "Job", out: Path) -> int:
-    """Run a job on the ranks that torchrun started, or alone. Returns the exit code."""
-    import torch  # heavy, so after the arguments and the job are known to be good
+    """Run a job on the ranks that torchrun started, or in this process alone. Return the exit code."""
+    import torch  # slow, so only after the arguments and the job are checked
 
     from trainer.pipeline import run_job, write_failure
     from trainer.records.results import JobFailure
     from trainer.run.dist import start_ranks, stop_ranks, watch_parent
 
     try:
-        ranks = start_ranks(job.config.train.device)
-        if ranks.world_size > 1:
+        dist = start_ranks(job.config.train.device)
+        if dist.world_size > 1:
             watch_parent()
-        results = run_job(job, out, ranks)
+        results = run_job(job, out, dist)
         stop_ranks()
     except Exception as error:
         is_oom = isinstance(error, (torch.OutOfMemoryError, MemoryError))

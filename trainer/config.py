@@ -1,8 +1,8 @@
-"""The configuration of one trial. Each section stands beside the code that it configures; `Config` puts them together.
+"""The configuration of one trial. Each section's model is in the package of the code that it configures.
 
-Frozen, strict pydantic models; an unknown key or a wrong type is an error. Defaults are the challenge's baseline
-(`presets/sp1024-9l.yaml`); presets say what differs. Units are in the names: `_s` seconds, `_frac` share of the run.
-This module imports no torch, so that the command line starts fast.
+The models are frozen and strict: an unknown key or a wrong type is an error. The defaults are the challenge's baseline
+(`trainer/presets/sp1024-9l.yaml`); a preset lists what differs. Units are in the names: `_s` seconds, `_frac` share of the
+run. Torch-free, so that the command line starts fast.
 """
 
 from typing import Self
@@ -21,7 +21,7 @@ from trainer.techniques.config import WeightTechniques
 
 
 class Config(WeightTechniques):
-    """One trial: everything that can change its numbers, but for the data's content and the number of ranks."""
+    """All settings of one trial that can change its numbers, except the data's content and the number of ranks."""
 
     model: ModelConfig = ModelConfig()
     recurrence: RecurrenceConfig = RecurrenceConfig()

@@ -1,10 +1,10 @@
-"""What can be wrong with a run, as exceptions that carry a FailureKind.
+"""Exceptions that carry the FailureKind of a failed run.
 
 PgrayError
 |- InputError   user_error   a config or sweep value is wrong; raised before anything is launched
 |- DataError    data_error   a shard or tokenizer is missing, broken or does not fit
 |- DivergedError  diverged   the loss is not finite
-'- DeadTechniqueError  user_error   a technique was asked for and measured to have no effect
+'- DeadTechniqueError  user_error   a technique is switched on and measured to have no effect
 """
 
 from typing import Literal
@@ -17,18 +17,18 @@ class PgrayError(Exception):
 
 
 class InputError(PgrayError):
-    """One line that names the place, the key, the value and the fix."""
+    """A wrong input, in one line that names its origin, the key, the value and the fix."""
 
     kind: FailureKind = "user_error"
 
-    def __init__(self, place: str, key: str, value: object, fix: str) -> None:
-        self.place, self.key, self.value, self.fix = place, key, value, fix
+    def __init__(self, origin: str, key: str, value: object, fix: str) -> None:
+        self.origin, self.key, self.value, self.fix = origin, key, value, fix
         shown = repr(value) if not isinstance(value, str) or not value else value
-        super().__init__(" ".join(f"{place}: {key}: {shown}: {fix}".split()))
+        super().__init__(" ".join(f"{origin}: {key}: {shown}: {fix}".split()))
 
 
 class DataError(PgrayError):
-    """A shard or tokenizer that cannot be used: names the file, what was found, and what to do."""
+    """An unusable shard or tokenizer, in one line that names the file, the problem and the fix."""
 
     kind: FailureKind = "data_error"
 

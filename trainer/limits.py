@@ -1,4 +1,4 @@
-"""The challenge's hard limits. Source: README of openai/parameter-golf (decimal megabytes; evaluation is its own budget)."""
+"""The limits of the challenge. Source: README of openai/parameter-golf."""
 
 ARTIFACT_CAP_BYTES = 16_000_000
 """Code plus compressed weights, in bytes. Decimal: 16,000,000, not 16 MiB."""

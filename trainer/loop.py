@@ -1,7 +1,7 @@
-"""The training loop: from initial weights to trained float weights and every average that was asked for.
+"""The training loop: from initial weights to the trained float weights and their averages.
 
-One agreed clock reading per step decides everything on all ranks: learning rate, gates, the end. The compiled graph
-never changes; what a gate changes are the weights that it is given.
+All ranks use rank 0's clock reading of each step, so they agree on the learning rate, the gates and the end. A gate changes
+the weights that the compiled graph gets, never the graph.
 """
 
 import math
@@ -30,7 +30,7 @@ from trainer.run.dist import DistContext
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training run leaves: averages by key (float32, on the device), and how it went."""
+    """The outcome of a training run. `weights`: average key -> parameter name -> float32, on the device."""
 
     averages: list[Average]
     weights: dict[str, dict[str, Tensor]]
@@ -43,7 +43,7 @@ class Trained:
 
 
 class TrainingRun:
-    """One run's moving parts, advanced by `run`."""
+    """The state of one training run, and the loop that advances it."""
 
     def __init__(
         self, config: Config, model: Model, forward: CompiledModel, wanted: Mapping[str, Config], stream: TokenStream,
@@ -61,16 +61,16 @@ class TrainingRun:
         self.loss_nats: float | None = None
 
     def run(self) -> Trained:
-        """Warm up, then step until the clock or the number of steps ends.
+        """Warm up, then step until the training clock or the steps run out.
 
         Raises:
             DivergedError: the loss is not finite.
-            DeadTechniqueError: QAT was switched on and is measured to have no effect.
+            DeadTechniqueError: QAT is switched on and measured to have no effect.
         """
         self._warm_up()
         clock = self._resume()
         last_checkpoint = time.monotonic()
-        loss, gates = None, NO_GATES  # a resumed run may have nothing left to do
+        loss, gates = None, NO_GATES  # a resumed run may have no step left
         clock.start()
         while (now := train_progress(self.config, self.step, clock.agreed_s())).progress < 1:
             batch = self.stream.batch(self.step)
@@ -92,7 +92,7 @@ class TrainingRun:
             if self.config.train.val_every and self.step % self.config.train.val_every == 0:
                 with clock.paused():
                     self._validate(now)
-            if self._checkpoint_due(last_checkpoint):
+            if self._is_checkpoint_due(last_checkpoint):
                 with clock.paused():
                     self._save(clock)
                 last_checkpoint = time.monotonic()
@@ -107,12 +107,12 @@ class TrainingRun:
         )  # fmt: skip
 
     def _is_qat(self, now: TrainProgress) -> bool:
-        """Whether QAT is on; once open, its gate stays open."""
+        """Return whether QAT is on. Its gate never closes again."""
         qat = self.config.qat
         return qat.enabled and (self.qat_on_step is not None or is_open(qat.start, now))
 
     def _is_looped(self, now: TrainProgress) -> bool:
-        """Whether partial recurrence runs its second pass; once on, it stays on. The other kinds always run in full."""
+        """Return whether partial recurrence runs its second pass. Its gate never closes again. Other kinds return True."""
         recurrence = self.config.recurrence
         if recurrence.kind != "partial":
             return True
@@ -122,7 +122,7 @@ class TrainingRun:
         return self.recurrence_on_step is not None
 
     def _forward_backward(self, batch: Batch) -> Tensor:
-        """Gradients of the mean loss over this rank's tokens onto the compute weights; returns that mean, detached."""
+        """Set the compute weights' gradients of the mean loss over this rank's tokens. Return that loss, detached."""
         for p in self.weights.compute.values():
             p.grad = None
         micro_batches = batch.tokens_MBT.size(0)
@@ -134,16 +134,16 @@ class TrainingRun:
         return total
 
     def _warm_up(self) -> None:
-        """A few steps before the clock starts, for compilation and caches, then everything is put back."""
+        """Run a few steps before the clock starts, for compilation and caches, and undo them."""
         is_partial = self.config.recurrence.kind == "partial"
-        least = (2 if is_partial else 1) if self.forward.is_compiled else 0  # compilation must not fall on the clock
-        steps = max(self.config.train.warmup_steps, least)
+        graphs = (2 if is_partial else 1) if self.forward.is_compiled else 0  # to compile before the clock starts
+        steps = max(self.config.train.warmup_steps, graphs)
         if not steps:
             return
         initial = self.weights.snapshot()
         now = TrainProgress(0, 0.0, 0.0, 1.0)
         for step in range(steps):
-            self.forward.is_looped = step % 2 == 1 or not is_partial  # build both graphs
+            self.forward.is_looped = step % 2 == 1 or not is_partial  # compile both graphs
             batch = self.stream.batch(step)
             self.weights.write(NO_GATES)
             self._forward_backward(batch)
@@ -152,13 +152,13 @@ class TrainingRun:
         self.optimizer.reset()
 
     def _resume(self) -> TrainingClock:
-        position = self.checkpoint.load(self.weights, self.optimizer, self.averages)
-        if position is None:
+        state = self.checkpoint.load(self.weights, self.optimizer, self.averages)
+        if state is None:
             return TrainingClock(self.dist)
-        self.step, self.qat_on_step = position.step, position.qat_on_step
-        self.qat, self.recurrence_on_step = position.qat, position.recurrence_on_step
-        self.events.write("resumed", step=position.step, train_s=position.elapsed_s)
-        return TrainingClock(self.dist, position.elapsed_s)
+        self.step, self.qat_on_step = state.step, state.qat_on_step
+        self.qat, self.recurrence_on_step = state.qat, state.recurrence_on_step
+        self.events.write("resumed", step=state.step, train_s=state.elapsed_s)
+        return TrainingClock(self.dist, state.elapsed_s)
 
     def _switch_qat_on(self, now: TrainProgress, batch: Batch) -> None:
         self.qat_on_step = self.step if self.qat_on_step is None else self.qat_on_step
@@ -185,7 +185,7 @@ class TrainingRun:
         )  # fmt: skip
 
     def _validate(self, now: TrainProgress) -> None:
-        """Validation of the raw float weights, off the clock; the next step writes compute weights anew."""
+        """Score the float weights, off the clock. The next step writes the compute weights again."""
         self.weights.write(NO_GATES)
         score = self.validation.score(self.forward, self.config.eval, self.config.eval.seq_len)
         if not math.isfinite(score.nats):
@@ -195,25 +195,25 @@ class TrainingRun:
         )
 
     def _check_finite(self) -> None:
-        """The weights of the last step have seen no loss yet."""
+        """Raise DivergedError if the last step made weights that are not finite: no loss has been computed from them yet."""
         bad = [name for name, w in self.weights.master.items() if not bool(w.isfinite().all())]
         if bad:
             raise DivergedError(f"weights are not finite after step {self.step}: {', '.join(bad[:3])}")
 
-    def _checkpoint_due(self, last: float) -> bool:
+    def _is_checkpoint_due(self, last: float) -> bool:
         every = self.config.train.checkpoint_every_s
         if not every:
             return False
         return self.dist.agree(float(time.monotonic() - last >= every)) == 1.0
 
     def _save(self, clock: TrainingClock) -> None:
-        position = TrainState(
+        state = TrainState(
             self.step, clock.stop(), self.qat_on_step, self.qat, self.dist.world_size, self.recurrence_on_step
         )
-        self.checkpoint.save(position, self.weights, self.optimizer, self.averages)
+        self.checkpoint.save(state, self.weights, self.optimizer, self.averages)
         self.events.write("checkpoint", step=self.step)
 
     def _final_qat_check(self) -> QatCheck | None:
         if self.qat is not None or not self.config.qat.enabled:
             return self.qat
-        return QatCheck(False, 0.0, "QAT was asked for but its gate never opened")
+        return QatCheck(False, 0.0, "QAT is enabled, but its gate never opened")

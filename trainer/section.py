@@ -1,4 +1,4 @@
-"""What every section of a config has in common, and gates, which several sections use."""
+"""The base of all config sections, and `Start`, the gate that several sections use."""
 
 from typing import Literal, Self
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class RuleError(ValueError):
-    """A rule between fields is broken: `key` within the section, its value, and the fix."""
+    """A broken rule between fields: the key within the section, its value, and the fix."""
 
     def __init__(self, key: str, value: object, fix: str) -> None:
         self.key, self.value, self.fix = key, value, fix
@@ -29,9 +29,7 @@ class Start(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.kind == "immediately" and self.value:
-            raise RuleError(
-                "value", self.value, "kind immediately takes no value; say start.kind as well as start.value"
-            )
+            raise RuleError("value", self.value, "kind immediately takes no value; set start.kind too")
         if self.kind in ("lr_scale", "wallclock_frac") and not 0 < self.value <= 1:
             raise RuleError("value", self.value, f"must be above 0 and at most 1 for kind {self.kind}")
         return self

@@ -1,20 +1,20 @@
-"""How a step's tokens are divided: among the ranks in whole rows, and a rank's rows into equal micro-batches. Torch-free."""
+"""Divides a step's tokens among ranks in whole rows, and a rank's rows into equal micro-batches. Torch-free."""
 
 from trainer.errors import InputError
 from trainer.run.config import TrainConfig
 
 
-def split_batch(train: TrainConfig, world_size: int, place: str = "config") -> tuple[int, int]:
-    """(rows per rank and step, micro-batches they are split into).
+def split_batch(train: TrainConfig, world_size: int, origin: str = "config") -> tuple[int, int]:
+    """Return the rows per rank and step, and the number of micro-batches that they are split into.
 
-    Micro-batches are equal, so that the mean of their means is the mean.
+    Micro-batches are equally large, so that the mean of their means is the mean of all tokens.
 
     Raises:
-        InputError: batch_tokens cannot be divided among the ranks in whole rows; names `place`.
+        InputError: batch_tokens cannot be divided among the ranks in whole rows; names `origin`.
     """
     if train.batch_tokens % (world_size * train.seq_len):
         fix = f"must be a multiple of ranks x train.seq_len = {world_size} x {train.seq_len}"
-        raise InputError(place, "train.batch_tokens", train.batch_tokens, fix)
+        raise InputError(origin, "train.batch_tokens", train.batch_tokens, fix)
     rows = train.batch_tokens // (world_size * train.seq_len)
     fewest = -(-rows * train.seq_len // train.micro_batch_tokens)
     micro_batches = next((n for n in range(max(fewest, 1), rows + 1) if rows % n == 0), rows)

@@ -1,12 +1,11 @@
-"""How many bytes of text a target token stands for: the denominator of bits per byte.
+"""Counts the bytes of text of each target token: the denominator of bits per byte.
 
-A wrong count moves every bpb of a table, so the rule is written once, here, and tested against a plain reference:
-UTF-8 bytes of the piece without its leading U+2581, plus 1 for that space unless the previous token is a boundary
-(control, unknown or unused); byte tokens count 1; boundary tokens count 0. With pieces that have no inner U+2581 the
-counts of a document add up to its UTF-8 bytes, up to what the tokenizer's own normalization changed.
+A piece counts its UTF-8 bytes without the leading U+2581, plus 1 for that space unless the previous token is a boundary
+(control, unknown or unused). A byte token counts 1, a boundary 0. If no piece has an inner U+2581, the counts of a document
+add up to its UTF-8 bytes after the tokenizer's normalization. A wrong count would move every bpb, so tests compare the
+counts with a plain reference. Torch-free.
 
-It does NOT know about validation sets or models: it counts what it is given. Numpy and sentencepiece, no torch.
-Source: README of openai/parameter-golf; the mistakes to avoid are its issues 897 and 1719.
+Source: README of openai/parameter-golf; mistakes to avoid: its issues 897 and 1719.
 """
 
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ SPACE = "\u2581"
 
 @dataclass(frozen=True, eq=False)
 class TokenBytes:
-    """Per token id (V = vocabulary size): what it adds to the byte count."""
+    """What each token id adds to the byte count (V = vocabulary size)."""
 
     base_bytes: npt.NDArray[np.int16]  # (V,) bytes without the leading space; 0 for boundaries
     has_leading_space: npt.NDArray[np.bool_]  # (V,) piece starts with U+2581
@@ -35,7 +34,7 @@ class TokenBytes:
 
 
 def load_processor(model_path: Path) -> sentencepiece.SentencePieceProcessor:
-    """Open a SentencePiece model. Raises DataError where it is missing or not a model."""
+    """Open a SentencePiece model. Raises DataError if it is missing or not a model."""
     if not model_path.is_file():
         raise DataError(model_path, "no such tokenizer", "set data.tokenizer to a SentencePiece .model")
     try:
@@ -52,7 +51,7 @@ def load_processor(model_path: Path) -> sentencepiece.SentencePieceProcessor:
 
 
 def token_bytes(model_path: Path) -> TokenBytes:
-    """Build the table of a SentencePiece model.
+    """Return the table of a SentencePiece model.
 
     Raises:
         DataError: missing, or not a SentencePiece model.
@@ -77,14 +76,14 @@ def token_bytes(model_path: Path) -> TokenBytes:
 
 
 def count_bytes(table: TokenBytes, prev_tokens: npt.NDArray[np.integer], target_tokens: npt.NDArray[np.integer]) -> int:
-    """Bytes of text that the target tokens stand for.
+    """Return the bytes of text of the target tokens, summed.
 
     Args:
         table: from `token_bytes`.
         prev_tokens: any shape, integers within 0..V-1: the token before each target.
         target_tokens: the same shape.
     Returns:
-        The sum over all targets, in bytes.
+        The sum in bytes.
     Raises:
         ValueError: the shapes differ.
     """

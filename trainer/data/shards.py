@@ -1,10 +1,8 @@
-"""Token shards on disk, in the challenge's own format: write, map, list and identify them.
+"""Writes, maps, lists and identifies token shards in the challenge's format.
 
 A shard is a header of 256 little-endian int32 (magic, version, number of tokens, then zeros) followed by that many
 little-endian uint16 tokens. A data folder holds `fineweb_train_*.bin`, `fineweb_val_*.bin` and one SentencePiece
-`.model`. Numpy only: who reads a header or a data folder's identity need not wait for torch.
-
-It does NOT check token values (that takes a full read: `pgray/data/check.py`) nor batch them (`trainer/data/stream.py`).
+`.model`. Torch-free. Token values are checked in `pgray/data/check.py`, since that takes a full read.
 Source: the published shards and `train_gpt.py` of openai/parameter-golf.
 """
 
@@ -33,7 +31,7 @@ _GET_AGAIN = "delete the file and build or fetch it again"
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """The part of a shard's header that means something."""
+    """The used fields of a shard's header."""
 
     magic: int
     version: int
@@ -44,7 +42,7 @@ def write_shard(path: Path, tokens: npt.ArrayLike) -> None:
     """Write one shard.
 
     Args:
-        path: the file; its folder exists. Written in place: callers that need atomicity build in a temporary folder.
+        path: the file; its folder exists. Written in place: write into a temporary folder if it must appear whole.
         tokens: (N,) integers, each within 0..65535.
     Raises:
         ValueError: not 1-D, not integers, or a value that uint16 cannot hold. Names shape or value.
@@ -96,7 +94,7 @@ def read_header(path: Path) -> ShardHeader:
 
 
 def map_tokens(path: Path) -> "np.memmap[tuple[int, ...], np.dtype[np.uint16]]":
-    """Map a shard's tokens without reading them.
+    """Memory-map a shard's tokens.
 
     Returns:
         (N,) uint16, read-only. Values are not checked.
@@ -108,7 +106,7 @@ def map_tokens(path: Path) -> "np.memmap[tuple[int, ...], np.dtype[np.uint16]]":
 
 
 def list_shards(folder: Path, split: Split) -> list[Path]:
-    """The shards of a split in name order, which is the order they are trained on.
+    """Return the shards of a split in name order, which is the order of training.
 
     Raises:
         DataError: no such folder, or no shard of that split in it.
@@ -123,7 +121,7 @@ def list_shards(folder: Path, split: Split) -> list[Path]:
 
 
 def shard_sha(path: Path) -> str:
-    """Identity of one shard: sha256 over its size and its first and last 64 KiB. Raises DataError as `read_header`."""
+    """Return the sha256 of a shard's size and its first and last 64 KiB. Raises DataError as `read_header`."""
     read_header(path)
     size_bytes = path.stat().st_size
     digest = hashlib.sha256(f"{size_bytes}\n".encode())
@@ -135,12 +133,11 @@ def shard_sha(path: Path) -> str:
 
 
 def data_sha(folder: Path) -> str:
-    """Identity of a data folder's tokens: equal content in equal order gives equal text, whatever the names.
+    """Return the identity of a data folder's tokens. Equal content in equal order has equal identity, whatever the names.
 
-    Every shard contributes its split, its place in the order, and its `shard_sha`: size, token count (in the header),
-    head and tail. Sampled on purpose: 100 shards of 200 MB take minutes to hash, and this runs before every job. A
-    change in the middle that keeps size, head and tail goes unnoticed; built and published shards are written whole,
-    so another export differs at once.
+    Every shard contributes its split, its position and its `shard_sha`, a sample: to hash 100 shards of 200 MB takes
+    minutes, and this runs before every job. A change in the middle that keeps size, head and tail goes unnoticed; shards
+    are built and published whole, so another export of the data differs in these too.
 
     Returns:
         64 hex digits.
@@ -150,13 +147,13 @@ def data_sha(folder: Path) -> str:
     digest = hashlib.sha256()
     splits: tuple[Split, Split] = ("train", "val")
     for split in splits:
-        for place, shard in enumerate(list_shards(folder, split)):
-            digest.update(f"{split} {place} {shard_sha(shard)}\n".encode())
+        for position, shard in enumerate(list_shards(folder, split)):
+            digest.update(f"{split} {position} {shard_sha(shard)}\n".encode())
     return digest.hexdigest()
 
 
 def find_tokenizer(folder: Path, tokenizer: str = "") -> Path:
-    """The SentencePiece model that belongs to a data folder.
+    """Return the SentencePiece model of a data folder.
 
     Args:
         folder: a data folder.
@@ -181,7 +178,7 @@ def find_tokenizer(folder: Path, tokenizer: str = "") -> Path:
 
 
 def tokenizer_sha(path: Path) -> str:
-    """sha256 of a tokenizer file, 64 hex digits. Raises DataError where it cannot be read."""
+    """Return the sha256 of a tokenizer file, 64 hex digits. Raises DataError if it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -1,8 +1,8 @@
-"""The training stream: which tokens each rank sees at each step, read ahead in a thread.
+"""Reads each rank's tokens of each training step, one step ahead in a thread.
 
-A batch is a pure function of the step: step s reads the s-th block of `batch_tokens` tokens of the shards in order, and
-rank r of n takes the r-th n-th of it. Ranks are disjoint, any number of ranks sees the same tokens, and resuming at a
-step needs no state. After the last whole block the stream starts again.
+Step s uses the s-th block of `batch_tokens` tokens of the shards in order; rank r of n takes the r-th of n equal parts of
+it. So any number of ranks uses the same tokens, each once, and resuming needs no state. After the last whole block the
+stream starts again.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,7 +43,7 @@ class TokenStream:
         self._ahead: tuple[int, Future[npt.NDArray[np.int64]]] | None = None
 
     def batch(self, step: int) -> Batch:
-        """This rank's tokens of step `step`, and start reading those of the next."""
+        """Return this rank's tokens of a step, and start reading those of the next step."""
         is_ahead = self._ahead is not None and self._ahead[0] == step
         flat = self._ahead[1].result() if is_ahead and self._ahead else self._read(step)
         self._ahead = (step + 1, self._reader.submit(self._read, step + 1))
@@ -63,7 +63,7 @@ class TokenStream:
         return self._slice(start, start + per_rank + 1)
 
     def _slice(self, start: int, end: int) -> npt.NDArray[np.int64]:
-        """Tokens start..end-1 of all shards laid end to end."""
+        """Return tokens start..end-1 of all shards in a row."""
         parts = []
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
         while start < end:

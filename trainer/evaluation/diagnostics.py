@@ -1,7 +1,7 @@
-"""Is a technique alive, and what else must a reader of the numbers know? Measured at run time, written into the record.
+"""Checks at run time whether QAT has an effect, and writes the notes that a reader of a result needs.
 
-QAT is live when, with its gate open, the compute weights equal what export would write for the same master weights, and
-the loss is not what it was with the gate closed. Its coverage is the share of exported integer elements that it touches.
+QAT is live if, with its gate open, the compute weights equal what export would write for the same master weights, and the
+loss differs from the loss with the gate closed. Its coverage is the share of exported integer elements that it quantizes.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,11 +26,11 @@ class QatCheck:
     is_live: bool
     coverage: float
     note: str
-    is_final: bool = True  # False: nothing could be seen yet, look again after the next update
+    is_final: bool = True  # False: no effect can show yet; check again after the next update
 
 
 def qat_coverage(weights: Weights) -> float:
-    """Share of the elements exported as integers that QAT fake-quantizes, 0..1."""
+    """Return the share of the elements exported as integers that QAT fake-quantizes, 0..1."""
     exported = sum(plan.int_elements for plan in weights.plans.values())
     touched = sum(plan.int_elements for name, plan in weights.plans.items() if weights.is_fake_quantized(name))
     return touched / exported if exported else 0.0
@@ -40,12 +40,12 @@ def qat_coverage(weights: Weights) -> float:
 def check_qat(
     weights: Weights, config: Config, forward: Forward, tokens: Tensor, targets: Tensor, is_start: bool = False
 ) -> QatCheck:
-    """Open the gate, compare with the exporter, and compare the losses of one micro-batch.
+    """Switch QAT on, compare the weights with the exported ones, and the loss of one micro-batch with that without QAT.
 
-    The compute weights are to be written anew afterwards.
+    Write the compute weights again afterwards.
 
     Args:
-        is_start: before the first few updates, when output projections are still zero and may hide the others.
+        is_start: in the first few steps, when output projections are still zero and may hide an effect.
     """
     coverage = qat_coverage(weights)
     if coverage == 0:
@@ -82,12 +82,12 @@ def _int_layers_equal(int_layers: tuple[bool, ...], compute: Tensor, exported: T
 def antilayer(
     weights: Mapping[str, Tensor], whole: Score, score: Callable[[Mapping[str, Tensor]], Score]
 ) -> list[dict[str, float]]:
-    """The anti-layer diagnostic of PR 1032: zero one layer's attn_scale and mlp_scale at a time, and evaluate.
+    """Evaluate without one layer at a time: its attn_scale and mlp_scale are set to zero (PR 1032).
 
     Args:
-        weights: the unpacked artifact's.
-        whole: their plain evaluation.
-        score: plain evaluation of a set of weights.
+        weights: of the unpacked artifact.
+        whole: their score, without sliding windows.
+        score: returns such a score of other weights.
     Returns:
         Per layer: its number, the bpb without it, and how much worse that is than with it.
     """
@@ -103,18 +103,18 @@ def antilayer(
 
 
 def result_notes(config: Config, record: TrainingRecord, code_sha: str, eval_s: float) -> list[str]:
-    """What a reader of the numbers must know: said in the record and under the table."""
+    """Return the notes that a reader of the numbers needs. The result holds them, and tables print them."""
     average = next(a for a in record.averages if a.key == average_key(config))
     quant, is_qat = config.quant, record.qat_on_step is not None
     train_cap_s = TRAIN_CAP_S + 2 * record.step_ms / 1000
     never_looped = config.recurrence.kind == "partial" and record.recurrence_on_step is None
-    said = [
+    notes = [
         (record.qat_is_live is False, record.qat_note or "QAT is not live"),
-        (average.never_began, "the average never began: the last weights were exported"),
-        (never_looped, "partial recurrence never began: evaluated without the second pass"),
+        (average.never_began, "the average never began; the last weights were exported"),
+        (never_looped, "partial recurrence never began; evaluated without the second pass"),
         (
             is_qat and (quant.svd_rank or quant.prune_frac),
-            "QAT trained the plain matrices; export pruned or factored them first",
+            "QAT trained unpruned, unfactored matrices, but export pruned or factored them",
         ),
         (record.train_s > train_cap_s, f"training took {record.train_s:.1f} s, over the cap of {TRAIN_CAP_S:.0f} s"),
         (eval_s > EVAL_CAP_S, f"evaluation took {eval_s:.0f} s, over the cap of {EVAL_CAP_S:.0f} s"),
@@ -123,4 +123,4 @@ def result_notes(config: Config, record: TrainingRecord, code_sha: str, eval_s: 
             f"weights were trained by other code, {record.code_sha or record.git_sha or 'unknown'}",
         ),
     ]
-    return [note for is_so, note in said if is_so]
+    return [note for applies, note in notes if applies]

@@ -1,8 +1,7 @@
-"""Bits per byte of the validation split: plain and sliding windows are one function.
+"""Computes bits per byte of the validation split by sliding windows. Plain evaluation is stride = seq_len.
 
-Every target is scored exactly once, with at least seq_len - stride tokens of context where they exist; plain evaluation
-is stride = seq_len. Targets are the validation tokens cut to a multiple of seq_len, as the challenge does, so that plain
-and sliding score the same ones.
+Every target is scored exactly once, with at least seq_len - stride tokens of context if the split has them before it. The
+number of targets is cut to a multiple of seq_len, as in the challenge, so that every stride scores the same targets.
 """
 
 import math
@@ -24,7 +23,6 @@ from trainer.run.dist import DistContext
 Forward = Callable[[Tensor, Tensor], Tensor]
 """(B, T) tokens, (B, T) targets -> (B, T) nats."""
 
-
 RECOMPILE_LIMIT = 64
 
 
@@ -38,7 +36,7 @@ class Score:
 
     @classmethod
     def from_sums(cls, sums_3: Tensor) -> "Score":
-        """From nats, tokens and bytes as (3,) float64, summed over ranks."""
+        """Make a score of (3,) float64: nats, tokens and bytes, summed over ranks."""
         nats, tokens, num_bytes = sums_3.tolist()
         return cls(nats, int(tokens), int(num_bytes))
 
@@ -64,9 +62,9 @@ class Windows:
 
 
 def windows(num_targets: int, seq_len: int, stride: int) -> Windows:
-    """Windows that together score each of `num_targets` targets exactly once.
+    """Return windows that together score each of `num_targets` targets exactly once.
 
-    Ends advance by `stride` after the first window; the last is aligned to the end, and scores only what is left.
+    Each window ends `stride` after the one before it. The last ends at the last target and scores only the rest.
 
     Raises:
         ValueError: stride is not in 1..seq_len, or there are fewer targets than seq_len.
@@ -92,7 +90,7 @@ class Validation:
         self._folder = folder
 
     def num_targets(self, seq_len: int) -> int:
-        """Targets that are scored: all but the tail that does not fill a sequence.
+        """Return the number of scored targets: all except a tail that does not fill a sequence.
 
         Raises:
             DataError: the split is shorter than one sequence.
@@ -105,14 +103,14 @@ class Validation:
 
     @torch.no_grad()
     def score(self, forward: Forward, settings: EvalConfig, stride: int) -> Score:
-        """Score all targets, windows dealt over ranks. Every rank returns the same Score."""
+        """Score all targets, divided over ranks. Every rank returns the same score."""
         plan = windows(self.num_targets(settings.seq_len), settings.seq_len, stride)
         mine = self._dist.share(0, len(plan))
         return Score.from_sums(self._dist.sum(self.score_windows(forward, plan, mine, settings.batch_rows)))
 
     @torch.no_grad()
     def score_windows(self, forward: Forward, plan: Windows, chosen: range, rows: int) -> Tensor:
-        """(3,) float64: nats, tokens and bytes of the chosen windows. Batches all have `rows` rows: one compiled shape."""
+        """Return nats, tokens and bytes of the chosen windows, (3,) float64. Batches all have `rows` rows: one graph."""
         device = self._dist.device
         total = torch.zeros(3, dtype=torch.float64, device=device)
         column = torch.arange(plan.seq_len, device=device)
@@ -133,7 +131,7 @@ class Validation:
 
 
 class ByteTable:
-    """Bytes of a target token given the token before it, as tensors."""
+    """The byte counts of tokens as tensors on the device."""
 
     def __init__(self, table: TokenBytes, device: torch.device) -> None:
         self._base = torch.from_numpy(table.base_bytes.astype(np.int64)).to(device)
@@ -141,14 +139,14 @@ class ByteTable:
         self._is_boundary = torch.from_numpy(table.is_boundary.astype(bool)).to(device)
 
     def count(self, previous: Tensor, target: Tensor) -> Tensor:
-        """int64 bytes per target, of the shape of `target`."""
+        """Return the bytes of each target, int64, in the shape of `target`."""
         return self._base[target] + (self._has_space[target] & ~self._is_boundary[previous]).long()
 
 
 def make_forward(model: nn.Module, config: Config, device: torch.device) -> "CompiledModel":
-    """The model as training and evaluation call it: bf16 autocast and torch.compile on CUDA, fp32 eager on CPU.
+    """Return the model as training and evaluation call it: bf16 autocast and torch.compile on CUDA, fp32 eager on CPU.
 
-    `train.compile` overrides the default. Nothing that a gate switches is inside, so nothing is ever folded or recompiled.
+    `train.compile` overrides the default. No gate switches anything inside, so nothing is folded away or recompiled.
     """
     is_cuda = device.type == "cuda"
     use_compile = config.train.compile if config.train.compile is not None else is_cuda
@@ -162,8 +160,8 @@ def make_forward(model: nn.Module, config: Config, device: torch.device) -> "Com
 
 @dataclass
 class CompiledModel:
-    """Call it with (tokens, targets). `is_looped` is the gate of partial recurrence: an argument of the compiled function,
-    so each value has a graph of its own and neither can be folded away."""
+    """Call it with (tokens, targets). `is_looped`, the gate of partial recurrence, is an argument of the compiled function,
+    so each of its values has its own graph."""
 
     model: Callable[[Tensor, Tensor, bool], Tensor]
     device_type: str

@@ -1,8 +1,8 @@
-"""Score-first test-time training: learn from the validation text, but only from what has been scored.
+"""Score-first test-time training: the model learns from validation text that is already scored.
 
-The targets are cut into chunks. A chunk is scored by sliding windows, then the weights take `epochs` of SGD on it; the next
-chunk is scored with those weights; after the last there is no update. Each target is scored once, before any update that has
-seen it (validity rule C3). Fake quantization is off: the start is the unpacked artifact, the updates are float.
+The targets are divided into chunks. Each chunk is scored by sliding windows; then the weights take `epochs` of SGD on it,
+except after the last chunk. So each target is scored once, before any update on it (validity rule C3). It starts from the
+unpacked artifact's weights and updates them in float, without fake quantization.
 
 Source: PRs 549, 975, 1002, 1032 (`ttt_sliding`): SGD, lr 0.002 with a cosine over chunks, momentum 0.9, clip 1.
 """
@@ -25,7 +25,7 @@ SEQUENCES_PER_UPDATE = 32
 
 
 class Observer(Protocol):
-    """Told what happens to which targets, in order; tests check with it that nothing is scored after it was seen."""
+    """Receives which targets are scored and trained on, in order. Tests check that none is scored after training on it."""
 
     def scored(self, first: int, end: int) -> None: ...
 
@@ -33,7 +33,7 @@ class Observer(Protocol):
 
 
 class TestTimeTraining:
-    """Scores a model while training it. The model's weights are changed; give it a copy or load others afterwards."""
+    """Scores a model while training it. It changes the model's weights: load others before the next evaluation."""
 
     __test__ = False  # not a pytest class
 
@@ -45,7 +45,7 @@ class TestTimeTraining:
         self._velocity = [torch.zeros_like(p) for p in self._parameters]
 
     def run(self, observer: Observer | None = None) -> Score:
-        """Score every target once. All ranks return the same Score and end with the same weights."""
+        """Score every target once. All ranks return the same score and end with the same weights."""
         settings, chunk = self._settings, self._settings.ttt.chunk_tokens
         num_targets = self._validation.num_targets(settings.seq_len)
         plan = windows(num_targets, settings.seq_len, settings.stride)
@@ -65,7 +65,7 @@ class TestTimeTraining:
         return Score.from_sums(self._dist.sum(total))
 
     def _learn(self, first: int, end: int, lr: float, observer: Observer | None) -> None:
-        """`epochs` of SGD on the targets first..end-1, whole sequences, dealt over ranks."""
+        """Run `epochs` of SGD on the whole sequences of targets first..end-1, divided over ranks."""
         if lr == 0:
             return
         for _ in range(self._settings.ttt.epochs):
@@ -93,7 +93,7 @@ class TestTimeTraining:
 
     @torch.no_grad()
     def _step(self, lr: float) -> None:
-        """SGD with momentum on gradients summed over ranks, clipped to a global norm of 1."""
+        """Update by SGD with momentum; gradients are summed over ranks and clipped to a global norm of 1."""
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._parameters]
         flat = self._dist.sum(torch.cat([g.reshape(-1) for g in gradients]))
         flat *= (CLIP_NORM / (flat.norm() + 1e-6)).clamp_max(1.0)

@@ -1,15 +1,15 @@
-"""Token-pair and value embeddings: small tables beside the tied embedding. Sources: PRs 315, 488 (BigramHash), 549."""
+"""Embeddings of token pairs and of attention values. Sources: parameter-golf PRs 315, 488 (BigramHash), 549."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
-# Two odd multipliers spread a pair of token numbers over the table; xor keeps order information.
+# Two odd multipliers spread pairs of token ids over the table. They differ, so the order of a pair counts.
 _CURRENT_MULTIPLIER = 36313
 _PREVIOUS_MULTIPLIER = 27191
 
 
 def bigram_bucket(tokens_BT: Tensor, buckets: int) -> Tensor:
-    """Bucket of each (previous, current) token pair; the first position of a row has its own bucket, the last.
+    """Return the bucket of each (previous, current) token pair. The first position of a row gets the last bucket.
 
     Args:
         tokens_BT: (B, T) int64.
@@ -24,13 +24,13 @@ def bigram_bucket(tokens_BT: Tensor, buckets: int) -> Tensor:
 
 
 def bigram_embedding(tokens_BT: Tensor, table: Tensor, projection: Tensor, scale: Tensor) -> Tensor:
-    """BigramHash: table (buckets, bigram dim) -> projection (D, bigram dim) -> (B, T, D), times a learned scale."""
+    """Return the BigramHash embedding (B, T, D): rows of the table (buckets, K), projected by (D, K), times a learned scale."""
     h = F.embedding(bigram_bucket(tokens_BT, table.size(0)), table)
     h = F.linear(h, projection)
     return h * scale.to(h.dtype)
 
 
 def value_embedding(tokens_BT: Tensor, table: Tensor, projection: Tensor, scale: Tensor) -> Tensor:
-    """(B, T, K * N) to add to attention values: table (V, ve dim) -> projection (K * N, ve dim), times a learned scale."""
+    """Return what is added to attention values, (B, T, K * N): rows of the table (V, E), projected by (K * N, E), scaled."""
     h = F.linear(F.embedding(tokens_BT, table), projection)
     return h * scale.to(h.dtype)

@@ -1,8 +1,8 @@
 """The layers of the base stack as pure functions of activations and weights.
 
 Shape suffixes: B batch, T time, D model dim, H query heads, K key/value heads, G = H / K query heads per KV head,
-N head dim, V vocabulary, F hidden units. Nothing here knows about quantization: weights arrive ready to use.
-Sources: parameter-golf PRs 315 and 549 (the base stack), as described in the design notes.
+N head dim, V vocabulary, F hidden units. Quantization happens elsewhere: these functions take weights ready to use.
+Sources: parameter-golf PRs 315 and 549 (the base stack).
 """
 
 import torch
@@ -13,12 +13,12 @@ RMS_EPS = 1e-6
 
 
 def rms_norm(x_BTD: Tensor) -> Tensor:
-    """RMSNorm over the last dim, without weights."""
+    """Normalize the last dim by its root mean square, without learned weights."""
     return F.rms_norm(x_BTD, (x_BTD.size(-1),), eps=RMS_EPS)
 
 
 def rotate(x_BHTN: Tensor, inv_freq: Tensor) -> Tensor:
-    """RoPE on the first 2 * len(inv_freq) of each head's dims; the others pass unchanged (partial RoPE).
+    """Apply RoPE to the first 2 * len(inv_freq) of each head's dims; the others stay unchanged (partial RoPE).
 
     Args:
         x_BHTN: queries or keys.
@@ -33,7 +33,7 @@ def rotate(x_BHTN: Tensor, inv_freq: Tensor) -> Tensor:
 
 
 def remove_self_value(y_BHTN: Tensor, v_BKTN: Tensor) -> Tensor:
-    """XSA: subtract from each head's output its projection on the token's own normalized value, per KV group."""
+    """XSA: subtract from each head's output its projection on the token's own normalized value vector."""
     B, H, T, N = y_BHTN.shape
     K = v_BKTN.size(1)
     y = y_BHTN.reshape(B, K, H // K, T, N)
@@ -55,7 +55,7 @@ def attention(
     extra_q: Tensor | None = None,
     extra_v: Tensor | None = None,
 ) -> Tensor:
-    """Causal grouped-query attention with RMS-normalized queries and keys.
+    """Compute causal grouped-query attention with RMS-normalized queries and keys.
 
     Args:
         x_BTD: normed input.

@@ -1,11 +1,11 @@
-"""Depth recurrence: which block runs when, and what is added when it runs again.
+"""Depth recurrence: the order in which blocks run, and what is added when they run again.
 
 `loops` (PR 51): all blocks n times in order, U-Net skips over the virtual layers, LoRA on q and v of every later pass.
 `gated` (PR 1032): the last R layers S - 1 more times; x <- z * new + (1 - z) * old, z = sigmoid(gate([new, old])), a depth
 embedding added before each extra step. `partial`: a few layers run twice, from a gate on.
 
-The schedule is an argument of the model's forward pass, never a flag inside it: each schedule is its own compiled graph,
-and both are compiled before the clock starts.
+The schedule is an argument of the model's forward pass, so each schedule has its own compiled graph; both are compiled
+before the clock starts.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ GATE_BIAS_INIT = -2.0
 
 @dataclass(frozen=True)
 class BlockCall:
-    """One virtual layer: block `layer` in its `pass_index`-th pass (0 = first)."""
+    """One virtual layer: a run of block `layer` in pass `pass_index` (0 = first)."""
 
     layer: int
     pass_index: int = 0
@@ -29,7 +29,7 @@ class BlockCall:
 
 
 def block_calls(config: Config, is_looped: bool) -> list[BlockCall]:
-    """The order in which blocks run.
+    """Return the runs of blocks in order.
 
     Args:
         is_looped: for `partial`, whether its gate is open; the other kinds always run in full.
@@ -46,16 +46,16 @@ def block_calls(config: Config, is_looped: bool) -> list[BlockCall]:
 
 
 def num_skips(config: Config) -> int:
-    """U-Net skips from the first half of the virtual layers to the second; the middle one of an odd number has none."""
+    """Return the number of U-Net skips from the first half of the virtual layers to the second."""
     return sum(call.takes_part_in_skips for call in block_calls(config, is_looped=False)) // 2
 
 
 def low_rank(x_BTD: Tensor, down_RD: Tensor, up_OR: Tensor) -> Tensor:
-    """LoRA: (B, T, D) -> (B, T, O) through rank R (Hu et al. 2021, arXiv:2106.09685). `up` starts at zero."""
+    """Apply LoRA, (B, T, D) -> (B, T, O) through rank R (Hu et al. 2021, arXiv:2106.09685). `up` starts at zero."""
     return F.linear(F.linear(x_BTD, down_RD), up_OR)
 
 
 def gated_update(new: Tensor, old: Tensor, gate_weight: Tensor, gate_bias: Tensor) -> Tensor:
-    """z * new + (1 - z) * old with z = sigmoid(gate([new, old])), per dim. gate_weight (D, 2D), gate_bias (D,)."""
+    """Return z * new + (1 - z) * old with z = sigmoid(gate([new, old])) per dim. gate_weight (D, 2D), gate_bias (D,)."""
     z = torch.sigmoid(F.linear(torch.cat((new, old), dim=-1), gate_weight) + gate_bias.to(new.dtype))
     return z * new + (1 - z) * old

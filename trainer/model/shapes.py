@@ -54,14 +54,14 @@ def parameter_shapes(config: Config) -> Shapes:
     return shapes
 
 
-def check_patterns(config: Config, place: str) -> None:
+def check_patterns(config: Config, origin: str) -> None:
     """Raise InputError for a `quant.keep_fp16` pattern that matches no stored tensor and so would have no effect."""
     plans = plan_tensors(parameter_shapes(config), config.quant)
     names = [*plans, *(stored for plan in plans.values() for stored in plan.stored_names)]
     for pattern in config.quant.keep_fp16:
         if not any(fnmatchcase(name, pattern) for name in names):
             fix = "matches no tensor; names are such as embed, attn_k, mlp_up.3"
-            raise InputError(place, "quant.keep_fp16", pattern, fix)
+            raise InputError(origin, "quant.keep_fp16", pattern, fix)
 
 
 def num_params(config: Config) -> int:

@@ -1,6 +1,6 @@
-"""Muon on banks: momentum, then orthogonalization by Newton-Schulz, batched over layers and sharded over ranks.
+"""Muon for banks: momentum, then orthogonalization by Newton-Schulz, batched over layers and sharded over ranks.
 
-Rank r of n owns every n-th part of a bank's layers: gradients are reduce-scattered, Newton-Schulz runs on the shard, the
+Each rank updates one n-th of a bank's layers: gradients are reduce-scattered, Newton-Schulz runs on the shard, and the
 updated layers are all-gathered. Sources: Muon, Keller Jordan 2024 (github.com/KellerJordan/Muon); coefficients and the
 sqrt(max(1, rows/cols)) scale as in the challenge baseline; Muon-VS, arXiv:2601.14603, as in PR 1032.
 """
@@ -15,7 +15,7 @@ _EPS = 1e-7
 
 
 def newton_schulz(g_LOI: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
-    """Push the singular values of each matrix towards 1 by a quintic iteration, in `dtype`.
+    """Move the singular values of each matrix towards 1 by a quintic iteration in `dtype`.
 
     Args:
         g_LOI: (L, O, I), any float dtype. steps: 5 gives singular values of about 0.7 to 1.2; 0 only normalizes.
@@ -35,7 +35,7 @@ def newton_schulz(g_LOI: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
 
 
 class MuonBank:
-    """Momentum state and update of this rank's layers of one bank."""
+    """The momentum of this rank's layers of one bank, and their update."""
 
     def __init__(self, shard_LOI: Tensor, optim: OptimConfig) -> None:
         self._optim = optim
@@ -45,7 +45,7 @@ class MuonBank:
 
     @torch.no_grad()
     def update(self, w_LOI: Tensor, grad_LOI: Tensor, lr: float, momentum: float) -> None:
-        """One step on the shard, in place. Nesterov momentum, decoupled weight decay.
+        """Update the shard in place, with Nesterov momentum and decoupled weight decay.
 
         Muon-VS: variance buffer <- mu variance + mu (1 - mu) (momentum_prev - g)^2, and the Nesterov update is divided
         by its root before it is orthogonalized.

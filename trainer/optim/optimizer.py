@@ -1,6 +1,6 @@
-"""One optimizer over the master weights: Muon for banks, AdamW for embeddings and for everything else.
+"""The optimizer of the master weights: Muon for banks, AdamW for embeddings and all other parameters.
 
-Every parameter is in exactly one group (a test holds it for every technique: PR 1032's gates were in none).
+Every parameter is in exactly one group; tests check this for every technique, because PR 1032's gates were in none.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ def group_parameters(named: Mapping[str, Tensor]) -> ParameterGroups:
 
 
 class Optimizer:
-    """step(gradients, moment): reduce over ranks, clip, update the master weights in place."""
+    """Reduces gradients over ranks, clips them and updates the master weights in place."""
 
     def __init__(self, master: dict[str, Tensor], config: Config, dist: DistContext) -> None:
         self._optim, self._dist, self._clip = config.optim, dist, config.train.grad_clip
@@ -65,7 +65,7 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, compute: Mapping[str, Tensor], now: TrainProgress) -> None:
-        """Apply the gradients that hang on the compute weights (summed over micro-batches, not yet over ranks)."""
+        """Apply the gradients of the compute weights, which are summed over micro-batches but not yet over ranks."""
         shards = {n: self._dist.reduce_scatter_mean(self._padded(_grad(compute[n]))) for n in self.groups.muon}
         others = self._mean_of([_grad(compute[n]) for n in self.groups.adam])
         self._clip_(shards, others)
@@ -80,7 +80,7 @@ class Optimizer:
         self.adam.zero_grad(set_to_none=True)
 
     def reset(self) -> None:
-        """Forget all state, as if no step had been made."""
+        """Delete all state, as before the first step."""
         for bank in self.banks.values():
             bank.momentum.zero_()
             if bank.variance is not None:
@@ -88,7 +88,7 @@ class Optimizer:
         self.adam.state.clear()
 
     def state(self) -> dict[str, Tensor]:
-        """All state as named tensors; this rank's shard of it."""
+        """Return this rank's shard of the state."""
         named = {f"muon.momentum.{n}": bank.momentum for n, bank in self.banks.items()}
         named |= {f"muon.variance.{n}": b.variance for n, b in self.banks.items() if b.variance is not None}
         for name in self.groups.adam:
@@ -109,7 +109,7 @@ class Optimizer:
                 self.adam.state[self._master[name]][key] = value.clone()
 
     def _padded(self, w: Tensor) -> Tensor:
-        """The bank with zero layers added, so that each rank gets as many."""
+        """Return the bank with layers of zeros added, so that every rank gets equally many."""
         missing = -w.size(0) % self._dist.world_size
         return F.pad(w, (0, 0, 0, 0, 0, missing)) if missing else w
 
@@ -128,7 +128,7 @@ class Optimizer:
         w.copy_(self._dist.all_gather(shard)[: w.size(0)])
 
     def _mean_of(self, grads: list[Tensor]) -> list[Tensor]:
-        """Mean over ranks of many small tensors in one collective."""
+        """Return the means over ranks of many small tensors, by one collective."""
         if self._dist.world_size == 1:
             return grads
         sizes = [g.numel() for g in grads]
@@ -136,7 +136,7 @@ class Optimizer:
         return [part.view_as(g) for part, g in zip(torch.split(flat, sizes), grads, strict=True)]
 
     def _clip_(self, shards: Mapping[str, Tensor], others: list[Tensor]) -> None:
-        """Scale all gradients to a global norm of at most `grad_clip`, without waiting for the device."""
+        """Scale all gradients to a global norm of at most `grad_clip`. It does not wait for the device."""
         if not self._clip:
             return
         squares = torch.stack([s.square().sum() for s in shards.values()]).sum()

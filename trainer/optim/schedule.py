@@ -1,6 +1,6 @@
-"""Learning-rate multiplier, Muon momentum and gates: pure functions of where the run stands.
+"""Learning-rate multiplier, Muon momentum and gates, computed from the progress of a run.
 
-`progress` is the share of the run that is over, by whichever limit binds: steps or the training clock.
+`progress` is the share of the run that is over: of its steps or of its training clock, whichever share is larger.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from trainer.run.config import TrainConfig
 from trainer.section import Start
 
 STEPS_BEFORE_ESTIMATE = 10
-"""One slow first step must not make the run look short: a gate that it opened would stay open."""
+"""Steps before the mean step time is used: a slow first step would make the run look short and open gates for good."""
 
 
 @dataclass(frozen=True)
 class TrainProgress:
-    """Where a training run stands before a step. All ranks hold the same one: `elapsed_s` is rank 0's."""
+    """The progress of a training run before a step. It is equal on all ranks: `elapsed_s` is rank 0's."""
 
     step: int  # optimizer steps done
     elapsed_s: float  # on the training clock
@@ -31,10 +31,10 @@ def train_progress(config: Config, step: int, elapsed_s: float) -> TrainProgress
 
 
 def lr_scale(optim: OptimConfig, train: TrainConfig, step: int, elapsed_s: float, progress: float) -> float:
-    """LR multiplier: 1, then linear to `warmdown.min_lr` at the end of the run.
+    """Return the LR multiplier: 1, then falling linearly to `warmdown.min_lr` at the end of the run.
 
-    kind `iterations`: the last `value` steps; how many steps the clock still allows is estimated from the mean step
-    time so far, as the challenge's scripts do. kind `wallclock_frac`: the last `value` share of the run.
+    With kind `iterations` it falls over the last `value` steps; the mean step time so far tells how many steps the clock
+    still allows, as in the challenge's scripts. With kind `wallclock_frac` it falls over the last `value` share of the run.
     """
     warmdown = optim.warmdown
     if warmdown.value == 0:
@@ -50,16 +50,16 @@ def lr_scale(optim: OptimConfig, train: TrainConfig, step: int, elapsed_s: float
 
 
 def muon_momentum(optim: OptimConfig, step: int) -> float:
-    """Linear rise from `muon_momentum_start` to `muon_momentum` over `muon_momentum_steps`."""
+    """Return the momentum: it rises linearly from `muon_momentum_start` to `muon_momentum` in `muon_momentum_steps`."""
     share = 1.0 if optim.muon_momentum_steps == 0 else min(step / optim.muon_momentum_steps, 1.0)
     return (1 - share) * optim.muon_momentum_start + share * optim.muon_momentum
 
 
 def is_open(start: Start, now: TrainProgress) -> bool:
-    """Whether a gate is open at `now`.
+    """Return whether a gate is open at `now`.
 
-    `wallclock_frac` opens when elapsed >= value x cap (PRs 1002, 488); in a run that steps end before the clock does,
-    at that share of the steps, so that a short run on a laptop goes through the same phases.
+    `wallclock_frac` opens at that share of the training clock (PRs 1002, 488) or of the steps, whichever comes first, so
+    that a short run on a laptop goes through the same phases.
     """
     match start.kind:
         case "immediately":

@@ -1,8 +1,8 @@
 """Master weights and compute weights.
 
-The optimizer owns fp32 *master* weights. Once per step `write` puts the *compute* weights into the model:
-compute = transform(master, gates), where transform is whatever techniques the arm asks for. Gradients of the compute weights
-are the gradients of the master weights (straight through).
+The optimizer updates fp32 *master* weights. Once per step `write` puts the *compute* weights into the model: the master
+weights, changed by the techniques whose gates are open. The gradients of the compute weights are applied to the master
+weights (straight through).
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from trainer.techniques.base import Technique
 from trainer.techniques.registry import active_techniques
 
 Gates = Mapping[str, float]
-"""Section of a technique -> how far it is on. Missing or 0 = off; `NO_GATES` = the plain master weights."""
+"""Technique's section -> how far it is on. Missing or 0 = off. With `NO_GATES` the compute weights are the master weights."""
 
 NO_GATES: Gates = {}
 QAT_ONLY: Gates = {"qat": 1.0}
@@ -27,12 +27,12 @@ _RANK_STRIDE = 1_000_003
 
 
 def noise_generator(seed: int, rank: int, device: torch.device) -> torch.Generator:
-    """The noise source of one rank: ranks draw independently, and the record's seed and world size repeat it."""
+    """Return the random generator of one rank. Ranks draw independently; equal seed and rank give equal noise."""
     return torch.Generator(device=device).manual_seed(seed * _RANK_STRIDE + rank)
 
 
 class Weights:
-    """The master copy of a model's parameters, and the transform that fills the model with compute weights."""
+    """The master weights of a model, and the techniques that make its compute weights from them."""
 
     def __init__(self, model: nn.Module, config: Config, dist: DistContext) -> None:
         self.compute: dict[str, nn.Parameter] = dict(model.named_parameters())
@@ -42,16 +42,16 @@ class Weights:
         self.techniques: list[Technique] = active_techniques(config)
 
     def gates(self, now: TrainProgress, is_qat: bool) -> Gates:
-        """Every technique's gate before the step at `now`."""
+        """Return every technique's gate before the step at `now`."""
         return {technique.section: technique.gate(now, is_qat) for technique in self.techniques}
 
     def is_fake_quantized(self, name: str) -> bool:
-        """Whether QAT, once on, acts on this parameter."""
+        """Return whether QAT, when it is on, fake-quantizes this parameter."""
         return any(t.section == "qat" and t.touches(self.plans[name]) for t in self.techniques)
 
     @torch.no_grad()
     def write(self, gates: Gates) -> None:
-        """Put compute weights into the model's parameters, in place."""
+        """Write the compute weights into the model's parameters, in place."""
         is_on = [technique for technique in self.techniques if gates.get(technique.section)]
         plain: list[str] = []
         for name, master in self.master.items():

@@ -1,4 +1,4 @@
-"""Preset + dotted overrides -> Config, with errors that name the file, the key, the value and the fix."""
+"""Builds configs from presets and dotted overrides. Errors name the origin, the key, the value and the fix."""
 
 import difflib
 import json
@@ -31,12 +31,12 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS_DIR.glob("*.yaml"))
 
 
-def load_preset(name: str, place: str = "--preset") -> Preset:
-    """The preset called `name`, or the preset file at that path. Raises InputError naming `place` and the choices."""
-    is_ours = name in preset_names()
-    if not is_ours and not name.endswith((".yaml", ".yml")):
-        raise InputError(place, "preset", name, f"unknown preset; use one of {', '.join(preset_names())} or a path")
-    path = PRESETS_DIR / f"{name}.yaml" if is_ours else Path(name)
+def load_preset(name: str, origin: str = "--preset") -> Preset:
+    """Return the preset called `name`, or the one in the file of that path. Raises InputError with the choices."""
+    is_named = name in preset_names()
+    if not is_named and not name.endswith((".yaml", ".yml")):
+        raise InputError(origin, "preset", name, f"unknown preset; use one of {', '.join(preset_names())} or a path")
+    path = PRESETS_DIR / f"{name}.yaml" if is_named else Path(name)
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise InputError(str(path), "document", type(raw).__name__, "a preset is a mapping with about, machine, set")
@@ -54,7 +54,7 @@ def load_preset(name: str, place: str = "--preset") -> Preset:
 
 
 def config_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of Config, in order."""
+    """Yield every dotted key of a config, in order."""
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
@@ -64,7 +64,7 @@ def config_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[s
 
 
 def flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested or dotted mapping -> (dotted key, value) pairs. A mapping below a known leaf stays a value."""
+    """Yield the (dotted key, value) pairs of a nested or dotted mapping. The value of a known config key is not split."""
     for key, value in mapping.items():
         dotted = f"{prefix}{key}"
         if isinstance(value, Mapping) and dotted not in _LEAVES:
@@ -76,19 +76,19 @@ def flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 _LEAVES = frozenset(config_keys())
 
 
-def build_config(overrides: Mapping[str, Any], place: str) -> Config:
-    """Apply dotted overrides to the defaults.
+def build_config(overrides: Mapping[str, Any], origin: str) -> Config:
+    """Return the defaults with overrides applied.
 
     Args:
-        overrides: key -> value, dotted or nested; later presets and arms have been merged by the caller.
-        place: the file and arm to name in errors.
+        overrides: key -> value, dotted or nested.
+        origin: the file and arm to name in errors.
     Raises:
         InputError: unknown key (with the nearest known one), wrong type, or a value that breaks a rule.
     """
     nested: dict[str, Any] = {}
     for key, value in flatten(overrides):
         if key not in _LEAVES:
-            raise InputError(place, key, value, f"unknown key{_did_you_mean(key)}")
+            raise InputError(origin, key, value, f"unknown key{_did_you_mean(key)}")
         *parents, leaf = key.split(".")
         node = nested
         for parent in parents:
@@ -97,7 +97,7 @@ def build_config(overrides: Mapping[str, Any], place: str) -> Config:
     try:
         return Config.model_validate(nested)
     except ValidationError as error:
-        raise input_error(error, place) from None
+        raise input_error(error, origin) from None
 
 
 def _did_you_mean(key: str) -> str:
@@ -124,8 +124,8 @@ _FIXES = {
 }
 
 
-def input_error(error: ValidationError, place: str, prefix: str = "") -> InputError:
-    """The first problem of a pydantic error as one InputError line."""
+def input_error(error: ValidationError, origin: str, prefix: str = "") -> InputError:
+    """Return the first problem of a pydantic error as an InputError."""
     detail: ErrorDetails = error.errors(include_url=False)[0]
     parts = [prefix] if prefix else []
     parts += [str(p) for p in detail["loc"] if p != "function-after"]
@@ -133,12 +133,12 @@ def input_error(error: ValidationError, place: str, prefix: str = "") -> InputEr
     value = detail["input"]
     broken = detail.get("ctx", {}).get("error")
     if isinstance(broken, RuleError):
-        return InputError(place, ".".join([*parts, broken.key]), broken.value, broken.fix)
+        return InputError(origin, ".".join([*parts, broken.key]), broken.value, broken.fix)
     if detail["type"] == "value_error":
         message = str(detail["msg"]).removeprefix("Value error, ")
         if isinstance(value, (dict, BaseModel)):
-            return InputError(place, key, "invalid", message)
-        return InputError(place, key, value, message)
+            return InputError(origin, key, "invalid", message)
+        return InputError(origin, key, value, message)
     fix = _FIXES.get(detail["type"]) or str(detail["msg"]).replace("Input should be", "must be")
     shown = value if not isinstance(value, (dict, list)) else json.dumps(value, default=str)[:80]
-    return InputError(place, key, shown, fix)
+    return InputError(origin, key, shown, fix)

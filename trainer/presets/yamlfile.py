@@ -1,7 +1,6 @@
-"""Strict YAML: one parser for sweeps and presets.
+"""Parses YAML strictly, for sweeps, presets and jobs: `1e-3` is a number, and a duplicate key is an error.
 
-PyYAML follows YAML 1.1, which reads `1e-3` as text and lets a later duplicate key silently replace an earlier one.
-Both have cost people sweeps: here `1e-3` is a number and a duplicate key is an error that names its line.
+PyYAML follows YAML 1.1, which reads `1e-3` as text and silently lets a later duplicate key replace an earlier one.
 """
 
 import re
@@ -14,7 +13,7 @@ from trainer.errors import InputError
 
 
 class _StrictLoader(yaml.SafeLoader):
-    place = "<yaml>"
+    origin = "<yaml>"
 
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -23,11 +22,11 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
         key = loader.construct_object(key_node, deep=True)
         if isinstance(key, (list, dict)):
             raise InputError(
-                loader.place, f"line {key_node.start_mark.line + 1}", str(key), "a key must be text; quote it"
+                loader.origin, f"line {key_node.start_mark.line + 1}", str(key), "a key must be text; quote it"
             )
         if key in seen:
             raise InputError(
-                loader.place, f"line {key_node.start_mark.line + 1}", str(key), "duplicate key; rename or remove one"
+                loader.origin, f"line {key_node.start_mark.line + 1}", str(key), "duplicate key; rename or remove one"
             )
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
@@ -41,30 +40,30 @@ _StrictLoader.add_implicit_resolver(
 )
 
 
-def parse_yaml(text: str, place: str) -> Any:
+def parse_yaml(text: str, origin: str) -> Any:
     """Parse one YAML document.
 
     Args:
         text: the document.
-        place: what to call it in errors, usually its path.
+        origin: its name in errors, usually its path.
     Raises:
-        InputError: not YAML, or a duplicate key; names place and line.
+        InputError: not YAML, or a duplicate key; names origin and line.
     """
-    loader_class = type("Loader", (_StrictLoader,), {"place": place})
+    loader_class = type("Loader", (_StrictLoader,), {"origin": origin})
     try:
         return yaml.load(text, Loader=loader_class)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "document"
         problem = getattr(error, "problem", None) or "cannot be read"
-        raise InputError(place, where, str(problem), "not valid YAML; fix the syntax") from None
+        raise InputError(origin, where, str(problem), "not valid YAML; fix the syntax") from None
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        # PyYAML's own, on a value that does not fit its tag, as in `!!timestamp x` or `!!bool x`.
-        raise InputError(place, "document", str(error), "a value cannot be read; quote it or fix it") from None
+        # PyYAML raises these for a value that does not fit its tag, such as `!!timestamp x` or `!!bool x`.
+        raise InputError(origin, "document", str(error), "a value cannot be read; quote it or fix it") from None
 
 
 def read_text(path: Path) -> str:
-    """The UTF-8 text in a file that a person wrote. Raises InputError where it is missing or unreadable."""
+    """Return the UTF-8 text of a file. Raises InputError if it is missing or unreadable."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -74,5 +73,5 @@ def read_text(path: Path) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """Parse the YAML file at `path`. Raises InputError where it is missing, unreadable or not YAML."""
+    """Parse the YAML file at `path`. Raises InputError if it is missing, unreadable or not YAML."""
     return parse_yaml(read_text(path), str(path))

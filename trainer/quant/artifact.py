@@ -1,10 +1,10 @@
-"""The artifact: one file with everything the model needs, measured in bytes. No pickle.
+"""Packs a model into one file, the artifact, and unpacks it. No pickle.
 
     b"PGRAY1\\0\\0" | u32 header bytes | u32 symbol bytes | u32 float bytes | header | symbols | floats
 
 header: zlib-compressed JSON: the model's config, the codec, per tensor its name, class, shape, bits and crc32.
 symbols: all int8 symbols through the codec. floats: scales (fp16), fp16 and fp32 tensors, through zlib.
-All numbers little-endian. Reading it back gives the dequantized weights bit for bit, or an error that names the tensor.
+All numbers are little-endian. Unpacking gives the dequantized weights bit for bit, or an error that names the tensor.
 """
 
 import json
@@ -36,7 +36,7 @@ _MODEL_SECTIONS = {"model", "recurrence", "quant"}
 
 @dataclass(frozen=True)
 class Artifact:
-    """An unpacked artifact: `config` as far as the model needs it, `weights` parameter name -> float32."""
+    """An unpacked artifact. `config` has only the sections that the model needs; `weights`: parameter name -> float32."""
 
     config: Config
     stored: list[StoredTensor]
@@ -47,7 +47,7 @@ class Artifact:
 
 
 def pack(stored: list[StoredTensor], config: Config) -> bytes:
-    """Stored tensors -> the artifact's bytes. Deterministic."""
+    """Return the artifact's bytes. Equal tensors and config give equal bytes."""
     symbols: list[Symbols] = []
     floats: list[bytes] = []
     entries = []
@@ -57,9 +57,9 @@ def pack(stored: list[StoredTensor], config: Config) -> bytes:
         symbols.extend(raw)
         floats.append(float_bytes)
         crc = zlib.crc32(float_bytes, zlib.crc32(b"".join(r.tobytes() for r in raw)))
-        ranks = tensor.parts[0][0].size(1) if tensor.stored_as == "svd" else 0
+        rank = tensor.parts[0][0].size(1) if tensor.stored_as == "svd" else 0
         kind = ("int", "fp16", "fp32", "svd").index(tensor.stored_as)
-        shape, rest = list(tensor.shape), [tensor.bits, tensor.group_rows, ranks]
+        shape, rest = list(tensor.shape), [tensor.bits, tensor.group_rows, rank]
         entries.append([tensor.name, _CLASSES.index(tensor.tensor_class), kind, shape, *rest, crc])
     header = {
         "config": config.model_dump(mode="json", include=_MODEL_SECTIONS, exclude_defaults=True),
@@ -72,19 +72,19 @@ def pack(stored: list[StoredTensor], config: Config) -> bytes:
     return MAGIC + _LENGTHS.pack(len(head), len(body), len(tail)) + head + body + tail
 
 
-def unpack(blob: bytes, place: object = "artifact") -> Artifact:
-    """The artifact's bytes -> weights.
+def unpack(blob: bytes, origin: object = "artifact") -> Artifact:
+    """Return the stored tensors in an artifact's bytes.
 
     Raises:
-        DataError: wrong magic, truncated, or a tensor whose checksum does not match; names `place` and the tensor.
+        DataError: wrong magic, truncated, or a tensor whose checksum does not match; names `origin` and the tensor.
     """
     start = len(MAGIC) + _LENGTHS.size
     if len(blob) < start or blob[: len(MAGIC)] != MAGIC:
-        raise DataError(place, f"starts with {blob[:8]!r}, not {MAGIC!r}", "this is not a pgray artifact")
+        raise DataError(origin, f"starts with {blob[:8]!r}, not {MAGIC!r}", "this is not a pgray artifact")
     head_len, body_len, tail_len = _LENGTHS.unpack_from(blob, len(MAGIC))
     if len(blob) != start + head_len + body_len + tail_len:
         expected = start + head_len + body_len + tail_len
-        raise DataError(place, f"{len(blob)} bytes where the header promises {expected}", "truncated; copy it again")
+        raise DataError(origin, f"{len(blob)} bytes where the header promises {expected}", "truncated; copy it again")
     try:
         header: dict[str, Any] = json.loads(zlib.decompress(blob[start : start + head_len]))
         entries = [_Entry(*fields) for fields in header["tensors"]]
@@ -95,7 +95,7 @@ def unpack(blob: bytes, place: object = "artifact") -> Artifact:
         config = Config.model_validate_json(json.dumps({**header["config"], "export": {"codec": header["codec"]}}))
     except Exception as error:
         raise DataError(
-            place, f"cannot be decoded ({type(error).__name__}: {error})", "corrupt; copy it again"
+            origin, f"cannot be decoded ({type(error).__name__}: {error})", "corrupt; copy it again"
         ) from None
     stored, offset = [], 0
     for entry in entries:
@@ -103,7 +103,7 @@ def unpack(blob: bytes, place: object = "artifact") -> Artifact:
         float_bytes = tail[offset : offset + entry.float_bytes]
         offset += entry.float_bytes
         if zlib.crc32(float_bytes, zlib.crc32(b"".join(p.tobytes() for p in parts))) != entry.crc:
-            raise DataError(place, f"tensor {entry.name}: checksum does not match", "corrupt; copy it again")
+            raise DataError(origin, f"tensor {entry.name}: checksum does not match", "corrupt; copy it again")
         stored.append(entry.restore(parts, float_bytes))
     return Artifact(config, stored)
 
@@ -122,7 +122,7 @@ def entropy_bytes(array: Symbols) -> float:
 
 
 def byte_ledger(stored: list[StoredTensor]) -> list[TensorBytes]:
-    """Per tensor, the bytes an ideal order-0 coder needs: entropy of its symbols plus its floats as stored."""
+    """Return, per tensor, the bytes of an ideal order-0 coder: the entropy of its symbols plus its floats as stored."""
     return [
         TensorBytes(
             name=tensor.name,
@@ -138,7 +138,7 @@ def byte_ledger(stored: list[StoredTensor]) -> list[TensorBytes]:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One tensor's line in the header."""
+    """One tensor's entry in the header."""
 
     name: str
     class_index: int
@@ -151,7 +151,7 @@ class _Entry:
 
     @property
     def part_shapes(self) -> list[tuple[int, int]]:
-        """Shapes of the integer matrices: none for floats, one, or two factors."""
+        """Return the shapes of the integer matrices: none for floats, one, or two factors."""
         if self.kind == 0:
             return [(self.shape[0], self.shape[1])]
         if self.kind == 3:
@@ -197,5 +197,5 @@ def _floats_of(tensor: StoredTensor) -> bytes:
 
 
 def equal_weights(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    """Whether two sets of weights are the same, bit for bit."""
+    """Return whether two sets of weights are equal, bit for bit."""
     return a.keys() == b.keys() and all(torch.equal(a[n].cpu(), b[n].cpu()) for n in a)

@@ -1,6 +1,6 @@
-"""Float weights -> stored tensors: prune, factor, quantize. What `artifact.py` packs and what evaluation must see.
+"""Makes stored tensors from float weights: prune, factor, quantize. `trainer/quant/artifact.py` packs them.
 
-Uses the same `quantize` on the same stacks of layers as QAT does, so the two are equal bit for bit.
+QAT calls the same `quantize` on the same stacks of layers, so its weights equal the exported ones bit for bit.
 """
 
 import math
@@ -39,7 +39,7 @@ class StoredTensor:
         return math.prod(self.shape)
 
     def dequantize(self) -> Tensor:
-        """Float32 values of `shape`: what the model computes with after unpacking."""
+        """Return the float32 values, of `shape`, that the model computes with after unpacking."""
         if self.data is not None:
             return self.data.float()
         factors = [Quantized(q[None], s[None], self.group_rows).dequantize()[0] for q, s in self.parts]
@@ -49,7 +49,7 @@ class StoredTensor:
 
 @torch.no_grad()
 def store_weights(weights: Mapping[str, Tensor], quant: QuantConfig) -> list[StoredTensor]:
-    """Everything between the averaged float weights and the bytes, on the weights' device; results are on the CPU.
+    """Prune, factor and quantize weights on their device, and return the stored tensors on the CPU.
 
     Args:
         weights: parameter name -> float32.
@@ -63,7 +63,7 @@ def store_weights(weights: Mapping[str, Tensor], quant: QuantConfig) -> list[Sto
 
 
 def assemble(stored: list[StoredTensor]) -> dict[str, Tensor]:
-    """Stored tensors -> parameters: layers of a bank are stacked again."""
+    """Return the parameters of stored tensors; the layers of a bank are stacked again."""
     layers: dict[str, list[Tensor]] = {}
     for tensor in stored:
         layers.setdefault(tensor.name.split(".", 1)[0], []).append(tensor.dequantize())
@@ -114,7 +114,7 @@ def prune(w: Tensor, frac: float) -> Tensor:
 
 
 def svd_factors(w_OI: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The best rank-r approximation as left (O, r) and right (r, I), the singular values shared by their roots."""
+    """Return the best rank-r approximation as factors (O, r) and (r, I); each has the roots of the singular values."""
     u, s, vh = torch.linalg.svd(w_OI, full_matrices=False)
     root = s[:rank].sqrt()
     return u[:, :rank] * root, root[:, None] * vh[:rank]

@@ -1,8 +1,8 @@
-"""Fake quantization: what the exporter would write, as float weights. QAT and SQWA are this function.
+"""Fake quantization: float weights with the values that export would write. QAT and SQWA use it.
 
-The gradient is passed straight through by construction: the optimizer applies the gradient of the compute weights to the
-master weights (Bengio et al. 2013, arXiv:1308.3432). `mode: swap` of PR 488 (overwrite the weights by their dequantized
-values around forward and backward, then restore) is the same computation in this house, so both names mean this.
+The gradient passes straight through: the optimizer applies the gradient of the compute weights to the master weights
+(Bengio et al. 2013, arXiv:1308.3432). `mode: swap` of PR 488 (overwrite the weights with their dequantized values for
+forward and backward, then restore them) is the same computation here.
 """
 
 from torch import Tensor
@@ -12,12 +12,12 @@ from trainer.quant.tensor_plan import TensorPlan
 
 
 def fake_quantize(w: Tensor, plan: TensorPlan) -> Tensor:
-    """Quantize and dequantize a parameter as export does. Layers that export keeps in fp16 pass unchanged.
+    """Quantize and dequantize a parameter as export does. Layers that export keeps in fp16 stay unchanged.
 
     Args:
         w: a parameter of plan.shape, float32.
     Returns:
-        The same shape, float32; equal to the exported weights bit for bit where they become integers.
+        The same shape, float32; layers that become integers equal the exported weights bit for bit.
     """
     if plan.scheme is None:
         return w

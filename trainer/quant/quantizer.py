@@ -1,7 +1,7 @@
-"""The quantizer: symmetric integers with one fp16 scale per row, or per group of rows.
+"""Rounds matrices to symmetric integers with one fp16 scale per row or per group of rows.
 
-Training (fake quantization, noise) and export call `quantize` here and nothing else, so that what QAT trains is what the
-artifact holds, bit for bit. Shapes: L layers, O output rows, I inputs, G groups of rows.
+Training (fake quantization) and export both call `quantize`, so that QAT trains the weights of the artifact, bit for bit.
+Shapes: L layers, O output rows, I inputs, G groups of rows.
 
 Sources: absmax per row, Dettmers et al. 2022, arXiv:2208.07339; clip search, "GPTQ-lite" of parameter-golf PR 549;
 grouped scales, PR 488; the scale floor that destroyed PR 1032, issue 775.
@@ -28,7 +28,7 @@ class Quantized:
     group_rows: int
 
     def dequantize(self) -> Tensor:
-        """(L, O, I) float32. The one place where integers become weights again."""
+        """Return the weights, (L, O, I) float32."""
         return self.q_LOI.float() * _per_row(self.scale_LG.float(), self.group_rows, self.q_LOI.size(1))
 
 
@@ -45,7 +45,7 @@ def quantize(w_LOI: Tensor, scheme: Scheme) -> Quantized:
     Raises:
         ValueError: w_LOI is not 3-D, or bits is outside 2..8.
     Guarantees:
-        With `absmax`, |w - q * scale| <= scale / 2 up to the rounding of the scale to fp16 (tests/contracts).
+        With `absmax`, |w - q * scale| <= scale / 2 up to the rounding of the scale to fp16.
     """
     if w_LOI.dim() != 3:
         raise ValueError(f"w_LOI must be (layers, out, in), got shape {tuple(w_LOI.shape)}")
@@ -67,14 +67,14 @@ def quantize(w_LOI: Tensor, scheme: Scheme) -> Quantized:
 
 
 def half_step(w_LOI: Tensor, scheme: Scheme) -> Tensor:
-    """Half a quantization step per row, (L, O or 1, 1) float32: group max / (2 q_max). Used by quantization noise."""
+    """Return half a quantization step of each row, (L, O, 1) float32: group max / (2 q_max)."""
     grouped_LGN, _ = _grouped(w_LOI, scheme.group_rows)
     half_LG = grouped_LGN.abs().amax(-1) / (2 * scheme.q_max)
     return _per_row(half_LG, scheme.group_rows, w_LOI.size(1))
 
 
 def _grouped(w_LOI: Tensor, group_rows: int) -> tuple[Tensor, Tensor]:
-    """(L, G, group_rows * I) with zero rows added to the last group, and the number of real rows of each group (G, 1)."""
+    """Return the groups, (L, G, group_rows * I), the last padded with zeros, and each group's number of real rows (G, 1)."""
     layers, rows, inputs = w_LOI.shape
     groups = num_groups(rows, group_rows)
     padding = groups * group_rows - rows
@@ -85,14 +85,14 @@ def _grouped(w_LOI: Tensor, group_rows: int) -> tuple[Tensor, Tensor]:
 
 
 def _per_row(value_LG: Tensor, group_rows: int, rows: int) -> Tensor:
-    """(L, G) -> (L, rows, 1): each row's value."""
+    """Repeat each group's value for its rows: (L, G) -> (L, rows, 1)."""
     if group_rows == 1:
         return value_LG.unsqueeze(-1)
     return value_LG.repeat_interleave(group_rows, dim=1)[:, :rows].unsqueeze(-1)
 
 
 def _scale(clip_LG: Tensor, scheme: Scheme) -> Tensor:
-    """Clip value -> fp16 scale. All-zero groups get 1; the floor, where asked for, acts on every scale."""
+    """Return the fp16 scales of clip values: 1 for a group of zeros, and at least `scheme.scale_floor`."""
     scale = clip_LG / scheme.q_max
     if scheme.scale_floor is not None:
         scale = scale.clamp_min(scheme.scale_floor)
@@ -100,10 +100,9 @@ def _scale(clip_LG: Tensor, scheme: Scheme) -> Tensor:
 
 
 def _searched_scale(w_LGN: Tensor, scheme: Scheme) -> Tensor:
-    """Per group, the scale of the percentile of |w| that gives the least squared error.
+    """Return, per group, the scale of the percentile of |w| that gives the least squared error.
 
-    The percentiles are of all N entries of a group and lie close to 1, so a few of the largest magnitudes suffice:
-    top-k, not a sort.
+    The percentiles are close to 1, so the largest few of a group's N entries are enough: top-k, not a sort.
     """
     n = w_LGN.size(-1)
     deepest = min(n, int((1 - min(SEARCH_PERCENTILES)) * (n - 1)) + 2)

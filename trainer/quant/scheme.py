@@ -1,4 +1,4 @@
-"""How a matrix becomes integers: the numbers of it. Torch-free, so that a plan can use it; `base` does the rounding."""
+"""The numbers of a quantization scheme. Torch-free; `trainer/quant/quantizer.py` does the rounding."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Scheme:
-    """How a matrix becomes integers. bits: 2..8. group_rows: rows that share one scale."""
+    """How a matrix is rounded to integers. bits: 2..8. group_rows: rows that share one scale."""
 
     bits: int
     group_rows: int = 1
@@ -20,12 +20,12 @@ class Scheme:
 
 
 def num_groups(rows: int, group_rows: int) -> int:
-    """How many scales a matrix of `rows` rows has."""
+    """Return the number of scales of a matrix with `rows` rows."""
     return -(-rows // group_rows)
 
 
 def factors_are_smaller(shape: tuple[int, ...], rank: int, scheme: Scheme) -> bool:
-    """Whether two factors (rows, rank) and (rank, cols) take fewer bits than the matrix (rows, cols) itself."""
+    """Return whether two factors (rows, rank) and (rank, cols) take fewer bits than the matrix (rows, cols)."""
     rows, cols = shape
 
     def stored_bits(r: int, c: int) -> int:

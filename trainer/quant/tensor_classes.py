@@ -1,4 +1,4 @@
-"""Which tensor class each matrix belongs to. Torch-free, so that a plan can use it."""
+"""The tensor class of each matrix. Torch-free."""
 
 from typing import Literal
 
@@ -23,4 +23,4 @@ CLASS_OF: dict[str, TensorClass] = {
     "lora_v_up": "other",
     "depth_gate": "other",
 }
-"""Every matrix of the model. What is not here is a control tensor: a gain, scale, mix or gate vector."""
+"""Every matrix of the model. All other parameters are control tensors: gains, scales, mixes, gate vectors."""

@@ -1,8 +1,8 @@
-"""Which stored tensor gets which bits.
+"""Decides how each parameter is stored: as integers of some scheme, fp16 or fp32.
 
-A bank is stored as one tensor per layer (`mlp_up.3`), any other parameter as one tensor. Matrices belong to a class
-and get that class's bits; small ones, named ones and 16-bit classes stay fp16; control vectors stay fp32. Torch-free, so
-that a plan decides by the same rules as export.
+A bank is stored as one tensor per layer (`mlp_up.3`), any other parameter as one tensor. A matrix gets the bits of its
+class; small ones, those of `quant.keep_fp16` and those of 16-bit classes stay fp16. Control tensors stay fp32. Torch-free,
+so that `pgray plan` uses the same rules as export.
 """
 
 import math
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """How one parameter is stored. `int_layers` are the rows of dim 0 that become integers (of a bank: layers)."""
+    """How one parameter is stored."""
 
     name: str
     tensor_class: TensorClass | Literal["control"]
     is_bank: bool
     shape: tuple[int, ...]
-    scheme: Scheme | None  # None: nothing of it becomes integers
-    int_layers: tuple[bool, ...]  # one flag per stored tensor
+    scheme: Scheme | None  # None: no stored tensor becomes integers
+    int_layers: tuple[bool, ...]  # per stored tensor, whether it becomes integers
 
     @property
     def stored_names(self) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ class TensorPlan:
         return self.elements_each * sum(self.int_layers)
 
     def as_stack(self, w: "Tensor") -> "Tensor":
-        """The parameter as (stored tensors, O, I): the shape that the quantizer takes."""
+        """Return the parameter as (stored tensors, O, I), which the quantizer takes."""
         return w if self.is_bank else w.reshape(1, *self.shape)
 
 
@@ -67,7 +67,7 @@ def plan_tensor(name: str, shape: tuple[int, ...], quant: QuantConfig) -> Tensor
 
 
 def plan_tensors(shapes: Mapping[str, tuple[int, ...]], quant: QuantConfig) -> dict[str, TensorPlan]:
-    """How each parameter of a model is stored, in the model's order."""
+    """Return how each parameter of a model is stored, in the model's order."""
     return {name: plan_tensor(name, tuple(shape), quant) for name, shape in shapes.items()}
 
 

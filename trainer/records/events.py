@@ -11,10 +11,10 @@ Event = dict[str, Any]
 
 
 class EventLog:
-    """Append-only JSON lines with an `event` field and a wall time, flushed line by line, and echoed for people.
+    """Appends JSON lines with an `event` field and a wall time to a file, and prints them.
 
     Args:
-        path: where to; None (ranks other than 0) writes and prints nothing.
+        path: the file; None (ranks other than 0): write and print nothing.
     """
 
     def __init__(self, path: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writes files atomically and reads JSON files."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write, fsync, rename: a reader sees the old file or the new one, never a half."""
+    """Write a file by write, fsync and rename: a reader sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
@@ -33,7 +33,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; {} where the file is missing, broken or holds something else."""
+    """Return the object in a JSON file; {} if the file is missing, broken or holds something else."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A job: one training run and the exports of every trial that shares it. Torch-free; pgray writes it, the trainer reads it."""
+"""A job: one training run and the exports of its trials. pgray writes the file, the trainer reads it. Torch-free."""
 
 from pathlib import Path
 from typing import Any, Self
@@ -28,16 +28,16 @@ class Job(BaseModel):
     train_fingerprint: str
     trials: list[TrialSpec]
     git_sha: str | None = None
-    code_sha: str | None = None  # `bundle.code_sha` of the trainer that is to run it; None: any
+    code_sha: str | None = None  # `bundle.code_sha` of the trainer that must run it; None: any
 
     @property
     def config(self) -> Config:
-        """The config of the training run: every trial's training part is the same."""
+        """The config of the training run; all trials have the same training part."""
         return self.trials[0].config
 
     @property
     def averages(self) -> dict[str, Config]:
-        """Every average some trial exports: key -> a config that describes it."""
+        """The averages that trials export: key -> the config of one such trial."""
         return {average_key(trial.config): trial.config for trial in self.trials}
 
     @model_validator(mode="after")
@@ -52,7 +52,7 @@ class Job(BaseModel):
 
 
 def load_job(path: Path) -> Job:
-    """A job file as pgray writes it, or the short form `{preset: NAME, set: {...}}` for one trial by hand.
+    """Read a job file as pgray writes it, or the short form `{preset: NAME, set: {...}}` for one trial.
 
     Raises:
         InputError: names file, key, value and fix.

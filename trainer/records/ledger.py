@@ -13,7 +13,7 @@ from trainer.records.states import TrialState
 
 
 class LedgerEntry(Record):
-    """One line of `ledger.jsonl`: trial `trial_id` came into `state`. The last line of a trial is its state.
+    """One line of `ledger.jsonl`: a trial's new state. A trial's last line holds its present state.
 
     The order of first appearance is the order of the table's rows. `gpu_held_s` and `cost_usd` are the job's, divided
     equally among its trials so that sums are right.
@@ -37,13 +37,13 @@ class LedgerEntry(Record):
     changes: dict[str, Any] | None = None  # what the arm sets, dotted; on the first entry of a search's trial
 
     def moved_to(self, state: TrialState, **fields: Any) -> "LedgerEntry":
-        """The next entry of the same trial and attempt, with nothing of what was said about the state before."""
+        """Return the next entry of the same trial and attempt, without the facts about its state before."""
         keep = {"sweep", "arm", "seed", "trial_id", "train_fingerprint", "attempt"}
         return LedgerEntry(at=time.time(), state=state, **self.model_dump(include=keep), **fields)
 
 
 def read_ledger(path: Path) -> tuple[list[LedgerEntry], list[str]]:
-    """Every whole entry in the order written, and a sentence for each line left out. Both empty without a file."""
+    """Return all whole entries in file order, and a message for each omitted line. Both are empty without a file."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -56,20 +56,20 @@ def read_ledger(path: Path) -> tuple[list[LedgerEntry], list[str]]:
             entries.append(LedgerEntry.model_validate_json(line))
         except ValidationError:
             is_cut = number == len(lines)  # whole lines end with a newline
-            what = "cut off in the middle, as by a kill" if is_cut else "not a ledger entry"
-            problems.append(f"{path}: line {number}: {what}; left out")
+            what = "incomplete, probably cut off by a kill" if is_cut else "not a ledger entry"
+            problems.append(f"{path}: line {number}: {what}; omitted")
     return entries, problems
 
 
 def last_entries(entries: Iterable[LedgerEntry]) -> dict[str, LedgerEntry]:
-    """Trial id -> its last entry, in the order in which the trials first appeared."""
+    """Return trial id -> its last entry, in the order of the trials' first entries."""
     return {entry.trial_id: entry for entry in entries}  # a key keeps its first position
 
 
 def newest_trials(entries: Iterable[LedgerEntry]) -> dict[tuple[str, int], str]:
-    """(arm, seed) -> the trial id that the ledger mentions last.
+    """Return (arm, seed) -> the trial id that the ledger mentions last.
 
-    A sweep that was edited and run again leaves trials of the old configuration; this one was asked for last.
+    A sweep that was edited and run again leaves trials of the old configuration; the last one is the present one.
     """
     return {(entry.arm, entry.seed): entry.trial_id for entry in entries}
 

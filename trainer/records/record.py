@@ -1,4 +1,4 @@
-"""The base of every record that a job writes, and the version of the records."""
+"""The base class of records, and their version."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -6,4 +6,6 @@ SCHEMA_VERSION = 2
 
 
 class Record(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)  # newer files load in older readers
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, allow_inf_nan=False
+    )  # ignore: a newer version's records load

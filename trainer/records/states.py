@@ -4,17 +4,17 @@ from enum import StrEnum
 
 
 class TrialState(StrEnum):
-    QUEUED = "queued"  # asked for; no job has started, or the last one was interrupted
+    QUEUED = "queued"  # no job has started, or the last one was interrupted
     RUNNING = "running"  # a job has started and has not ended
     FINISHED = "finished"  # result.json exists
     FAILED = "failed"  # a job ended without a result; the entry says how and why
     KILLED = "killed"  # a stopping rule ended it or skipped it
-    INVALID = "invalid"  # the sweep no longer asks for it
-    LOST = "lost"  # its driver and its supervisor died and nothing says how it ended; the next run repeats it
+    INVALID = "invalid"  # the sweep no longer contains it
+    LOST = "lost"  # driver and supervisor died, so its end is unknown; the next run repeats it
 
     @property
     def is_open(self) -> bool:
-        """Whether a driver has yet to end it."""
+        """Whether it is still waiting or running."""
         return self in (TrialState.QUEUED, TrialState.RUNNING)
 
     @property

@@ -1,7 +1,7 @@
-"""Save and resume a training run exactly: weights, optimizer, averages, noise, clock, position. No pickle.
+"""Saves and restores a training run exactly: weights, optimizer, averages, random generators, clock, step. No pickle.
 
-Each rank writes its own file (its shard of the optimizer, its noise source); rank 0 adds what is common. A checkpoint is
-complete when `checkpoint/latest.json` names it, which is written last, after a barrier; older ones are removed then.
+Each rank writes a file with its shard of the optimizer and its random generator; rank 0 also writes a common file. A
+checkpoint is complete once `checkpoint/latest.json` names it, which rank 0 writes last; then it deletes older ones.
 """
 
 import json
@@ -25,7 +25,7 @@ from trainer.run.dist import DistContext
 
 @dataclass(frozen=True)
 class TrainState:
-    """Where a training run stands, beside its tensors."""
+    """The state of a training run, except its tensors."""
 
     step: int
     elapsed_s: float
@@ -60,10 +60,10 @@ class Checkpoint:
                     shutil.rmtree(other, ignore_errors=True)
 
     def load(self, weights: Weights, optimizer: Optimizer, averages: list[Average]) -> TrainState | None:
-        """Restore the latest checkpoint into the objects given; None where there is none that fits these ranks.
+        """Restore the latest checkpoint into these objects. Return None, and restore nothing, if none fits.
 
-        A job may ask for other averages than the one that was cut off: those it lacks cannot be made up, so then the
-        training run starts again.
+        A checkpoint does not fit if it has another number of ranks or lacks one of the averages, for instance one of a
+        trial that was added later; then the training run must start again.
         """
         found = self._read({average.key for average in averages})
         if not self._dist.all_true(found is not None) or found is None:
@@ -76,12 +76,12 @@ class Checkpoint:
         for average in averages:
             prefix = f"average/{average.key}/"
             average.load_state(
-                {n.removeprefix(prefix): _place(w, device) for n, w in common.items() if n.startswith(prefix)}
+                {n.removeprefix(prefix): _to_device(w, device) for n, w in common.items() if n.startswith(prefix)}
             )
         return position
 
     def _read(self, wanted: set[str]) -> tuple[TrainState, dict[str, Tensor], dict[str, Tensor]] | None:
-        """What is on disk, if it is whole and fits this job: position, common tensors, this rank's tensors."""
+        """Read the checkpoint if it is whole and fits: state, common tensors, this rank's tensors."""
         try:
             raw = json.loads((self._folder / "latest.json").read_text())
             target = self._folder / raw.pop("folder")
@@ -93,15 +93,15 @@ class Checkpoint:
             common = load_file(target / "common.safetensors")
             return position, common, load_file(target / f"rank-{self._dist.rank}.safetensors")
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-            return None  # none there, cut off, or of another version: train from the start
+            return None  # missing, incomplete, or of another version
 
     def remove(self) -> None:
         if self._dist.is_main:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _place(w: Tensor, device: torch.device) -> Tensor:
-    """Weights to the device; counters and numbers stay on the host."""
+def _to_device(w: Tensor, device: torch.device) -> Tensor:
+    """Move weights to the device; counters and other numbers stay on the host."""
     return w.to(device) if w.dtype == torch.float32 else w
 
 
@@ -109,12 +109,12 @@ def _save(path: Path, named: dict[str, Tensor]) -> None:
     temporary = path.with_suffix(".partial")
     save_file({name: w.detach().cpu().contiguous() for name, w in named.items()}, temporary)
     with temporary.open("rb+") as file:
-        os.fsync(file.fileno())  # or a node that loses power keeps the record and not the weights
+        os.fsync(file.fileno())  # otherwise a power failure can lose the weights but keep the record
     temporary.replace(path)
 
 
 def save_weights(path: Path, named: dict[str, Tensor]) -> None:
-    """Float weights as safetensors, appearing whole."""
+    """Write float weights as safetensors, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _save(path, named)
 

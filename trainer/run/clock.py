@@ -1,7 +1,7 @@
-"""The training clock: what the challenge's 600 seconds count.
+"""The training clock, which measures the challenge's 600 seconds.
 
-Runs from the first optimizer step to the end of averaging; compile, warm-up, validation and checks are off the clock.
-Rank 0's reading is everyone's, so that all ranks take the same decisions at the same step.
+It runs from the first optimizer step to the end of averaging, except during compilation, warm-up, validation and checks.
+All ranks use rank 0's reading, so they make the same decisions at the same step.
 """
 
 import time
@@ -16,27 +16,27 @@ from trainer.run.dist import DistContext
 class TrainingClock:
     def __init__(self, dist: DistContext, elapsed_s: float = 0.0) -> None:
         self._dist = dist
-        self._banked_s = elapsed_s
+        self._stopped_s = elapsed_s
         self._started: float | None = None
         self._pending: list[torch.cuda.Event] = []
 
     def start(self) -> None:
-        self._settle()
+        self._synchronize()
         self._started = time.perf_counter()
 
     def stop(self) -> float:
-        """Stop and return this rank's elapsed seconds, with all device work done."""
-        self._settle()
+        """Wait for the device, stop, and return this rank's elapsed seconds."""
+        self._synchronize()
         if self._started is not None:
-            self._banked_s += time.perf_counter() - self._started
+            self._stopped_s += time.perf_counter() - self._started
             self._started = None
-        return self._banked_s
+        return self._stopped_s
 
     def agreed_s(self) -> float:
-        """Rank 0's elapsed seconds, on every rank.
+        """Return rank 0's elapsed seconds, on every rank.
 
-        On CUDA the host may run one step ahead of the device, no more: it waits for the end of the step before last,
-        so the reading is true to a step and the device is never left idle.
+        On CUDA it first waits for the end of the step before last: the host runs at most one step ahead of the device,
+        so the reading is right to one step, and the device never waits.
         """
         if self._dist.device.type == "cuda":
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -45,18 +45,18 @@ class TrainingClock:
             if len(self._pending) > 1:
                 self._pending.pop(0).synchronize()
         running = time.perf_counter() - self._started if self._started is not None else 0.0
-        return self._dist.agree(self._banked_s + running)
+        return self._dist.agree(self._stopped_s + running)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Off the clock: device work before it counts, device work within it does not."""
+        """Stop the clock inside the block. Device work that began before it still counts."""
         self.stop()
         try:
             yield
         finally:
             self.start()
 
-    def _settle(self) -> None:
+    def _synchronize(self) -> None:
         if self._dist.device.type == "cuda":
             torch.cuda.synchronize(self._dist.device)
         self._pending.clear()

@@ -23,7 +23,7 @@ class TrainConfig(Section):
 
 
 class Machine(Section):
-    """What one job holds on each of its nodes, and how its ranks are started: `nproc` per node. gpus 0 = CPU."""
+    """What one job needs on each of its nodes, and how its ranks are started: `nproc` per node. gpus 0 = CPU."""
 
     gpus: int = Field(0, ge=0)
     cpus: int = Field(1, ge=1)

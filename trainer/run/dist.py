@@ -1,8 +1,8 @@
-"""Process group and the few collectives the trainer needs. One process or N under torchrun; gloo on CPU, NCCL on CUDA.
+"""The process group and the collectives of the trainer: one process, or N under torchrun; gloo on CPU, NCCL on CUDA.
 
-The clock is agreed on over a gloo group even on CUDA: a broadcast through NCCL would have to wait for the GPU and stall
-the launch of the next step. A rank whose torchrun agent has died ends itself (`watch_parent`): torch starts ranks in
-sessions of their own, so nobody else would.
+Numbers on the host, such as the clock's, use a gloo group even on CUDA: NCCL would wait for the GPU and delay the launch of
+the next step. A rank ends itself when its torchrun agent dies (`watch_parent`): torch starts ranks in new sessions, so
+killing the agent's session does not end them.
 """
 
 import os
@@ -25,7 +25,7 @@ _reduce_scatter: Callable[..., object] = getattr(dist, "reduce_scatter_single", 
 
 @dataclass(frozen=True)
 class DistContext:
-    """Who I am among how many, and where I compute."""
+    """This process's rank, the number of ranks, and the device."""
 
     rank: int
     world_size: int
@@ -37,7 +37,7 @@ class DistContext:
         return self.rank == 0
 
     def share(self, low: int, high: int) -> range:
-        """This rank's part of low..high-1: adjoining parts, equal but for the last ones, which may be short or empty."""
+        """Return this rank's part of low..high-1. Parts are adjacent and equally long; the last may be shorter or empty."""
         each = -(-(high - low) // self.world_size)
         first = min(low + self.rank * each, high)
         return range(first, min(first + each, high))
@@ -52,7 +52,7 @@ class DistContext:
         return self.sum(tensor).div_(self.world_size) if self.world_size > 1 else tensor
 
     def reduce_scatter_mean(self, whole: Tensor) -> Tensor:
-        """Mean over ranks of `whole` (its first dim a multiple of world_size); each rank gets its slice of dim 0."""
+        """Return this rank's slice (of dim 0, a multiple of world_size) of the mean of `whole` over ranks."""
         if self.world_size == 1:
             return whole
         part = torch.empty_like(whole[: whole.size(0) // self.world_size])
@@ -60,7 +60,7 @@ class DistContext:
         return part.div_(self.world_size)
 
     def all_gather(self, part: Tensor) -> Tensor:
-        """The ranks' slices, joined along dim 0."""
+        """Return the ranks' slices, joined along dim 0."""
         if self.world_size == 1:
             return part
         whole = part.new_empty((part.size(0) * self.world_size, *part.shape[1:]))
@@ -68,7 +68,7 @@ class DistContext:
         return whole
 
     def agree(self, number: float) -> float:
-        """Rank 0's number, on every rank, without touching the accelerator."""
+        """Return rank 0's number, on every rank. It does not use the accelerator."""
         if self.world_size == 1:
             return number
         box = torch.tensor([number], dtype=torch.float64)
@@ -76,7 +76,7 @@ class DistContext:
         return float(box.item())
 
     def minimum(self, number: float) -> float:
-        """The smallest of the ranks' numbers, on every rank, without touching the accelerator."""
+        """Return the smallest of the ranks' numbers, on every rank. It does not use the accelerator."""
         if self.world_size == 1:
             return number
         box = torch.tensor([number], dtype=torch.float64)
@@ -84,7 +84,7 @@ class DistContext:
         return float(box.item())
 
     def all_true(self, flag: bool) -> bool:
-        """Whether the flag is true on every rank."""
+        """Return whether the flag is true on every rank."""
         if self.world_size == 1:
             return flag
         box = torch.tensor([0 if flag else 1], dtype=torch.int64)
@@ -97,12 +97,12 @@ class DistContext:
 
 
 def start_ranks(device_name: str) -> DistContext:
-    """Join the process group that torchrun's environment describes; alone without one.
+    """Join the process group that torchrun's environment variables describe; without them, run as one process.
 
     Args:
         device_name: "auto", "cpu" or "cuda".
     Raises:
-        RuntimeError: CUDA is asked for and not there.
+        RuntimeError: `device_name` is "cuda" and no CUDA device is visible.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
@@ -127,7 +127,7 @@ def stop_ranks() -> None:
 
 
 def watch_parent(on_orphan: Callable[[], None] = lambda: os._exit(75), every_s: float = 1.0) -> None:
-    """End this process when its parent (torchrun's agent) dies. A daemon thread; costs one system call a second."""
+    """Start a thread that ends this process when its parent, torchrun's agent, dies."""
     parent = os.getppid()
 
     def watch() -> None:

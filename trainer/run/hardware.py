@@ -1,4 +1,4 @@
-"""What a run ran on, and how fast that is, for the record."""
+"""Describes the hardware of a run and measures its speed, for the record."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ def node_name() -> str:
 
 
 def describe_hardware(dist: DistContext) -> str:
-    """e.g. `8 x NVIDIA H100 80GB HBM3`, or `2 ranks on AMD EPYC 7B13 (2 cores)`."""
+    """Return for example `8 x NVIDIA H100 80GB HBM3`, or `2 ranks on AMD EPYC 7B13 (2 cores)`."""
     if dist.device.type == "cuda":
         return f"{dist.world_size} x {torch.cuda.get_device_name(dist.device)}"
     noun = "rank" if dist.world_size == 1 else "ranks"
@@ -35,10 +35,10 @@ def _cpu_name() -> str:
 
 
 def probe_tflops(device: torch.device) -> float:
-    """Speed of a square matrix product on this rank's device, TFLOP/s: to tell a slow machine from a slow model.
+    """Measure the speed of a square matrix product on this rank's device, TFLOP/s, to tell a slow machine from a slow model.
 
-    bf16 and 8192 wide on CUDA, for 1.5 s; fp32 and 512 wide on CPU, for 0.15 s. Median over short bursts, after the first
-    third, in which clocks rise. Draws nothing from the global generators and leaves no trace in `peak_memory_mib`.
+    On CUDA bf16 and 8192 wide, for 1.5 s; on CPU fp32 and 512 wide, for 0.15 s. Returns the median of short bursts without
+    the first third, in which clock rates rise. It leaves the global random generators and `peak_memory_mib` as they were.
     """
     is_cuda = device.type == "cuda"
     width, products, seconds = (8192, 20, 1.5) if is_cuda else (512, 4, 0.15)
@@ -62,5 +62,5 @@ def probe_tflops(device: torch.device) -> float:
 
 
 def peak_memory_mib(device: torch.device) -> float | None:
-    """Peak of the device's allocator on this rank, MiB; None on CPU."""
+    """Return the peak memory of the device's allocator on this rank, MiB; None on CPU."""
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None

@@ -1,8 +1,8 @@
-"""The real model on the meta device: no memory, no weights, but every shape. `python -m trainer.run.preflight`.
+"""Builds models on the meta device, without memory, and prints their shapes: `python -m trainer.run.preflight`.
 
-Reads from standard input the configs to build, {name: {"model": {...}, "recurrence": {...}}}, and writes to standard output
-{name: {"num_params": n, "tensors": [{"name", "tensor_class", "shape"}, ...]}}, or {name: {"error": "..."}} for one that
-cannot be built. `pgray` asks in a process of its own, since it never loads torch itself.
+It reads configs from standard input, {name: {"model": {...}, "recurrence": {...}}}, and writes to standard output
+{name: {"num_params": n, "tensors": [{"name", "tensor_class", "shape"}, ...]}}, or {name: {"error": "..."}} for a model that
+cannot be built. pgray, which never loads torch, runs it as a subprocess.
 """
 
 import json
@@ -18,7 +18,7 @@ from trainer.quant.tensor_classes import CLASS_OF
 
 
 def describe_model(config: Config) -> dict[str, Any]:
-    """What the model of a config holds; `tensor_class` is `control` for what is never quantized."""
+    """Return a model's tensors. `tensor_class` is `control` for those that are never quantized."""
     with torch.device("meta"):
         model = Model(config)
     tensors = [
@@ -28,7 +28,7 @@ def describe_model(config: Config) -> dict[str, Any]:
     return {"num_params": num_params(model), "tensors": tensors}
 
 
-def describe_or_say_why(sections: Mapping[str, Any]) -> dict[str, Any]:
+def describe_or_error(sections: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return describe_model(Config.model_validate_json(json.dumps(sections)))
     except Exception as error:
@@ -37,4 +37,4 @@ def describe_or_say_why(sections: Mapping[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
-    json.dump({name: describe_or_say_why(sections) for name, sections in asked.items()}, sys.stdout)
+    json.dump({name: describe_or_error(sections) for name, sections in asked.items()}, sys.stdout)

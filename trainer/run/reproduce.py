@@ -1,9 +1,9 @@
-"""What a packed train_gpt.py does: repeat the trial whose config it carries, in an empty folder, and print its numbers.
+"""Repeats the trial whose config a packed train_gpt.py carries, and prints its numbers.
 
     torchrun --standalone --nproc_per_node=N train_gpt.py [--data DIR] [--tokenizer FILE] [--seed N] [--out DIR]
 
-DATA_PATH, TOKENIZER_PATH and SEED, the names that the challenge's scripts use, say the same; an option wins. Everything
-else is fixed. Exit codes are those of `python -m trainer`.
+The environment variables DATA_PATH, TOKENIZER_PATH and SEED, as in the challenge's scripts, have the same effect; an option
+overrides them. Exit codes are those of `python -m trainer`.
 """
 
 import argparse
@@ -26,12 +26,12 @@ _FINAL = ("seed", "steps", "train_s", *LISTED, "val_loss_nats", "model_bytes", "
 
 
 def main(recorded: Mapping[str, Any], argv: Sequence[str] | None = None) -> int:
-    """Args: recorded: the trial's config, as far as it differs from the defaults."""
-    before = build_config(recorded, "train_gpt.py")
+    """Run the command line. `recorded`: what the trial's config changes in the defaults. Return the exit code."""
+    config = build_config(recorded, "train_gpt.py")
     parser = argparse.ArgumentParser(prog="train_gpt.py", description="Train, quantize, pack, unpack, evaluate, print.")
-    parser.add_argument("--data", help=f"folder of shards; else DATA_PATH, else {before.data.path}")
+    parser.add_argument("--data", help=f"folder of shards; else DATA_PATH, else {config.data.path}")
     parser.add_argument("--tokenizer", help="SentencePiece model; else TOKENIZER_PATH, else as recorded")
-    parser.add_argument("--seed", help=f"else SEED, else {before.seed}")
+    parser.add_argument("--seed", help=f"else SEED, else {config.seed}")
     parser.add_argument("--out", type=Path, default=Path("reproduced"), help="for weights, artifact and result.json")
     args = parser.parse_args(argv)
     try:
@@ -43,7 +43,7 @@ def main(recorded: Mapping[str, Any], argv: Sequence[str] | None = None) -> int:
 
 
 def _inputs(args: argparse.Namespace) -> dict[str, Any]:
-    """The keys that an option or the environment sets."""
+    """Return the config keys that an option or the environment sets."""
     given = {
         "data.path": args.data or os.environ.get("DATA_PATH"),
         "data.tokenizer": args.tokenizer or os.environ.get("TOKENIZER_PATH"),
@@ -57,7 +57,7 @@ def _repeat(config: Config, out: Path) -> int:
     path, is_main = RunLayout(out).trial(identity).result, os.environ.get("RANK", "0") == "0"
     if path.is_file():
         if is_main:
-            print(f"error: {path}: exists: remove its folder, or give another --out", file=sys.stderr)
+            print(f"error: {path}: already exists: remove its folder, or choose another --out", file=sys.stderr)
         return 2
     job = Job(job_id=identity, train_fingerprint=identity, trials=[TrialSpec(trial_id=identity, config=config)])
     code = run(job, out)

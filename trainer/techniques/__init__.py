@@ -1,5 +1,5 @@
-"""Techniques that change the compute weights, one file each; `registry.py` finds them.
+"""Techniques that change the compute weights, one file each, found by `trainer/techniques/registry.py`.
 
-To add one: a file here with a subclass of `Technique`, and its section in `config.py`. docs/adding_a_technique.md shows a
-whole example.
+To add one, write a file here with a subclass of `Technique`, and its section in `trainer/techniques/config.py`;
+docs/adding_a_technique.md shows an example.
 """

@@ -12,7 +12,7 @@ from trainer.section import Section, Start
 
 
 class WeightTechnique(Section):
-    """A technique that changes the compute weights by the quantization scheme: `techniques/<name>.py`. Off by default."""
+    """Base of the sections of `trainer/techniques/<name>.py`. Such a technique uses the quantization scheme in training."""
 
     @property
     def is_on(self) -> bool:
@@ -63,6 +63,6 @@ class WeightTechniques(Section):
 
     @property
     def weight_techniques(self) -> dict[str, WeightTechnique]:
-        """Name -> section of every technique, on or off."""
+        """Return name -> section of every technique, on or off."""
         sections = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: section for name, section in sections.items() if isinstance(section, WeightTechnique)}

@@ -1,4 +1,4 @@
-"""Quantization-aware training: the compute weights are what export would write. Timing and its traps: `QatConfig`."""
+"""Quantization-aware training: the compute weights are what export would write."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ class Qat(Technique):
     order = 100
 
     def gate(self, now: TrainProgress, is_qat: bool) -> float:
-        """Its gate is latched by the loop, since other things hang on it: averages, noise, the liveness check."""
+        """Return 1.0 once QAT is on. The training loop decides when: averages, noise and the QAT check depend on it too."""
         return float(is_qat)
 
     def touches(self, plan: TensorPlan) -> bool:

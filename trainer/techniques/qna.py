@@ -1,7 +1,7 @@
-"""Quantization noise annealing (QNA): train under the noise that rounding will add. Source: PR 975.
+"""Quantization noise annealing (QNA): train with noise like that of rounding. Source: parameter-golf PR 975.
 
 compute = master + U(-1, 1) * half_step * g, half_step = group max / (2 q_max), g = magnitude * LR multiplier; g is 0 once
-QAT is on, and evaluation never sees noise. Every rank draws its own (PR 975 drew the same on all), from a seeded generator.
+QAT is on, and evaluation has no noise. Each rank draws its own noise (in PR 975 all ranks had the same) by the seed.
 """
 
 from functools import cache
@@ -27,12 +27,12 @@ class Qna(Technique):
 
 @cache
 def _layer_mask(int_layers: tuple[bool, ...], device: torch.device) -> Tensor:
-    """(L, 1, 1) float32, built once: making it every step would wait for the device."""
+    """Return 1 for each layer that becomes integers, (L, 1, 1) float32. Cached: a copy to the device at each step waits."""
     return torch.tensor(int_layers, device=device, dtype=torch.float32).view(-1, 1, 1)
 
 
 def add_quantization_noise(w: Tensor, plan: TensorPlan, gate: float, generator: torch.Generator) -> Tensor:
-    """Uniform noise of +-gate half-steps on the layers that export turns into integers; others pass unchanged."""
+    """Add uniform noise of +-gate half-steps to the layers that export turns into integers."""
     if plan.scheme is None or gate == 0:
         return w
     stack = plan.as_stack(w)

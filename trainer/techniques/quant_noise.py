@@ -1,6 +1,6 @@
-"""Quant-Noise: fake-quantize a random share of the weights at each step, the others pass as they are.
+"""Quant-Noise: fake-quantize a random share of the weights at each step. Off once QAT is on.
 
-The share that is not rounded gets an exact gradient, so it disturbs less than QAT from the start does. Off once QAT is on.
+The other weights get an exact gradient, so it disturbs training less than QAT from the first step does.
 Source: Fan et al. 2020, "Training with Quantization Noise for Extreme Model Compression", arXiv:2004.07320.
 """
 

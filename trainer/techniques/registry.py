@@ -11,14 +11,14 @@ from trainer.techniques.base import Technique
 
 
 def technique_classes() -> list[type[Technique]]:
-    """Every technique in this folder, in the order in which they act."""
+    """Return every technique of this package, in the order in which they are applied."""
     for module in pkgutil.iter_modules(techniques.__path__):
         importlib.import_module(f"{techniques.__name__}.{module.name}")
     return sorted(_leaves(Technique), key=lambda cls: (cls.order, cls.section))
 
 
 def active_techniques(config: Config) -> list[Technique]:
-    """The techniques that `config` switches on, in the order in which they act."""
+    """Return the techniques that `config` switches on, in the order in which they are applied."""
     return [cls(config) for cls in technique_classes() if config.weight_techniques[cls.section].is_on]
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import pgray.planning.model_check
 from pgray.cli.entry import main
 from trainer.presets.resolve import config_keys
-from trainer.run.preflight import describe_or_say_why
+from trainer.run.preflight import describe_or_error
 
 NUM_EXAMPLES = int(os.environ.get("PGRAY_FUZZ_EXAMPLES", "50"))
 fuzzed = settings(
@@ -179,7 +179,7 @@ def plan(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     def start(self: Any, question: str) -> FinishedProcess:
         self._output, self._errors = io.StringIO(), io.StringIO()
         json.dump(
-            {name: describe_or_say_why(sections) for name, sections in json.loads(question).items()}, self._output
+            {name: describe_or_error(sections) for name, sections in json.loads(question).items()}, self._output
         )
         return FinishedProcess()
 

@@ -13,7 +13,7 @@ from trainer.model.model import build_model
 from trainer.model.shapes import num_params, parameter_shapes
 from trainer.presets.resolve import build_config, load_preset, preset_names
 from trainer.quant.export import store_weights
-from trainer.run.preflight import describe_model, describe_or_say_why
+from trainer.run.preflight import describe_model, describe_or_error
 
 MODELS: list[dict[str, Any]] = [
     {},
@@ -40,8 +40,8 @@ def test_tensor_classes_are_those_of_the_artifact(tiny: Callable[..., Config]) -
 
 
 def test_a_model_that_cannot_be_built_says_why() -> None:
-    assert "heads" in describe_or_say_why({"model": {"dim": 96, "heads": 7}})["error"]
-    assert "MemoryError" not in describe_or_say_why({"model": {"layers": 400, "dim": 8192}})  # no memory is taken
+    assert "heads" in describe_or_error({"model": {"dim": 96, "heads": 7}})["error"]
+    assert "MemoryError" not in describe_or_error({"model": {"layers": 400, "dim": 8192}})  # no memory is taken
 
 
 def test_standard_output_is_json_alone() -> None:
