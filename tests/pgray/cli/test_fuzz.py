@@ -178,9 +178,7 @@ def plan(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
     def start(self: Any, question: str) -> FinishedProcess:
         self._output, self._errors = io.StringIO(), io.StringIO()
-        json.dump(
-            {name: describe_or_error(sections) for name, sections in json.loads(question).items()}, self._output
-        )
+        json.dump({name: describe_or_error(sections) for name, sections in json.loads(question).items()}, self._output)
         return FinishedProcess()
 
     monkeypatch.setattr(pgray.planning.model_check.ModelCheck, "_start", start)
