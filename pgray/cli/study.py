@@ -1,6 +1,7 @@
 """`pgray study`: the proposals of a search, and its export to Optuna's dashboard."""
 
 import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -34,10 +35,10 @@ def study(
     if to is not None:
         exported = found.export(to)
         if as_json:
-            print(json.dumps({"run": str(run), **exported}))
+            print(json.dumps({"run": str(run), **asdict(exported)}))
         else:
-            print(f"{exported['num_trials']} trials in study {exported['study']} of {exported['storage']}", end="; ")
-            print(f"to see them: optuna-dashboard {exported['storage']}")
+            print(f"{exported.num_trials} trials in study {exported.study} of {exported.storage}", end="; ")
+            print(f"to see them: optuna-dashboard {exported.storage}")
     elif as_json:
         print_json(found.summary())
     else:

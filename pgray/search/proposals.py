@@ -1,7 +1,7 @@
-"""What a search has proposed and what came of it, as read from the ledger: its only memory. Knows nothing of Optuna.
+"""The proposals of a search and their results, read from the ledger, which is the only memory of a search.
 
-A proposal is an arm of the sweep, `t000`, `t001`, ...; the sweep's seeds are its replicates. Its changes stand in the
-ledger (`LedgerEntry.changes`), so that a search can be gone on with after a kill, with another sampler or a wider space.
+A proposal is an arm of the sweep, `t000`, `t001`, ..., that runs with the sweep's seeds. The ledger has its changes
+(`LedgerEntry.changes`), so that a search can be resumed after a kill, also with another sampler or a wider space.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,12 +14,12 @@ from trainer.records.ledger import LedgerEntry
 from trainer.records.results import METRICS, TrialResult
 from trainer.records.states import TrialState
 
-_OPEN: tuple[TrialState, ...] = (TrialState.QUEUED, TrialState.RUNNING, TrialState.LOST)
+_OPEN = (TrialState.QUEUED, TrialState.RUNNING, TrialState.LOST)  # a lost trial is run again
 
 
 @dataclass(frozen=True)
 class SeedRow:
-    """One seed of a proposal. `metrics`: the measured numeric columns of its result; empty until it has finished."""
+    """One seed of a proposal. `metrics`: the numeric columns that its result has; empty until it has finished."""
 
     seed: int
     trial_id: str
@@ -34,26 +34,26 @@ class SeedRow:
 
 @dataclass(frozen=True)
 class Proposal:
-    """`changes`: dotted key -> value over the sweep's base. `seeds`: one row per seed, in the order of the ledger.
+    """`changes`: dotted key -> value on top of the sweep's base. `seeds`: one row per seed, in the ledger's order.
 
-    `told_after`: how many proposals had been made when the last seed ended; None while one is open. With it, what a
-    sampler knew at each proposal can be told after the fact.
+    `ended_after`: number of proposals that existed when the last seed ended; None while a seed is open. It shows which
+    results the sampler had at each draw.
     """
 
     name: str
     changes: dict[str, Any]
     seeds: tuple[SeedRow, ...] = ()
-    told_after: int | None = None
+    ended_after: int | None = None
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a proposal's seeds come to.
+    """The result of a proposal over its seeds.
 
     `state`: open; complete; failed (a seed failed, or lacks an objective or a constraint); outside (the space has changed
-    since and can no longer give it). `means`, `stds` (sample standard deviation over seeds; empty for one seed): of the
-    columns of objectives and constraints. `excess`: constraint -> how far the worst seed is on its wrong side, in the
-    column's unit.
+    and can no longer give this proposal). `means`, `stds` (sample standard deviation, empty for one seed): of the columns
+    of objectives and constraints. `excess`: constraint -> how far the worst seed is on its wrong side, in the column's
+    unit.
     """
 
     state: Literal["open", "complete", "failed", "outside"]
@@ -68,31 +68,26 @@ class Score:
 
 
 def seed_row(entry: LedgerEntry, result: TrialResult | None) -> SeedRow:
-    """A trial's last ledger entry and its result, if there is one, as a row of its proposal."""
-    if entry.state == TrialState.FINISHED and result is None:
-        return SeedRow(
-            entry.seed, entry.trial_id, TrialState.LOST, reason="its result cannot be read; a run makes it anew"
-        )
-    measured = (
-        {}
-        if result is None or entry.state != TrialState.FINISHED
-        else {name: getattr(result, name) for name in METRICS}
-    )
-    metrics = {name: value for name, value in measured.items() if value is not None}
+    """Return the row of a seed from its trial's last ledger entry and its result, which is used if it has finished."""
+    if entry.state != TrialState.FINISHED:
+        return SeedRow(entry.seed, entry.trial_id, entry.state, reason=entry.reason)
+    if result is None:
+        return SeedRow(entry.seed, entry.trial_id, TrialState.LOST, reason="unreadable result; the next run repeats it")
+    metrics = {name: value for name in METRICS if (value := getattr(result, name)) is not None}
     return SeedRow(entry.seed, entry.trial_id, entry.state, metrics, entry.reason)
 
 
 def read_proposals(entries: Iterable[LedgerEntry], read_result: Callable[[str], TrialResult | None]) -> list[Proposal]:
-    """The proposals of a ledger, in the order in which they were made.
+    """Return the proposals in a ledger, in the order in which they were made.
 
     Args:
-        entries: the whole ledger in order. Arms without `changes` are not a search's and are left out. Of two trials
-            with one arm and seed the one mentioned last counts, as in the table.
-        read_result: trial id -> its result, None where there is none; asked about finished trials only.
+        entries: the whole ledger in order. Arms without `changes` do not belong to a search and are left out. Of two
+            trials with the same arm and seed the later one counts, as in the table.
+        read_result: trial id -> its result or None; called for finished trials only.
     """
     changes: dict[str, dict[str, Any]] = {}
     last: dict[str, dict[int, LedgerEntry]] = {}
-    told_after: dict[str, int] = {}
+    ended_after: dict[str, int] = {}
     for entry in entries:
         arm = entry.arm
         if entry.changes is not None:
@@ -101,29 +96,29 @@ def read_proposals(entries: Iterable[LedgerEntry], read_result: Callable[[str], 
             continue
         last.setdefault(arm, {})[entry.seed] = entry
         if any(seed.state in _OPEN for seed in last[arm].values()):
-            told_after.pop(arm, None)
+            ended_after.pop(arm, None)
         else:
-            told_after.setdefault(arm, len(changes))
+            ended_after.setdefault(arm, len(changes))
     proposals = []
     for arm, seeds in last.items():
-        rows = [
-            seed_row(e, read_result(e.trial_id) if e.state == TrialState.FINISHED else None) for e in seeds.values()
-        ]
+        results = (read_result(e.trial_id) if e.state == TrialState.FINISHED else None for e in seeds.values())
+        rows = tuple(map(seed_row, seeds.values(), results))
         is_open = any(row.is_open for row in rows)
-        proposals.append(Proposal(arm, changes[arm], tuple(rows), None if is_open else told_after[arm]))
+        proposals.append(Proposal(arm, changes[arm], rows, None if is_open else ended_after[arm]))
     return proposals
 
 
 def score(proposal: Proposal, space: Space) -> Score:
-    """What a proposal's seeds come to in a search. Seeds that the sweep no longer asks for, unfinished, do not count."""
-    if not space.fits(proposal.changes):
+    """Return a proposal's score in a search. Unfinished seeds that the sweep no longer asks for are ignored."""
+    if not space.contains(proposal.changes):
         return Score("outside", reason="the search space has changed since")
-    rows = [row for row in proposal.seeds if row.state != TrialState.INVALID]
-    if proposal.told_after is None:
+    if proposal.ended_after is None:
         return Score("open")
-    bad = next((row for row in rows if row.state != TrialState.FINISHED), None)
-    if bad is not None or not rows:
-        return Score("failed", reason=f"seed {bad.seed} {bad.state}: {bad.reason}" if bad else "no longer asked for")
+    rows = [row for row in proposal.seeds if row.state != TrialState.INVALID]
+    failed = next((row for row in rows if row.state != TrialState.FINISHED), None)
+    if failed is not None or not rows:
+        reason = f"seed {failed.seed} {failed.state}: {failed.reason}" if failed else "no longer asked for"
+        return Score("failed", reason=reason)
     bounds = space.search.bounds
     columns = dict.fromkeys([*space.objectives, *(bound.column for bound in bounds)])
     missing = [name for name in columns if any(name not in row.metrics for row in rows)]

@@ -1,16 +1,18 @@
-"""The section `search:` of a sweep file: what is searched, over which values, towards what. Knows nothing of Optuna.
+"""The search space: the section `search:` checked against the sweep's base configuration.
 
-`Search` is the section as written, checked for what can be said without a configuration; `make_space` checks it against the
-sweep's base configuration. A conditional key (`when`) is drawn after all keys that its condition names, and only where
-the condition holds; where it does not, the key is absent and the base's value stands.
+A conditional key (`when`) is drawn after all keys that its condition names, and only if the condition holds; otherwise the
+key is left out and keeps the base's value.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice, product
+from operator import attrgetter
 from typing import Any
 
+from pgray.search.samplers import check_sampler
 from pgray.spec.expressions import Condition
 from pgray.spec.search import Direction, Search
 from trainer.config import Config
@@ -18,138 +20,123 @@ from trainer.errors import InputError
 from trainer.presets.resolve import config_keys
 from trainer.records.results import HEADLINES, METRICS
 
-Build = Callable[[Mapping[str, Any], str], Config]
-"""Dotted changes and where they come from (for errors) -> the config of the first seed. Raises InputError."""
+BuildConfig = Callable[[Mapping[str, Any], str], Config]
+"""(dotted changes to the base, label for errors) -> config with the first seed. Raises InputError."""
 
-Parents = Mapping[str, Collection[str]]
+Parents = Mapping[str, AbstractSet[str]]
 """Key -> the keys of the space that its condition names."""
 
-_MAX_COMBINATIONS = 1000  # of a conditional key's parents, tried in order to make its condition hold
+_MAX_COMBINATIONS = 1000  # of the parents' values, tried in order until a conditional key is active
 
 
 @dataclass(frozen=True)
 class Space:
-    """A search that fits its base configuration. Make it with `make_space`.
-
-    `order`: the keys as they are drawn, each after those that its condition names.
-    """
+    """A search that fits its base configuration. Create it with `make_space`."""
 
     search: Search
     objectives: dict[str, Direction]
     base: Config
     conditions: Mapping[str, Condition]
-    order: tuple[str, ...]
+    order: tuple[str, ...]  # in which keys are drawn: each after the keys that its condition names
 
-    def draw(self, pick: Callable[[str], Any], among: Collection[str] | None = None) -> dict[str, Any]:
-        """Values for every key that acts, in drawing order; `pick` gives a key's value.
+    def draw(self, pick: Callable[[str], Any], keys: Collection[str] | None = None) -> dict[str, Any]:
+        """Return key -> value for every active key, in drawing order.
 
         Args:
-            among: the keys that may be drawn; default: all.
+            pick: key -> value.
+            keys: the keys that may be drawn; default: all.
         Raises:
-            InputError: a condition cannot be decided.
+            InputError: a condition cannot be evaluated.
         """
         changes: dict[str, Any] = {}
         config = self.base
         for key in self.order:
-            if among is not None and key not in among:
+            if keys is not None and key not in keys:
                 continue
             if key not in self.conditions or self.conditions[key].holds(config):
                 changes[key] = pick(key)
                 config = _with_value(config, key.split("."), changes[key])
         return changes
 
-    def fits(self, changes: Mapping[str, Any]) -> bool:
-        """Whether a draw from this space can give `changes`: they may stem from an earlier version of the sweep."""
+    def contains(self, changes: Mapping[str, Any]) -> bool:
+        """Return whether a draw can give `changes`, which may come from an earlier version of the sweep."""
         try:
             drawn = self.draw(lambda key: changes[key])
         except (KeyError, InputError):
             return False
-        return drawn.keys() == changes.keys() and all(self.search.space[k].holds(v) for k, v in changes.items())
+        return drawn.keys() == changes.keys() and all(self.search.space[k].contains(v) for k, v in changes.items())
 
 
-def make_space(search: Search, build: Build, origin: str) -> Space:
-    """Check a search against the sweep's base configuration, so that a bad range is told before anything is launched.
+def make_space(search: Search, build: BuildConfig, origin: str) -> Space:
+    """Check a search against the sweep's base configuration, so that a bad range is found before anything is launched.
 
-    Both ends of every range and every choice must, alone over the base, make a valid configuration; the ends of a
-    conditional key where its condition holds. Keys that become active on the way stand at their first end.
+    Both ends of every range, and every choice, must make a valid configuration when they alone are changed. Conditional
+    keys are checked where their condition holds; other keys that this needs are set to one of their ends.
 
     Args:
-        build: makes a config of changes over the base; `build({}, ...)` is the base itself.
+        build: builds a config; `build({}, ...)` is the base itself.
         origin: names the file in errors.
     Raises:
-        InputError: an unknown key, a bad end, a condition that is none or that leads in a circle, an objective that the
-            configuration does not measure.
+        InputError: an unknown key or sampler, a bad end, a bad or circular condition, or an objective or constraint that
+            the configuration does not measure.
     """
+    check_sampler(search, origin)
     known = set(config_keys())
-    for key, dimension in search.space.items():
+    for key in search.space:
         if key not in known:
-            build({key: dimension.ends[0]}, "search: space")
-            raise AssertionError(f"a config with the unknown key {key} was built")
+            build({key: search.space[key].ends[0]}, "search: space")  # raises InputError, which suggests a similar key
     conditions = {key: Condition(text, origin, f"search.when.{key}") for key, text in search.when.items()}
     parents = {key: conditions[key].keys & set(search.space) if key in conditions else set() for key in search.space}
     try:
         order = tuple(TopologicalSorter(parents).static_order())
     except CycleError as error:
-        circle = " -> ".join(reversed(error.args[1]))
-        key = error.args[1][0]
-        raise InputError(origin, f"search.when.{key}", search.when[key], f"goes in a circle: {circle}") from None
+        key, circle = error.args[1][0], " -> ".join(reversed(error.args[1]))
+        raise InputError(origin, f"search.when.{key}", search.when[key], f"circular conditions: {circle}") from None
     base = build({}, "search: base")
     objectives = search.objectives or {next(name for name in HEADLINES if METRICS[name].is_measured(base)): "min"}
     space = Space(search, objectives, base, conditions, order)
-    _check_objectives(space, origin)
-    for key, value, changes in _corners(space, parents):
-        where = f"search: space.{key} at {value!r}"
-        if _value(build(changes, where), key) != (tuple(value) if isinstance(value, list) else value):
+    _check_measured(space, origin)
+    for key, end, changes in _changes_at_ends(space, parents):
+        built = attrgetter(key)(build(changes, f"search: space.{key} at {end!r}"))
+        if built != (tuple(end) if isinstance(end, list) else end):
             raise InputError(
-                origin, f"search.space.{key}", value, "--set gives this key another value; remove one of both"
+                origin, f"search.space.{key}", end, "--set gives this key another value; remove one of them"
             )
     return space
 
 
-def _check_objectives(space: Space, origin: str) -> None:
-    for column, switch in ((name, metric.needs) for name, metric in METRICS.items() if metric.needs):
-        is_asked = column in space.objectives or column in space.search.constraints
-        if is_asked and switch not in space.search.space and not _value(space.base, switch):
-            fix = (
-                f"is not measured, since {switch} is {_value(space.base, switch)}; set {switch}, or use post_quant_bpb"
-            )
-            section = "objectives" if column in space.objectives else "constraints"
-            raise InputError(origin, f"search.{section}", column, fix)
+def _check_measured(space: Space, origin: str) -> None:
+    for section, columns in (("objectives", space.objectives), ("constraints", space.search.constraints)):
+        for column in columns:
+            needs = METRICS[column].needs
+            if needs not in space.search.space and not METRICS[column].is_measured(space.base):
+                value = attrgetter(needs)(space.base)
+                fix = f"is not measured, since {needs} is {value}; set {needs}, or use post_quant_bpb"
+                raise InputError(origin, f"search.{section}", column, fix)
 
 
-def _corners(space: Space, parents: Parents) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Key, end, and the changes that have the key alone at this end, with what makes and follows from its acting.
+def _changes_at_ends(space: Space, parents: Parents) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Yield (key, end, changes) for each end of each key; the changes include what makes a conditional key active.
 
-    A conditional key is left out where no ends of its parents make its condition hold.
+    A conditional key is skipped if no combination of its parents' ends makes it active.
     """
-    dimensions = space.search.space
-    for key, dimension in dimensions.items():
-        above = _ancestors(key, parents)
-        among = {key, *above, *space.conditions}
-        for end in dimension.ends:
-            for values in islice(product(*(dimensions[parent].ends for parent in above)), _MAX_COMBINATIONS):
-                fixed = {**dict(zip(above, values, strict=True)), key: end}
-                changes = space.draw(lambda k, fixed=fixed: fixed.get(k, dimensions[k].ends[0]), among)  # type: ignore[misc]
+    ends = {key: dimension.ends for key, dimension in space.search.space.items()}
+    first = {key: values[0] for key, values in ends.items()}
+    for key in ends:
+        needed = {key}
+        for name in reversed(space.order):
+            needed |= parents[name] if name in needed else set()
+        above = [name for name in space.order if name in needed and name != key]
+        for end in ends[key]:
+            for values in islice(product(*(ends[name] for name in above)), _MAX_COMBINATIONS):
+                fixed = first | dict(zip(above, values, strict=True)) | {key: end}
+                changes = space.draw(fixed.__getitem__, {*needed, *space.conditions})
                 if key in changes:
                     yield key, end, changes
                     break
 
 
-def _ancestors(key: str, parents: Parents) -> list[str]:
-    found: list[str] = []
-    for parent in sorted(parents[key]):
-        found += [name for name in (*_ancestors(parent, parents), parent) if name not in found]
-    return found
-
-
 def _with_value(node: Any, path: list[str], value: Any) -> Any:
-    """A config with one value replaced and no rule checked: until all keys are drawn, rules may well be broken."""
+    """Return a config with one value replaced, unchecked: until all keys are drawn, rules may be broken."""
     head, *rest = path
     return node.model_copy(update={head: _with_value(getattr(node, head), rest, value) if rest else value})
-
-
-def _value(config: Config, key: str) -> Any:
-    node: Any = config
-    for name in key.split("."):
-        node = getattr(node, name)
-    return node

@@ -1,13 +1,13 @@
-"""The designs of a sweep: which named arms an `arms`, `grid`, `one_factor` or `leave_one_out` section stands for.
+"""The designs of a sweep: expand `arms`, `grid`, `one_factor` or `leave_one_out` into named arms.
 
-Each design is a pure function from its section to ordered (name, overrides) pairs; the overrides are dotted and lie over
-the sweep's preset and `set`. Merging them into configs is `expand.py`'s business.
+An arm is a name and its dotted overrides on top of the sweep's preset and `set`. `pgray/spec/expand.py` merges them into
+configs.
 """
 
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pgray.spec.sweep import LeaveOneOut, SweepFile
@@ -16,152 +16,136 @@ from trainer.presets.resolve import config_keys, flatten
 
 Overrides = dict[str, Any]
 NamedArms = dict[str, Overrides]
-_MOST_ARMS = 10_000  # a slip of the pen gives billions, which no memory holds
+_MAX_ARMS = 10_000  # a typing mistake can ask for billions, more than memory holds
 
 
 def design_arms(file: SweepFile, at_arms: Mapping[str, Mapping[str, Any]], origin: str) -> NamedArms:
-    """The sweep's arms in order: name -> dotted overrides, `extends` and the stand-ins of `at_arms` merged in.
+    """Return the sweep's arms in order, name -> dotted overrides, with `extends` and `at_arms` merged in.
 
     Args:
-        file: the sweep; exactly one design is set.
-        at_arms: arm name -> overrides that hold at the preset in use. An arm that extends another inherits them.
+        file: a sweep file with one of the four designs.
+        at_arms: arm name -> overrides for the preset in use. An arm that extends another inherits them.
         origin: names the file in errors.
     Raises:
-        InputError: two arms of one name, an unknown or circular `extends`, a part that `full` does not know.
+        InputError: a bad or duplicate arm name, an unknown or circular `extends`, or a part with a key that `full` lacks.
     """
-    if file.arms is not None:
-        written = {name: dict(spec or {}) for name, spec in file.arms.items()}
-        arms = {name: _with_parents(name, written, at_arms, origin) for name in written}
-    else:
-        if file.grid is not None:
-            arms = _grid(file.grid, origin)
-        elif file.one_factor is not None:
-            arms = _one_factor(file.one_factor, file.control or "control", origin)
-        else:
-            assert file.leave_one_out is not None
-            arms = _leave_one_out(file.leave_one_out, file.control or "full", origin)
-        arms = {name: overrides | flat(at_arms.get(name, {}), f"{origin}: at") for name, overrides in arms.items()}
-    for name in arms:
+    arms: NamedArms = {}
+    for name, overrides in _design(file, at_arms, origin):
         _check_name(name, origin)
+        if name in arms:
+            raise InputError(origin, file.design, name, "the same arm twice; remove one")
+        arms[name] = overrides | flatten_overrides(at_arms.get(name, {}), f"{origin}: at")
     for name in at_arms:
         if name not in arms:
             raise InputError(origin, f"at arms {name}", name, f"no such arm; use one of {', '.join(arms)}")
     return arms
 
 
-def flat(mapping: Mapping[str, Any], origin: str) -> Overrides:
-    """Nested or dotted overrides as dotted ones; a key written both ways is an error, not a silent choice."""
+def flatten_overrides(mapping: Mapping[str, Any], origin: str) -> Overrides:
+    """Return nested or dotted overrides as dotted ones. Raises InputError for a seed, and for a key that is given twice."""
     flattened: Overrides = {}
     for key, value in flatten(mapping):
         if key in flattened:
             raise InputError(origin, key, value, "given twice, nested and dotted; remove one")
+        if key == "seed":
+            raise InputError(origin, key, value, "seeds are replicates of every arm; use seeds: [...]")
         flattened[key] = value
     return flattened
 
 
 def grid_name(point: Mapping[str, Any]) -> str:
-    """An arm's name from the values it is made of: `qna.magnitude=1.0,quant.bits.mlp=6`."""
-    # A slash would make a folder of the name; arms written by hand may not have one either.
+    """Return an arm's name made of its values, such as `qna.magnitude=1.0,quant.bits.mlp=6`."""
+    # Arm names must not contain a slash: they are names of folders.
     return ",".join(f"{key}={value_text(value)}" for key, value in point.items()).replace("/", "|")
 
 
 def changes_text(changes: Mapping[str, Any]) -> str:
-    """What an arm sets, for people; `quant.bits.*=6` where every key of a section has one value."""
-    left = {key: value_text(value) for key, value in changes.items()}
-    shown: list[str] = []
-    for key, value in changes.items():
+    """Return an arm's changes in one line, with `quant.bits.*=6` if every key of a section has the same value."""
+    texts = {key: value_text(value) for key, value in changes.items()}
+    shown: dict[str, str] = {}
+    for key, text in texts.items():
         section = key.rpartition(".")[0]
         siblings = [name for name in config_keys() if name.rpartition(".")[0] == section]
-        if key not in left:
-            continue
-        if len(siblings) > 2 and all(left.get(name) == left[key] for name in siblings):
-            shown.append(f"{section}.*={left[key]}")
-            left = {name: text for name, text in left.items() if name not in siblings}
-        else:
-            shown.append(f"{key}={value_text(value)}")
-    return ", ".join(shown)
+        is_uniform = len(siblings) > 2 and all(texts.get(name) == text for name in siblings)
+        shown[f"{section}.*" if is_uniform else key] = text
+    return ", ".join(f"{key}={text}" for key, text in shown.items())
 
 
 def value_text(value: object) -> str:
-    """A value as it stands in an arm's name: `1.0`, `true`, `[9,10]`, `ema`."""
-    return (
-        value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
-    )
+    """Return a value as it is written in an arm's name: `1.0`, `true`, `[9,10]`, `ema`."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
-def _with_parents(
+def _design(file: SweepFile, at_arms: Mapping[str, Mapping[str, Any]], origin: str) -> Iterator[tuple[str, Overrides]]:
+    """Yield the arms of the file's design. Two may still have the same name."""
+    if file.arms is not None:
+        written = {name: dict(overrides or {}) for name, overrides in file.arms.items()}
+        for name in written:
+            yield name, _merge_extends(name, written, at_arms, origin)
+    elif file.grid is not None:
+        axes = [_axis("grid", key, values, origin) for key, values in file.grid.items()]
+        count = math.prod(map(len, axes))
+        if count > _MAX_ARMS:
+            fix = f"more than {_MAX_ARMS:,}; give fewer values, or use search"
+            raise InputError(origin, "grid", f"{count:,} arms", fix)
+        for point in map(dict, itertools.product(*axes)):
+            yield grid_name(point), point
+    elif file.one_factor is not None:
+        yield file.control or "control", {}
+        for key, values in file.one_factor.items():
+            for change in _axis("one_factor", key, values, origin):
+                yield grid_name(dict([change])), dict([change])
+    elif file.leave_one_out is not None:
+        yield from _leave_one_out(file.leave_one_out, file.control or "full", origin)
+
+
+def _merge_extends(
     name: str, written: Mapping[str, Overrides], at_arms: Mapping[str, Mapping[str, Any]], origin: str
 ) -> Overrides:
+    """Return an arm's overrides on top of those of the arms that it extends."""
     chain: list[str] = []
     link: Any = name
     while link is not None:
+        key = f"arms.{chain[-1]}.extends" if chain else ""
         if not isinstance(link, str) or link not in written:
-            raise InputError(origin, f"arms.{chain[-1]}.extends", link, f"no such arm; use one of {', '.join(written)}")
+            raise InputError(origin, key, link, f"no such arm; use one of {', '.join(written)}")
         if link in chain:
-            raise InputError(
-                origin, f"arms.{chain[-1]}.extends", link, f"goes in a circle: {' -> '.join([*chain, link])}"
-            )
+            raise InputError(origin, key, link, f"circular extends: {' -> '.join([*chain, link])}")
         chain.append(link)
         link = written[link].get("extends")
     merged: Overrides = {}
     for link in reversed(chain):
         own = {key: value for key, value in written[link].items() if key != "extends"}
-        merged |= flat(own, f"{origin}: arm {link}") | flat(at_arms.get(link, {}), f"{origin}: at")
+        merged |= flatten_overrides(own, f"{origin}: arm {link}")
+        merged |= flatten_overrides(at_arms.get(link, {}), f"{origin}: at")
     return merged
 
 
-def _grid(grid: Mapping[str, list[Any]], origin: str) -> NamedArms:
-    arms: NamedArms = {}
-    axes = [[(key, value) for value in _values(values, f"grid.{key}", origin)] for key, values in grid.items()]
-    count = math.prod(map(len, axes))
-    if count > _MOST_ARMS:
-        raise InputError(
-            origin, "grid", f"{count:,} arms", f"more than {_MOST_ARMS:,}; give fewer values, or use search"
-        )
-    for point in itertools.product(*axes):
-        _add(arms, grid_name(dict(point)), dict(point), "grid", origin)
-    return arms
-
-
-def _one_factor(factors: Mapping[str, list[Any]], control: str, origin: str) -> NamedArms:
-    arms: NamedArms = {control: {}}
-    for key, values in factors.items():
-        for value in _values(values, f"one_factor.{key}", origin):
-            _add(arms, grid_name({key: value}), {key: value}, "one_factor", origin)
-    return arms
-
-
-def _leave_one_out(design: LeaveOneOut, full_name: str, origin: str) -> NamedArms:
-    full = flat(design.full, f"{origin}: leave_one_out.full")
-    arms: NamedArms = {full_name: full}
+def _leave_one_out(design: LeaveOneOut, full_name: str, origin: str) -> Iterator[tuple[str, Overrides]]:
+    full = flatten_overrides(design.full, f"{origin}: leave_one_out.full")
+    yield full_name, full
     if not design.parts:
-        raise InputError(origin, "leave_one_out.parts", {}, "is empty; name the parts that are left out one at a time")
+        raise InputError(origin, "leave_one_out.parts", {}, "is empty; name the parts to leave out one at a time")
     for name, part in design.parts.items():
-        left_out = dict(full)
-        for key, value in flat(part, f"{origin}: leave_one_out.parts.{name}").items():
+        remaining = dict(full)
+        for key, value in flatten_overrides(part, f"{origin}: leave_one_out.parts.{name}").items():
             if key not in full:
-                where = f"leave_one_out.parts.{name}.{key}"
-                raise InputError(
-                    origin, where, value, "full does not set this key; write its value with the part there"
-                )
+                fix = "full does not set this key; set it there to the value that it has with the part"
+                raise InputError(origin, f"leave_one_out.parts.{name}.{key}", value, fix)
             if full[key] == value:
-                del left_out[key]
+                del remaining[key]
             else:
-                left_out[key] = value
-        _add(arms, f"{full_name} minus {name}", left_out, "leave_one_out.parts", origin)
-    return arms
+                remaining[key] = value
+        yield f"{full_name} minus {name}", remaining
 
 
-def _values(values: list[Any], key: str, origin: str) -> list[Any]:
+def _axis(section: str, key: str, values: list[Any], origin: str) -> list[tuple[str, Any]]:
     if not values:
-        raise InputError(origin, key, values, "is empty; give at least one value")
-    return values
-
-
-def _add(arms: NamedArms, name: str, overrides: Overrides, key: str, origin: str) -> None:
-    if name in arms:
-        raise InputError(origin, key, name, "the same arm twice; remove one")
-    arms[name] = overrides
+        raise InputError(origin, f"{section}.{key}", values, "is empty; give at least one value")
+    flatten_overrides({key: None}, f"{origin}: {section}")  # raises for a seed
+    return [(key, value) for value in values]
 
 
 def _check_name(name: str, origin: str) -> None:

@@ -1,7 +1,7 @@
-"""Conditions over a config, as in `where: ["model.layers <= 4 or quant.bits.mlp == 8"]`: a small, safe part of Python.
+"""Conditions over a config, as in `where: ["model.layers <= 4 or quant.bits.mlp == 8"]`: a small, safe subset of Python.
 
-Dotted config keys, numbers, text, true/false/null, comparisons (chains and `in [..]` too), and/or/not and arithmetic.
-No calls, no names but config keys. The text is parsed by Python's own parser and walked here; it is never evaluated.
+Allowed are dotted config keys, numbers, text, lists, true/false/null, comparisons (also chained, `in` and `not in`),
+and/or/not and arithmetic. Python's parser reads the text; it is never evaluated as Python code.
 """
 
 import ast
@@ -9,13 +9,11 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel
-
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.presets.resolve import config_keys
 
-_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+_OPERATORS: dict[type[ast.cmpop | ast.operator | ast.unaryop], Callable[..., Any]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
     ast.Gt: operator.gt,
@@ -24,103 +22,90 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.NotEq: operator.ne,
     ast.In: lambda left, right: left in right,
     ast.NotIn: lambda left, right: left not in right,
-}
-_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
+    ast.Not: operator.not_,
+    ast.USub: operator.neg,
 }
 _NAMES = {"true": True, "false": False, "null": None}
 _KEYS = frozenset(config_keys())
+_Evaluate = Callable[[Config], Any]
 
 
 class Condition:
-    """One condition, checked for form and for known keys when it is made.
+    """One condition. The constructor checks its syntax and its keys.
 
     Args:
         text: the condition as written.
-        origin, key: where it stands, for errors.
+        origin, key: the file and the key of the sweep that contain it, for errors.
     Raises:
-        InputError: it is not a condition, or names a key that no config has.
+        InputError: `text` is not a condition, or names an unknown config key.
     """
 
     def __init__(self, text: str, origin: str, key: str) -> None:
         self.text, self._origin, self._key = text, origin, key
         try:
             self._tree = ast.parse(text.strip(), mode="eval").body
+            self._evaluate = self._compile(self._tree)
         except (SyntaxError, ValueError, RecursionError):
             raise self._error("not a condition; write for instance model.layers <= 4") from None
-        self._check(self._tree)
 
     @property
     def keys(self) -> frozenset[str]:
-        """The config keys it names."""
+        """The config keys that the condition names."""
         nodes = (node for node in ast.walk(self._tree) if isinstance(node, (ast.Name, ast.Attribute)))
         return frozenset(map(ast.unparse, nodes)) & _KEYS
 
     def holds(self, config: Config) -> bool:
-        """Whether the condition is true of `config`. Raises InputError where it compares what cannot be compared."""
+        """Return whether `config` meets the condition. Raises InputError if it compares values of different types."""
         try:
-            return bool(self._value(self._tree, config))
+            return bool(self._evaluate(config))
         except (TypeError, ArithmeticError) as error:
-            raise self._error(f"cannot be decided ({error}); compare like with like") from None
+            raise self._error(f"cannot be evaluated ({error}); compare values of the same type") from None
 
     def _error(self, fix: str) -> InputError:
         return InputError(self._origin, self._key, self.text, fix)
 
-    def _check(self, node: ast.expr) -> None:
+    def _compile(self, node: ast.expr) -> _Evaluate:
         match node:
-            case ast.Constant():
-                pass
+            case ast.Constant(value=constant):
+                return lambda _: constant
             case ast.Name() | ast.Attribute():
-                key = ast.unparse(node)
-                if key not in _NAMES and key not in _KEYS:
-                    raise self._error(f"{key} is not a config key; see trainer/config.py for the keys")
-            case ast.BoolOp(values=values) | ast.List(elts=values) | ast.Tuple(elts=values):
-                for value in values:
-                    self._check(value)
-            case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
-                self._check(operand)
-            case ast.Compare(left=left, ops=ops, comparators=rights) if all(type(op) in _COMPARE for op in ops):
-                for value in (left, *rights):
-                    self._check(value)
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-                self._check(left)
-                self._check(right)
-            case _:
-                raise self._error(f"{ast.unparse(node)} cannot be used; use keys, values, comparisons, and, or, not")
-
-    def _value(self, node: ast.expr, config: Config) -> Any:
-        match node:
-            case ast.Constant(value=value):
-                return value
-            case ast.Name() | ast.Attribute():
-                key = ast.unparse(node)
-                return _NAMES[key] if key in _NAMES else _look_up(config, key)
+                return self._compile_name(ast.unparse(node))
             case ast.BoolOp(op=op, values=values):
-                results = (self._value(value, config) for value in values)
-                return all(results) if isinstance(op, ast.And) else any(results)
-            case ast.UnaryOp(op=ast.Not(), operand=operand):
-                return not self._value(operand, config)
-            case ast.UnaryOp(operand=operand):
-                return -self._value(operand, config)
+                parts, combine = list(map(self._compile, values)), all if isinstance(op, ast.And) else any
+                return lambda config: combine(part(config) for part in parts)
             case ast.List(elts=values) | ast.Tuple(elts=values):
-                return [self._value(value, config) for value in values]
-            case ast.BinOp(left=left, op=op, right=right):
-                return _ARITHMETIC[type(op)](self._value(left, config), self._value(right, config))
-            case ast.Compare(left=left, ops=ops, comparators=rights):
-                values = [self._value(value, config) for value in (left, *rights)]
-                pairs = zip(ops, values, values[1:], strict=False)
-                return all(_COMPARE[type(op)](first, second) for op, first, second in pairs)
-        raise AssertionError(f"{ast.dump(node)} passed _check")
+                parts = list(map(self._compile, values))
+                return lambda config: [part(config) for part in parts]
+            case ast.UnaryOp(op=op, operand=value) if type(op) in _OPERATORS:
+                apply, inner = _OPERATORS[type(op)], self._compile(value)
+                return lambda config: apply(inner(config))
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+                apply, first, second = _OPERATORS[type(op)], self._compile(left), self._compile(right)
+                return lambda config: apply(first(config), second(config))
+            case ast.Compare(left=left, ops=ops, comparators=rights) if all(type(op) in _OPERATORS for op in ops):
+                parts, compares = list(map(self._compile, (left, *rights))), [_OPERATORS[type(op)] for op in ops]
 
+                def compare_all(config: Config) -> bool:
+                    values = [part(config) for part in parts]
+                    return all(compare(*pair) for compare, *pair in zip(compares, values, values[1:], strict=False))
 
-def _look_up(config: Config, key: str) -> Any:
-    node: Any = config
-    for name in key.split("."):
-        assert isinstance(node, BaseModel)
-        node = getattr(node, name)
-    return list(node) if isinstance(node, tuple) else node
+                return compare_all
+        raise self._error(f"{ast.unparse(node)} cannot be used; use keys, values, comparisons, and, or, not")
+
+    def _compile_name(self, key: str) -> _Evaluate:
+        if key in _NAMES:
+            return lambda _: _NAMES[key]
+        if key not in _KEYS:
+            raise self._error(f"{key} is not a config key; see trainer/config.py for the keys")
+
+        def look_up(config: Config) -> Any:
+            value = operator.attrgetter(key)(config)
+            return list(value) if isinstance(value, tuple) else value  # a list in a condition is a list
+
+        return look_up

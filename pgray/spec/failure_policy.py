@@ -1,4 +1,6 @@
-"""The section `failures` of a sweep file: how often each kind of failure is retried, and when to pause."""
+"""The section `failures` of a sweep file: retries of each kind of failure, and when to pause the sweep."""
+
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -6,18 +8,16 @@ from pgray.spec.sections import SweepSection
 from trainer.errors import FailureKind
 from trainer.section import RuleError
 
-_RETRIES: dict[FailureKind, int] = {"infra": 3, "preempted": 3, "lost": 3}
-
-
-_NEVER: tuple[FailureKind, ...] = ("user_error", "data_error")  # a rerun would say the same
+_DEFAULT_RETRIES: dict[FailureKind, int] = {"infra": 3, "preempted": 3, "lost": 3}
+_NEVER_RETRIED: tuple[FailureKind, ...] = ("user_error", "data_error")  # a rerun would fail in the same way
 
 
 class FailurePolicy(SweepSection):
-    """The section `failures:` of a sweep file.
+    """How a sweep reacts to failures.
 
-    `retries`: how often a trial is tried again after a failure of each kind; a kind left out keeps its default (infra,
-    preempted and lost 3, all others 0). `pause_after`: a sweep pauses after so many jobs in a row that failed in the
-    same way. `stall_s`: a job that prints nothing for so long is ended as a timeout.
+    `retries`: failure kind -> how often a trial is retried; kinds that are left out keep their default (3 for infra,
+    preempted and lost, 0 for all others). `pause_after`: pause the sweep after this many jobs in a row failed in the same
+    way. `stall_s`: stop a job as a timeout if it prints nothing for this long.
     """
 
     retries: dict[FailureKind, int] = Field(default_factory=dict)
@@ -25,16 +25,14 @@ class FailurePolicy(SweepSection):
     stall_s: float = Field(900.0, gt=0)
 
     @model_validator(mode="after")
-    def _check(self) -> "FailurePolicy":
+    def _check(self) -> Self:
         for kind, count in self.retries.items():
-            if kind in _NEVER and count:
-                raise RuleError(
-                    f"retries.{kind}", count, "would fail the same way again; mend the input and pgray retry"
-                )
+            if kind in _NEVER_RETRIED and count:
+                raise RuleError(f"retries.{kind}", count, "would fail in the same way; fix the input, then pgray retry")
             if count < 0:
                 raise RuleError(f"retries.{kind}", count, "must be 0 or more")
         return self
 
     def allows_retry(self, kind: FailureKind | None, num_failures: int) -> bool:
-        """Whether a trial that has failed in this way `num_failures` times is to be tried again."""
-        return kind is not None and num_failures <= {**_RETRIES, **self.retries}.get(kind, 0)
+        """Return whether to retry a trial that has failed `num_failures` times with this kind of failure."""
+        return kind is not None and num_failures <= {**_DEFAULT_RETRIES, **self.retries}.get(kind, 0)

@@ -16,11 +16,11 @@ CURVE_METRICS = ("val_bpb", "train_loss_nats")
 
 
 class KillRule(SweepSection):
-    """`arm`: a name, or a pattern with * and ?; the control is never meant.
+    """A rule for the arms that match `arm`, a name or a pattern with * and ?; it never applies to the control.
 
-    `at`: compare with the control at the equal `step`, or in the equal `phase`: at the equal share of the run, so that
-    a slower arm is judged at the same learning rate and with the same gates open. `after_frac`: share of the run within
-    which nothing is judged. These two are for curve metrics.
+    `at`: compare with the control at the same `step`, or in the same `phase`, which is the share of the run; then a slower
+    arm is compared at the same learning rate and with the same gates open. `after_frac`: do not apply the rule during this
+    first share of the run. Both are for curve metrics only.
     """
 
     arm: str = "*"
@@ -47,20 +47,20 @@ class KillRule(SweepSection):
 
     @property
     def text(self) -> str:
-        said = f"{self.arm}: {self.metric} worse than the control's by more than {self.worse_than_control_by:g}"
+        rule = f"{self.arm}: {self.metric} worse than the control's by more than {self.worse_than_control_by:g}"
         if not self.is_on_curve:
-            return f"{said} at the end of a seed"
-        return f"{said} at the equal {self.at}, after {self.after_frac:.0%} of the run"
+            return f"{rule} at the end of a seed"
+        return f"{rule} at the same {self.at}, after {self.after_frac:.0%} of the run"
 
     def covers(self, arm: str, control: str) -> bool:
         return arm != control and (arm == self.arm or fnmatchcase(arm, self.arm))
 
 
 def check_rules(rules: Sequence[KillRule], configs: Mapping[str, Config], control: str, origin: str) -> None:
-    """Refuse a rule that could never act. `configs`: arm -> configuration.
+    """Refuse a rule that could never apply. `configs`: arm -> configuration.
 
     Raises:
-        InputError: a rule covers no arm, or its metric is not measured in the control or in an arm that it covers.
+        InputError: a rule covers no arm, or the control or an arm that it covers does not measure its metric.
     """
     for index, rule in enumerate(rules):
         covered = [arm for arm in configs if rule.covers(arm, control)]
@@ -68,17 +68,14 @@ def check_rules(rules: Sequence[KillRule], configs: Mapping[str, Config], contro
             fix = f"covers no arm other than the control; use one of {', '.join(a for a in configs if a != control)}"
             raise InputError(origin, f"kill.{index}.arm", rule.arm, fix)
         for arm in (control, *covered):
-            missing = _not_measured(rule.metric, configs[arm])
+            missing = _missing_setting(rule.metric, configs[arm])
             if missing:
-                raise InputError(
-                    origin, f"kill.{index}.metric", rule.metric, f"arm {arm} does not measure it; {missing}"
-                )
+                fix = f"arm {arm} does not measure it; set {missing}"
+                raise InputError(origin, f"kill.{index}.metric", rule.metric, fix)
 
 
-def _not_measured(metric: str, config: Config) -> str | None:
-    """What to set so that an arm measures this metric; None where it does."""
+def _missing_setting(metric: str, config: Config) -> str | None:
+    """Return the setting that makes an arm measure this metric; None if it does."""
     if metric == "val_bpb" and not config.train.val_every:
-        return "set train.val_every, steps between validations"
-    if metric in METRICS and not METRICS[metric].is_measured(config):
-        return f"set {METRICS[metric].needs}"
-    return None
+        return "train.val_every, steps between validations"
+    return METRICS[metric].needs if metric in METRICS and not METRICS[metric].is_measured(config) else None

@@ -1,4 +1,4 @@
-"""The section `race` of a sweep file."""
+"""The section `race` of a sweep file: seed racing, which drops arms that are unlikely to be the best."""
 
 from typing import Self
 
@@ -10,7 +10,7 @@ from trainer.section import RuleError
 
 
 class Race(SweepSection):
-    """`first`: seeds that every arm gets. `confidence`: with which the truly best arm stays to the end."""
+    """`first`: seeds that every arm gets. `confidence`: probability that the best arm is not dropped."""
 
     metric: str = "sliding_bpb"
     first: int = Field(2, ge=2)

@@ -1,7 +1,7 @@
-"""A sweep: one YAML file that asks a question, as checked models, and what the command line changed in it.
+"""A sweep: the sections of its YAML file as checked models, and the options of the command line.
 
-`SweepFile` is the text as written; `Sweep` is that text with its preset loaded and its machine, seeds and control settled.
-Which arms and trials follow from it is `expand.py`'s business. Grammar: contracts.md, section "Sweep file".
+`SweepFile` is the file as written. `Sweep` adds the preset, the machine and the seeds in use. `pgray/spec/expand.py` turns
+a sweep into arms and trials.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from pgray.spec.budget import Budget
 from pgray.spec.failure_policy import FailurePolicy
 from pgray.spec.kill_rule import KillRule
 from pgray.spec.race import Race
-from pgray.spec.search import Search, check_constraint
+from pgray.spec.search import Constraints, Search
 from pgray.spec.sections import SweepSection
 from trainer.errors import InputError
 from trainer.presets.resolve import Preset, input_error, load_preset, preset_names
@@ -24,12 +24,11 @@ from trainer.presets.yamlfile import parse_yaml, read_text
 from trainer.run.config import Machine
 
 DESIGNS = ("arms", "grid", "one_factor", "leave_one_out", "search")
-NOT_YET = ("script",)
 _MAX_SEED = 2**31
 
 
 class Resources(SweepSection):
-    """What one job holds; a field left out is the preset's."""
+    """The resources of one job. A field that is left out is taken from the preset."""
 
     gpus: int | None = Field(None, ge=0)
     cpus: int | None = Field(None, ge=1)
@@ -37,10 +36,9 @@ class Resources(SweepSection):
 
 
 class LeaveOneOut(SweepSection):
-    """`full`: the arm with every part. `parts`: name -> what stands in when that part is left out.
+    """`full`: overrides of the arm with every part. `parts`: name -> overrides that replace the part's keys in `full`.
 
-    Each key of a part must be set in `full`. The part's value replaces it; the same value as in `full` means that the
-    key falls back to the preset.
+    Each key of a part must be set in `full`. A part that repeats the value in `full` resets the key to the preset's value.
     """
 
     full: dict[str, Any]
@@ -48,14 +46,16 @@ class LeaveOneOut(SweepSection):
 
 
 class PresetOverrides(SweepSection):
-    """What stands in at one preset, where a value only makes sense at one size."""
+    """Replacements that apply at one preset only, for values that make sense at one model size."""
 
     set: dict[str, Any] = Field(default_factory=dict)
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    constraints: dict[str, str] = Field(default_factory=dict)  # of a search
+    constraints: Constraints = Field(default_factory=dict)  # only in a search
 
 
 class SweepFile(SweepSection):
+    """A sweep file as written. Exactly one of the fields in `DESIGNS` is set."""
+
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)
     question: str = ""
     source: str = ""
@@ -81,24 +81,20 @@ class SweepFile(SweepSection):
 
     @property
     def design(self) -> str:
-        return next(name for name in DESIGNS if getattr(self, name, None) is not None)
+        return next(name for name in DESIGNS if getattr(self, name) is not None)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that is ready to be expanded. Build it with `from_yaml` or `from_text`.
-
-    `origin` names the file in errors; `text` is copied into the run folder; `overrides` are the `--set` overrides,
-    which win over everything.
-    """
+    """A sweep that is ready to be expanded. Create it with `from_yaml` or `from_text`."""
 
     file: SweepFile
-    origin: str
-    text: str
+    origin: str  # names the file in errors
+    text: str  # of the file; copied into the run folder
     preset: Preset
     machine: Machine
     seeds: tuple[int, ...]
-    overrides: Mapping[str, Any]
+    overrides: Mapping[str, Any]  # `--set`: dotted key -> value, applied last
 
     @property
     def name(self) -> str:
@@ -109,12 +105,15 @@ class Sweep:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
+    def at(self) -> PresetOverrides:
+        """The replacements for the preset in use."""
+        return self.file.at.get(self.preset.name) or PresetOverrides()
+
+    @property
     def search(self) -> Search | None:
-        """The search, with the constraints that stand in at the preset in use."""
-        search, at = self.file.search, self.file.at.get(self.preset.name)
-        if search is None or at is None or not at.constraints:
-            return search
-        return search.model_copy(update={"constraints": {**search.constraints, **at.constraints}})
+        """The search, with the constraints for the preset in use."""
+        search = self.file.search
+        return search and search.model_copy(update={"constraints": search.constraints | self.at.constraints})
 
     @property
     def failures(self) -> FailurePolicy:
@@ -138,8 +137,8 @@ class Sweep:
         Args:
             path: the file.
             preset: replaces the file's preset, its `resources` and its `nproc`.
-            seeds: replace the file's seeds.
-            overrides: dotted key -> value for every arm, over everything the file says.
+            seeds: replaces the file's seeds.
+            overrides: dotted key -> value, applied to every arm after everything in the file.
         Raises:
             InputError: names file, key, value and fix.
         """
@@ -155,17 +154,16 @@ class Sweep:
         seeds: Sequence[int] | None = None,
         overrides: Mapping[str, Any] | None = None,
     ) -> Self:
-        """As `from_yaml`, from the text of a sweep file; `origin` names it in errors."""
+        """Read the text of a sweep file, as `from_yaml` does. `origin` names it in errors."""
         file = _parse(text, origin)
         loaded = load_preset(preset or file.preset, "--preset" if preset else origin)
-        machine = loaded.machine if preset else _machine(file, loaded.machine, origin)
         return cls(
             file=file,
             origin=origin,
             text=text,
             preset=loaded,
-            machine=machine,
-            seeds=_seeds(file.seeds, origin) if seeds is None else _seeds(seeds, "--seeds"),
+            machine=loaded.machine if preset else _machine(file, loaded.machine, origin),
+            seeds=_check_seeds(file.seeds, origin) if seeds is None else _check_seeds(seeds, "--seeds"),
             overrides=dict(overrides or {}),
         )
 
@@ -174,16 +172,14 @@ def _parse(text: str, origin: str) -> SweepFile:
     raw = parse_yaml(text, origin)
     if not isinstance(raw, dict):
         raise InputError(origin, "document", type(raw).__name__, "a sweep is a mapping with name, preset, seeds, arms")
-    for keys, key in _keys(raw):
-        if not isinstance(key, str):
-            raise InputError(origin, ".".join([*keys, str(key)]), key, "a name must be text; put it in quotes")
-    for key in NOT_YET:
-        if key in raw:
-            raise _not_yet(origin, key, "given", "remove it")
+    for path in _key_paths(raw):
+        if not isinstance(path[-1], str):
+            raise InputError(origin, ".".join(map(str, path)), path[-1], "a name must be text; put it in quotes")
+    if "script" in raw:
+        raise InputError(origin, "script", "given", "not supported yet; remove it")
     designs = [name for name in DESIGNS if raw.get(name) is not None]
     if len(designs) != 1:
-        found = " and ".join(designs) or "none"
-        raise InputError(origin, "design", found, f"give exactly one of {', '.join(DESIGNS)}")
+        raise InputError(origin, "design", " and ".join(designs) or "none", f"give exactly one of {', '.join(DESIGNS)}")
     try:
         file = SweepFile.model_validate(raw)
     except ValidationError as error:
@@ -191,32 +187,26 @@ def _parse(text: str, origin: str) -> SweepFile:
     if not raw[designs[0]]:
         raise InputError(origin, designs[0], raw[designs[0]], "is empty; name at least one")
     if file.when and file.design == "arms":
-        raise InputError(origin, "when", "given", "arms are written out by hand; use when with grid or one_factor")
-    for name, at in file.at.items():
-        if at.constraints and file.search is None:
-            raise InputError(origin, f"at.{name}.constraints", at.constraints, "is for a search; remove it")
-        for column, text in at.constraints.items():
-            check_constraint(column, text, f"{origin}: at.{name}")
+        raise InputError(origin, "when", "given", "does not apply to arms; use when with grid or one_factor")
     if file.when and file.design == "search":
         raise InputError(origin, "when", "given", "a search has its own; move it into search: {when: ...}")
-    for name in file.at:
+    for name, at in file.at.items():
         if name not in preset_names():
             raise InputError(origin, f"at.{name}", name, f"unknown preset; use one of {', '.join(preset_names())}")
+        if at.constraints and file.search is None:
+            raise InputError(origin, f"at.{name}.constraints", at.constraints, "is for a search; remove it")
     return file
 
 
-def _keys(node: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _key_paths(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of every key in nested mappings, from the top."""
     if isinstance(node, dict):
         for key, value in node.items():
-            yield above, key
-            yield from _keys(value, (*above, str(key)))
+            yield (*above, key)
+            yield from _key_paths(value, (*above, key))
 
 
-def _not_yet(origin: str, key: str, value: object, fix: str) -> InputError:
-    return InputError(origin, key, value, f"not supported yet; {fix}")
-
-
-def _seeds(seeds: Sequence[int], origin: str) -> tuple[int, ...]:
+def _check_seeds(seeds: Sequence[int], origin: str) -> tuple[int, ...]:
     if not seeds:
         raise InputError(origin, "seeds", list(seeds), "give at least one seed, such as [42, 1337]")
     for index, seed in enumerate(seeds):
@@ -228,18 +218,14 @@ def _seeds(seeds: Sequence[int], origin: str) -> tuple[int, ...]:
 
 
 def _machine(file: SweepFile, default: Machine, origin: str) -> Machine:
-    """The machine of one job: the file's resources, and the preset's where the file is silent."""
-    asked = file.resources or Resources()
-    gpus = default.gpus if asked.gpus is None else asked.gpus
-    nproc = file.nproc
-    if nproc is None and gpus == default.gpus:
-        nproc = default.nproc
-    elif nproc is None:
-        nproc = gpus or 1
+    """Return the machine of one job: the file's resources, with the preset's for those that it leaves out."""
+    given = file.resources or Resources()
+    gpus = default.gpus if given.gpus is None else given.gpus
+    nproc = file.nproc or (default.nproc if gpus == default.gpus else gpus or 1)
     if gpus and nproc > gpus:
         raise InputError(
-            origin, "nproc", nproc, f"more ranks than the {gpus} GPUs of a job; one rank needs a GPU of its own"
+            origin, "nproc", nproc, f"more ranks than the {gpus} GPUs of a job; each rank needs its own GPU"
         )
-    nodes = asked.nodes or default.nodes
+    nodes = given.nodes or default.nodes
     launcher = file.launcher or ("torchrun" if nodes * nproc > 1 else default.launcher)
-    return Machine(gpus=gpus, cpus=asked.cpus or default.cpus, nodes=nodes, nproc=nproc, launcher=launcher)
+    return Machine(gpus=gpus, cpus=given.cpus or default.cpus, nodes=nodes, nproc=nproc, launcher=launcher)

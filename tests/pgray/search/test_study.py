@@ -14,8 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgray.search.optuna_adapter import as_study, make_sampler, quiet, suggest
+from pgray.search.export import ExportedStudy
+from pgray.search.optuna_adapter import optuna_study, quiet, suggest
 from pgray.search.proposals import Proposal, SeedRow, read_proposals
+from pgray.search.samplers import make_sampler, sampler_names
 from pgray.search.study import Study
 from pgray.spec.expressions import Condition
 from pgray.spec.search import Search
@@ -27,7 +29,7 @@ from trainer.records.results import METRICS, TrialResult
 from trainer.records.states import TrialState
 
 BASE = load_preset("cpu-smoke").overrides
-SAMPLERS = ("random", "tpe", "nsga2", "cmaes", "gp")
+SAMPLERS = sampler_names()
 NUMBERS = {
     "optim.matrix_lr": {"log_uniform": [1e-3, 0.1]},
     "model.mlp_mult": {"uniform": [1, 4]},
@@ -198,7 +200,7 @@ def test_proposals_are_those_of_one_long_optuna_study(sampler: str) -> None:
     for number in range(32):
         made = [proposal.changes for proposal in study.proposals]
         for attempt in itertools.count():
-            reference.sampler = make_sampler(study.space, study._seed_of(number, attempt))
+            reference.sampler = make_sampler(study.search, study._seed_of(number, attempt))
             trial = reference.ask()
             expected = study.space.draw(lambda key, trial=trial: suggest(trial, key, study.search.space[key]))  # type: ignore[misc]
             if expected not in made:
@@ -280,14 +282,14 @@ def test_the_sampler_hears_the_mean_over_seeds_once_all_have_ended() -> None:
     assert score.stds["sliding_bpb"] == pytest.approx(math.sqrt(2))
     assert score.excess == {"artifact_bytes <= 16000000": 5.0 - 16e6, "train_s <= 10": 1.0}
     assert not score.is_feasible  # one seed took longer than allowed, though their mean did not
-    trial = as_study(study.space, [(study.proposals[0], score)]).trials[0]
+    trial = optuna_study(study.space, [(study.proposals[0], score)]).trials[0]
     assert (trial.value, trial.state) == (2.0, optuna.trial.TrialState.COMPLETE)
     assert trial.constraints == score.excess
     assert trial.user_attrs["trial_ids"] == ["trial-1", "trial-2"]
-    told_after = study.proposals[0].told_after
+    ended_after = study.proposals[0].ended_after
     ask(study)
     study.tell(name, rows)  # once more: nothing changes
-    assert study.proposals[0].told_after == told_after
+    assert study.proposals[0].ended_after == ended_after
 
 
 @pytest.mark.parametrize("state", ["failed", "killed"])
@@ -318,12 +320,12 @@ def test_every_row_of_the_ledger_is_read() -> None:
     found = ledger.proposals()
     assert [(p.name, p.changes) for p in found] == [(p.name, p.changes) for p in study.proposals]
     assert [[r.state for r in p.seeds] for p in found] == [["finished", "queued"], ["lost"], ["lost"]]
-    assert all(p.told_after is None for p in found)
+    assert all(p.ended_after is None for p in found)
     assert set(found[0].seeds[0].metrics) <= set(METRICS)
     fourth = ask(study)
     ledger.write(fourth, 1, "queued", changes=fourth.changes)
     ledger.write(first, 2, "finished")
-    assert ledger.proposals()[0].told_after == 4
+    assert ledger.proposals()[0].ended_after == 4
 
 
 def test_a_lost_line_of_the_ledger_does_not_give_a_name_twice() -> None:
@@ -385,7 +387,7 @@ def test_an_export_has_every_trial_and_a_second_one_doubles_nothing(tmp_path: Pa
         rows = [row(seed, measured(proposal.changes, seed)) for seed in (1, 2)]
         study.tell(proposal.name, [rows[0], row(2, {}, "failed")] if number == 3 else rows)
     ask(study)
-    assert study.export(url) == {"study": "s", "storage": url, "num_trials": 10}
+    assert study.export(url) == ExportedStudy("s", url, 10)
     first = content(url)
     assert [t[1] for t in first] == [*["COMPLETE"] * 3, "FAIL", *["COMPLETE"] * 5, "RUNNING"]
     for trial, proposal in zip(first, study.proposals, strict=True):
@@ -418,7 +420,7 @@ def test_a_storage_that_cannot_be_used_is_refused_in_one_line(tmp_path: Path) ->
     )
     storage.remove_session()
     storage.engine.dispose()
-    with pytest.raises(InputError, match="--to: study: s: a study of this name that is not an export is there"):
+    with pytest.raises(InputError, match="--to: study: s: the storage has another study of this name"):
         study.export(url)
     assert len(content(url)) == 3
     (tmp_path / "text.db").write_text("not a database " * 100)

@@ -223,7 +223,7 @@ def test_the_command_line_shows_and_refuses(recorded: Recorded, capsys: pytest.C
     run = str(recorded.write(OFFSETS, kill))
     assert main(["backtest", run]) == 0
     shown = capsys.readouterr().out
-    assert "bad: val_bpb worse than the control's by more than 0.1 at the equal phase" in shown
+    assert "bad: val_bpb worse than the control's by more than 0.1 at the same phase" in shown
     assert "step 300 (30%)" in shown
     assert "saves 4.87 of 26.67 GPU-hours" in shown
     strict = "arm=* metric=val_bpb worse_than_control_by=0.1 at=step after_frac=0.6"

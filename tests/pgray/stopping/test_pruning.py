@@ -44,7 +44,7 @@ def test_worse_by_more_than_agreed_is_a_verdict_with_all_numbers() -> None:
     reason = curve_verdict(rule(), curve({300: 2.11}), CONTROL)
     assert reason == (
         "val_bpb 2.1100 is worse than the control's 2.0000 by 0.1100, over 0.1, at step 300, 30% of the run "
-        "(rule *: val_bpb worse than the control's by more than 0.1 at the equal phase, after 25% of the run)"
+        "(rule *: val_bpb worse than the control's by more than 0.1 at the same phase, after 25% of the run)"
     )
 
 

@@ -37,7 +37,7 @@ def test_dollars_need_a_price(price: dict[str, float]) -> None:
     with pytest.raises(ValidationError) as error:
         Budget.model_validate({"usd": 480, **price})
     line = str(input_error(error.value, "s.yaml", "budget"))
-    assert line == "s.yaml: budget.usd: 480.0: cannot be kept without a price; add usd_per_gpu_hour, above 0"
+    assert line == "s.yaml: budget.usd: 480.0: needs a price; add usd_per_gpu_hour, above 0"
 
 
 def test_a_purse_reserves_settles_and_says_so() -> None:

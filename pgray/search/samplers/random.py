@@ -1,0 +1,7 @@
+"""Independent random draws, the baseline for every other sampler."""
+
+from optuna.samplers import RandomSampler
+
+from pgray.search.samplers._base import SearchSampler
+
+SAMPLER = SearchSampler(lambda _, seed: RandomSampler(seed=seed))
