@@ -1,6 +1,6 @@
-"""Imported runs in a run folder: `RUN/imported/<trial_id>.json`, one file a row. The caller holds the run's lock.
+"""Reads and writes imported runs in a run folder: one file per row, `RUN/imported/<trial_id>.json`.
 
-The id hashes the text that the run was read from: the same log again is the same row, wherever the file lies.
+The caller holds the run's lock. The id hashes the text that the run was read from: importing a log twice gives one row.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from results.importers.record import ImportedRun
+from results.importers.imported_run import ImportedRun
 from trainer.errors import InputError
 from trainer.records.files import write_text
 from trainer.records.fingerprint import digest, slug
@@ -16,7 +16,7 @@ from trainer.records.layout import RunLayout
 from trainer.records.record import SCHEMA_VERSION
 from trainer.records.results import HEADLINES, SCORES
 
-_MAIN = (*HEADLINES, *SCORES, "float_bpb")
+_SOURCE_OF = (*HEADLINES, *SCORES, "float_bpb")  # the row's source is that of the first of these that it has
 _MAX_SEED = 2**53
 
 
@@ -25,7 +25,7 @@ class StoredImport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     schema_version: int = SCHEMA_VERSION
-    position: int  # of its row among the imported ones: the order of import
+    position: int  # order of import
     trial_id: str
     arm: str
     seed: int
@@ -33,8 +33,8 @@ class StoredImport(BaseModel):
     run: ImportedRun
 
     def row(self) -> dict[str, Any]:
-        """The columns of `results.schema`; `sweep` is the reader's."""
-        main = next((self.run.sources[name] for name in _MAIN if name in self.run.sources), self.run.label)
+        """Return the columns of `results.schema` without `sweep`, which the reader fills in."""
+        main = next((self.run.sources[name] for name in _SOURCE_OF if name in self.run.sources), self.run.label)
         return self.run.columns | {
             "arm": self.arm,
             "seed": self.seed,
@@ -55,56 +55,56 @@ def plan_imports(
     """Give every run its arm, seed and trial id.
 
     Args:
-        seed: of runs whose file does not say it; must not contradict the others.
-        taken: (arm, seed) -> trial id of the rows that the run folder has already.
-        before: what has been imported into it; a row that comes again keeps its position.
+        seed: for runs whose file does not give one; must not contradict the others.
+        taken: (arm, seed) -> trial id of the rows already in the run folder.
+        before: earlier imports of the folder; a run that is imported again keeps its position.
     Raises:
         InputError: a seed is unknown, contradicts `seed`, or occurs twice for this arm.
     """
     if not arm.strip() or any(not c.isprintable() for c in arm):
-        raise InputError("--arm", "arm", arm, "give the name that the table shall show")
+        raise InputError("--arm", "arm", arm, "give the name to show in the table")
     if seed is not None and not 0 <= seed < _MAX_SEED:
         raise InputError("--seed", "seed", seed, "give a whole number from 0")
     planned: dict[int, StoredImport] = {}
     positions = {stored.trial_id: stored.position for stored in before}
     for run in runs:
-        told = run.get("seed")
-        if told is None and seed is None:
-            raise InputError(run.label, "seed", "unknown", f"{run.nulls['seed']}; say it with --seed")
-        if told is not None and seed not in (None, told):
+        stated = run.get("seed")
+        if stated is None and seed is None:
+            raise InputError(run.label, "seed", "unknown", f"{run.nulls['seed']}; give it with --seed")
+        if stated is not None and seed not in (None, stated):
             raise InputError(
-                run.label, "seed", told, f"contradicts --seed {seed} ({run.sources['seed']}); leave --seed out"
+                run.label, "seed", stated, f"contradicts --seed {seed} ({run.sources['seed']}); omit --seed"
             )
-        own = int(seed or 0) if told is None else int(told)
+        own = int(seed or 0) if stated is None else int(stated)
         trial_id = f"{slug(arm)}-s{own}-{digest([arm, own, run.digest], 10)}"
         other = planned[own].run.label if own in planned and planned[own].trial_id != trial_id else None
         if other:
-            fix = f"also in {other}; take one of them with --only N, N = 1 to {len(runs)}"
+            fix = f"also in {other}; select one with --only N, N = 1 to {len(runs)}"
             raise InputError(run.label, "seed", own, fix)
         if taken.get((arm, own), trial_id) != trial_id:
-            fix = f"{arm} has this seed already ({taken[arm, own]}); give another --arm, or remove that row"
+            fix = f"{arm} already has this seed ({taken[arm, own]}); give another --arm, or remove that row"
             raise InputError(run.label, "seed", own, fix)
-        where = run.sources["seed"] if told is not None else "--seed"
+        where = run.sources["seed"] if stated is not None else "--seed"
         position = positions.setdefault(trial_id, max(positions.values(), default=-1) + 1)
         planned[own] = StoredImport(position=position, trial_id=trial_id, arm=arm, seed=own, seed_source=where, run=run)
     return list(planned.values())
 
 
 def write_imports(layout: RunLayout, imports: Iterable[StoredImport]) -> None:
-    """Each file whole or not at all."""
+    """Write one file per import, each atomically."""
     for stored in imports:
         write_text(layout.imported(stored.trial_id), stored.model_dump_json(indent=1) + "\n")
 
 
 def read_imports(layout: RunLayout) -> tuple[list[StoredImport], list[str]]:
-    """Everything imported into a run folder in the order of import, and what could not be read."""
+    """Return the imports of a run folder in the order of import, and a line per file that cannot be read."""
     found: list[StoredImport] = []
     problems: list[str] = []
     for path in sorted(layout.imports.glob("[!.]*.json")):
         try:
             stored = StoredImport.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
-            problems.append(f"{path}: not an imported row; left out")
+            problems.append(f"{path}: not an imported row; ignored")
             continue
         found.append(stored)
     return sorted(found, key=lambda stored: stored.position), problems

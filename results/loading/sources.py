@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from results.importers.record import BY_IMPORT
+from results.importers.imported_run import BY_IMPORT
 from results.importers.store import StoredImport, read_imports
 from results.loading.lookup import find_trial
 from results.loading.runs import load

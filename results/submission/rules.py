@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from results.analysis.ablation import mismatch
-from results.importers.run import PUBLISHED_SPLIT_BYTES
+from results.importers.log import PUBLISHED_SPLIT_BYTES
 from results.schema import Row
 from results.submission.gather import Submission, changes
 from trainer.limits import (

@@ -7,7 +7,7 @@ import pytest
 
 from pgray.cli.entry import main
 from results.importers import ImportedRun, read_logs
-from results.importers.record import BY_IMPORT
+from results.importers.imported_run import BY_IMPORT
 from results.schema import NAMES
 
 REAL = Path(__file__).parents[3] / "shared/data/logs/975"
@@ -168,7 +168,7 @@ def imported(run: Path, log: Path, arm: str, *more: str) -> int:
 
 
 def assert_sources_hold(run: ImportedRun) -> None:
-    """Every column is told or null; every value stands on its line, or follows from values that do."""
+    """Check that every column has a value or a reason, and that every value is on its line or derived."""
     assert set(run.columns) | set(run.nulls) == set(NAMES) - set(BY_IMPORT)
     assert not set(run.columns) & set(run.nulls)
     assert set(run.sources) == set(run.columns)

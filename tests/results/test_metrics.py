@@ -76,7 +76,11 @@ def test_a_metric_added_to_the_record_alone_is_found_everywhere(tmp_path: Path) 
     record.write_text(source.replace(field, TOY + field))
     path = os.pathsep.join(map(str, (tmp_path, ROOT)))
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+        [sys.executable, "-c", SCRIPT],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
 

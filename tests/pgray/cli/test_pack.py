@@ -16,7 +16,7 @@ from pgray.planning.planner import decide, make_plan
 from pgray.scheduler.provenance import write_provenance
 from pgray.spec.sweep import Sweep
 from pgray.store.ledger import Ledger
-from results.importers import read_submission
+from results.importers import read_logs
 from results.submission.gather import gather
 from trainer.pipeline import run_job
 from trainer.records.job import Job, TrialSpec
@@ -162,7 +162,7 @@ def test_the_folder_agrees_with_the_table(run: RunLayout, packed: Path) -> None:
     assert (record["track"], record["metric"], record["seeds"]) == ("non_record_16mb", "sliding_bpb", [42, 7])
     assert record["bytes_total"] == max(row["model_bytes"] for row in submission.rows) + code_bytes
     assert record["val_bpb"] == pytest.approx(sum(row["sliding_bpb"] for row in submission.rows) / 2)
-    for row, read in zip(submission.rows, read_submission(packed / "submission.json"), strict=True):
+    for row, read in zip(submission.rows, read_logs(packed / "submission.json"), strict=True):
         assert read.get("artifact_bytes") == row["model_bytes"] + code_bytes
         for column in ("seed", "sliding_bpb", "post_quant_bpb", "steps", "step_ms", "model_bytes"):
             assert read.get(column) == row[column], column

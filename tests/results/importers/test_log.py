@@ -1,4 +1,4 @@
-"""Foreign logs: what is told, what is null, and where it stands."""
+"""Logs of the train_gpt.py family: values, nulls, and the lines that they come from."""
 
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def test_a_run_without_any_average_exports_its_last_weights(tmp_path: Path) -> N
     assert (run.get("average"), run.get("float_bpb")) == ("last", run.get("raw_bpb"))
 
 
-def test_the_average_is_not_guessed_where_the_log_speaks_of_one_or_has_no_header(tmp_path: Path) -> None:
+def test_the_average_is_not_guessed_if_the_log_mentions_one_or_has_no_header(tmp_path: Path) -> None:
     for parts in (
         (made.header(), ["swa:start step:250"], made.training(), made.PLAIN),
         (made.training(), made.PLAIN),

@@ -1,4 +1,4 @@
-"""Imported rows in a run folder: idempotent, clashes refused, in the tables; and `pgray show`."""
+"""Imported rows in a run folder: importing twice changes nothing, clashes are refused, tables and `pgray show` list them."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from tests.results.synthetic import Run
 def logs(tmp_path: Path) -> dict[str, Path]:
     base = made.write(tmp_path / "base.log", made.family(975))
     better = [line.replace("1.1216", "1.1206").replace("1.12156083", "1.12056083") for line in made.family(975)]
-    loss = 1.12056083 * math.log(2) * 151_080_363 / 62_021_632  # else the bytes behind the bpb would be others
+    loss = 1.12056083 * math.log(2) * 151_080_363 / 62_021_632  # so that the loss matches the changed bpb
     other = [line.replace("1.89370347", f"{loss:.8f}").replace("1.8937", f"{loss:.4f}") for line in better]
     return {"base": base, "other": made.write(tmp_path / "other.log", other)}
 
@@ -60,17 +60,17 @@ def test_the_same_log_again_is_the_same_row(logs: dict[str, Path], tmp_path: Pat
 @pytest.mark.parametrize(
     ("log", "arguments", "said"),
     [
-        ("other", [], "base has this seed already"),
+        ("other", [], "base already has this seed"),
         ("two", ["--seed", "5"], "contradicts --seed 5"),
-        ("two", [], "take one of them with --only N, N = 1 to 2"),
+        ("two", [], "select one with --only N, N = 1 to 2"),
         ("two", ["--only", "3"], "these files hold 2 runs"),
-        ("stdout", [], "say it with --seed"),
+        ("stdout", [], "give it with --seed"),
         ("stdout", ["--seed", "-1"], "give a whole number from 0"),
         ("nowhere", [], "No such file"),
         ("stdout", ["--seed", "3", "--arm", " "], "give the name"),
     ],
 )
-def test_one_line_says_what_is_wrong(
+def test_an_error_is_one_line(
     log: str, arguments: list[str], said: str, logs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -88,7 +88,7 @@ def test_one_line_says_what_is_wrong(
     assert sorted((run / "imported").iterdir()) == before
 
 
-def test_nothing_is_left_where_nothing_was_imported(tmp_path: Path) -> None:
+def test_a_refused_import_leaves_no_folder(tmp_path: Path) -> None:
     log = made.write(tmp_path / "x.log", made.family(1032))
     assert made.imported(tmp_path / "run", log, "a") == 2
     assert not (tmp_path / "run").exists()
@@ -113,7 +113,9 @@ def test_a_locked_run_is_left_alone(logs: dict[str, Path], tmp_path: Path, capsy
     assert "held by process" in capsys.readouterr().err
 
 
-def test_beside_ones_own_trials(logs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_imported_rows_and_trials_run_here_in_one_folder(
+    logs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = Run(tmp_path / "run")
     run.finish("int8", 42, sliding_bpb=2.4)
     assert made.imported(run.layout.root, logs["base"], "theirs") == 0
@@ -121,13 +123,13 @@ def test_beside_ones_own_trials(logs: dict[str, Path], tmp_path: Path, capsys: p
     assert list(trials["arm"]) == ["int8", "theirs"]
     assert list(trials["sweep"]) == ["bits", "bits"]
     assert made.imported(run.layout.root, logs["base"], "int8") == 2
-    assert "int8 has this seed already (int8-s42-0)" in capsys.readouterr().err
+    assert "int8 already has this seed (int8-s42-0)" in capsys.readouterr().err
     assert main(["table", str(run.layout.root), "--json"]) == 0
     arms = json.loads(capsys.readouterr().out)["arms"]
     assert [arm["verdict"] for arm in arms] == ["CONTROL", "NOT COMPARABLE"]
 
 
-def test_a_trial_run_here_later_takes_the_place_of_an_imported_one(logs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_trial_run_here_later_supersedes_an_imported_one(logs: dict[str, Path], tmp_path: Path) -> None:
     made.imported(tmp_path / "run", logs["base"], "int8")
     run = Run(tmp_path / "run")
     run.finish("int8", 42, sliding_bpb=2.4)
@@ -137,7 +139,7 @@ def test_a_trial_run_here_later_takes_the_place_of_an_imported_one(logs: dict[st
     assert results.ablation(trials)["mean"].tolist() == [2.4]
 
 
-def test_a_broken_row_is_a_problem_that_people_see(logs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_broken_row_is_listed_as_a_problem(logs: dict[str, Path], tmp_path: Path) -> None:
     made.imported(tmp_path / "run", logs["base"], "base")
     (tmp_path / "run/imported/x.json").write_text("{}")
     trials = results.load(tmp_path / "run")

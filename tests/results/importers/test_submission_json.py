@@ -1,4 +1,4 @@
-"""submission.json files with their dirt."""
+"""submission.json files as people write them: wrong units, placeholders, unclear keys."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from results.importers import ImportedRun, read_logs, read_submission
+from results.importers import ImportedRun, read_logs
 
 
 def submission(path: Path, **content: Any) -> ImportedRun:
@@ -22,7 +22,7 @@ CLAIMS = (
 
 
 @pytest.mark.parametrize("key", CLAIMS)
-def test_a_bpb_of_unknown_evaluation_is_a_claim_and_no_column(key: str, tmp_path: Path) -> None:
+def test_a_bpb_of_unknown_evaluation_is_a_claim_not_a_column(key: str, tmp_path: Path) -> None:
     run = submission(tmp_path, name="x", **{key: "1.1216"})
     assert run.claimed_bpb == 1.1216
     assert run.columns["notes"] == "claims 1.1216 bpb without saying how it was evaluated"
@@ -31,7 +31,7 @@ def test_a_bpb_of_unknown_evaluation_is_a_claim_and_no_column(key: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("content", "told", "why"),
+    ("content", "columns", "nulls"),
     [
         ({"bytes_total": "15,932,176"}, {"artifact_bytes": 15_932_176}, {}),
         ({"bytes_total": "15932176 bytes"}, {"artifact_bytes": 15_932_176}, {}),
@@ -40,7 +40,7 @@ def test_a_bpb_of_unknown_evaluation_is_a_claim_and_no_column(key: str, tmp_path
         ({"bytes_total": 0}, {}, {"artifact_bytes": "placeholder"}),
         ({"bytes_total": -1}, {}, {"artifact_bytes": "placeholder"}),
         ({"bytes_total": 15.93}, {}, {"artifact_bytes": "too small for bytes"}),
-        ({"bytes_total": "15.93 MB"}, {}, {"artifact_bytes": "no number"}),
+        ({"bytes_total": "15.93 MB"}, {}, {"artifact_bytes": "not a number"}),
         ({"bytes_total": 100000, "artifact_bytes": 200000}, {}, {"artifact_bytes": "given as 100000"}),
         ({"val_bpb": "TBD"}, {"status": "failed"}, {}),
         ({"val_bpb": 0}, {"status": "failed"}, {}),
@@ -48,7 +48,7 @@ def test_a_bpb_of_unknown_evaluation_is_a_claim_and_no_column(key: str, tmp_path
         ({"sliding_val_bpb": 1.1, "roundtrip_val_bpb": 1.13}, {"sliding_bpb": 1.1, "post_quant_bpb": 1.13}, {}),
         ({"roundtrip_val_bpb": 1.13}, {}, {"post_quant_bpb": "may be plain or sliding"}),
         ({"sliding_val_bpb": 1.1, "int6_roundtrip_val_bpb": 1.1}, {}, {"post_quant_bpb": "may be plain or sliding"}),
-        ({"pre_quant_val_bpb": 1.12}, {}, {"float_bpb": "of raw or averaged weights, is not said"}),
+        ({"pre_quant_val_bpb": 1.12}, {}, {"float_bpb": "raw or averaged weights, not stated"}),
         ({"post_ema_val_bpb": 1.12, "legal_ttt_bpb": 1.09}, {"float_bpb": 1.12, "ttt_bpb": 1.09}, {}),
         ({"seeds": [1, 2, 3], "val_bpb": 1.1}, {}, {"seed": "3 seeds together"}),
         (
@@ -58,10 +58,12 @@ def test_a_bpb_of_unknown_evaluation_is_a_claim_and_no_column(key: str, tmp_path
         ),
     ],
 )
-def test_submission_dirt(content: dict[str, Any], told: dict[str, Any], why: dict[str, str], tmp_path: Path) -> None:
+def test_submission_keys(
+    content: dict[str, Any], columns: dict[str, Any], nulls: dict[str, str], tmp_path: Path
+) -> None:
     run = submission(tmp_path, **content)
-    assert {name: run.get(name) for name in told} == told
-    for column, reason in why.items():
+    assert {name: run.get(name) for name in columns} == columns
+    for column, reason in nulls.items():
         assert run.get(column) is None
         assert reason in run.nulls[column]
 
@@ -80,7 +82,7 @@ def test_submission_dirt(content: dict[str, Any], told: dict[str, Any], why: dic
 def test_a_submission_that_lists_its_seeds(content: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "submission.json"
     path.write_text(json.dumps(content, indent=1))
-    runs = read_submission(path)
+    runs = read_logs(path)
     assert [(r.get("seed"), r.claimed_bpb, r.get("steps"), r.get("num_params")) for r in runs] == [
         (42, 1.1, 10, 5),
         (7, 1.2, 11, 5),

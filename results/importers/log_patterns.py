@@ -1,7 +1,7 @@
-"""Every line of the train_gpt.py family that says something, as a table: kind of event -> pattern.
+"""The log lines of the train_gpt.py family that hold values, as a table: kind of event -> pattern.
 
 A pattern is a regular expression with `<name:int>`, `<name:float>` and `<name>` (one word) for values. It must match
-from the first character; after it may follow nothing, or a blank and whatever a variant of the script appends.
+from the first character; a blank and any further text may follow it, since variants of the script append values.
 Sources of the formats: pull requests 51, 488, 549, 975, 1002 and 1032 of openai/parameter-golf.
 """
 
@@ -9,7 +9,7 @@ import re
 
 RULER = "=" * 100
 SOURCE_BEGINS = re.compile(r"(?:from|import) \w+|[rR]?(?:\"\"\"|''')|#!")
-"""First lines of a Python file: a log of this family starts with a dump of the script that wrote it."""
+"""First line of a Python file: logs of this family start with a dump of the script."""
 
 _VALUES = {"int": r"\d{1,15}", "float": r"[-+]?(?:\d{1,15}(?:\.\d{1,20})?(?:e[-+]?\d{1,3})?|nan|inf)", None: r"[^\s,]+"}
 
@@ -42,7 +42,7 @@ _LINES: tuple[tuple[str, str], ...] = (
     ("qat_on", r"late_qat:enabled(?: \w+=\w+){0,8}(?: at)? step[: ]<step:int>"),
     ("qat_on", r"QAT activated at step <step:int>"),
     ("qat_on", r"qat:enabled"),
-    # which average is exported: the last one applied
+    # the last average applied is exported
     ("ema", r"ema:applying|EMA: loading smoothed weights"),
     ("swa", r"swa:applying averaged|SWA: averaging|SWA: loaded averaged model"),
     ("lawa", r"lawa:applying LAWA|LAWA: using averaged weights"),
@@ -60,16 +60,16 @@ _LINES: tuple[tuple[str, str], ...] = (
     # ends
     ("oom", r".{0,200}(?:CUDA out of memory|OutOfMemoryError).*"),
     ("traceback", r"(?:\[rank\d+\]: )?Traceback \(most recent call last\):"),
-    ("averages", r"(?i:.*\b(?:ema|swa|lawa|sqwa|averag\w*)(?:\b|_).*)"),  # speaks of an average, applies none
+    ("averages", r"(?i:.*\b(?:ema|swa|lawa|sqwa|averag\w*)(?:\b|_).*)"),  # mentions an average without applying it
 )
 
 HEADER = ("tokenizer", "train_data", "val_data", "params", "world", "batch", "seed", "warmup")
 AVERAGES = ("ema", "swa", "lawa", "sqwa")
 RUN_MARKS = frozenset({"tokenizer", "params", "train", "val", "stop", "score"})
-"""A piece of text with none of these is no run."""
+"""A text with none of these is not a run."""
 
 SCORE_KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    # What a score line calls itself; the first that fits. A roundtrip may still turn out to be sliding.
+    # Kind of evaluation by the line's label, first match; a roundtrip may still turn out to be sliding.
     ("ttt", re.compile(r"ttt", re.I)),
     ("sliding", re.compile(r"sliding", re.I)),
     ("float", re.compile(r"post[_-]ema|pre[_-]?quant", re.I)),

@@ -1,8 +1,7 @@
-"""Which evaluation a score line belongs to: plain, sliding window or test-time training; its label alone is no proof.
+"""Assigns score lines to an evaluation: plain, sliding window or test-time training. The label alone does not decide.
 
-#1002 prints a sliding score as `final_int8_zlib_roundtrip`; #975 and #1032 print the sliding score once more under such
-a name; the challenge's baseline prints a plain score under it. What decides is the line's neighbours, else how long the
-evaluation took.
+#1002 prints a sliding score as `final_int8_zlib_roundtrip`; #975 and #1032 repeat the sliding score under such a name; the
+challenge's baseline prints a plain score under it. The line's neighbours decide, else how long the evaluation took.
 """
 
 import re
@@ -10,36 +9,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from results.importers.log import Event, LogRun
-from results.importers.patterns import FIELD, SCORE_KINDS, STRIDE_IN_LABEL
+from results.importers.log_events import Event, LogRun
+from results.importers.log_patterns import FIELD, SCORE_KINDS, STRIDE_IN_LABEL
 
 Kind = Literal["float", "plain", "sliding", "ttt", "unclear", "duplicate"]
-_MAX_SCORES = 200  # more in one run are no scores of this family
+_MAX_SCORES = 200  # per run, from the end; no script of this family prints more
 _ROUNDING = 0.000051  # a 4-decimal line and its `_exact` twin differ by no more
-_FORWARD_SHARE = 1 / 3  # of a training step: forward pass against forward and backward
+_FORWARD_SHARE = 1 / 3  # of a training step's time is its forward pass
 _PLAIN_BELOW, _SLIDING_ABOVE = 3.0, 25.0
-"""Evaluation time over that of one forward pass of the validation split. In the challenge's logs a plain evaluation takes
-0.7 to 15 of them (compilation included), a sliding one of stride 64 takes 30 to 130. Between the limits: not told."""
+"""Evaluation time, in forward passes over the validation split. In the challenge's logs a plain evaluation takes 0.7 to 15
+(compilation included), a sliding one of stride 64 takes 30 to 130. Between the limits the kind is unknown."""
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreLine:
     label: str
     lines: tuple[int, ...]  # the line of the value, then its twin's
     loss: float  # nats per token
     bpb: float
     is_exact: bool
     kind: Kind = "unclear"
-    why: str = ""  # for an unclear one: why it cannot be told
+    why: str = ""  # kind unclear: the reason
     stride: int | None = None
     stride_line: int | None = None
     eval_s: float | None = None
     eval_seq_len: int | None = None
 
 
-def read_scores(run: LogRun) -> list[Score]:
-    """The final scores of a run, twins merged, each with its kind."""
-    scores: list[Score] = []
+def read_scores(run: LogRun) -> list[ScoreLine]:
+    """Return the final scores of a run, each with its kind; a rounded line and its exact twin are one score."""
+    scores: list[ScoreLine] = []
     for event in run.all("score")[-_MAX_SCORES:]:
         score = _parse(event)
         twin = next((other for other in reversed(scores) if _are_twins(score, other)), None)
@@ -48,11 +47,11 @@ def read_scores(run: LogRun) -> list[Score]:
         else:
             scores[scores.index(twin)] = _merged(twin, score)
     sliding = [score for score in scores if score.kind == "sliding"]
-    return [_settled(score, sliding, run) if score.kind == "plain" else score for score in scores]
+    return [_classified(score, sliding, run) if score.kind == "plain" else score for score in scores]
 
 
-def _parse(event: Event) -> Score:
-    """`kind` is what the line calls itself; a roundtrip counts as plain until its neighbours have been asked."""
+def _parse(event: Event) -> ScoreLine:
+    """Parse a score line. Its kind is that of its label; a roundtrip counts as plain until `_classified` checks it."""
     text = str(event["text"])
     label = re.split(r"\s+(?:\w+[:=]|sliding val_loss)", text, maxsplit=1)[0].strip()
     fields = {name: float(value) for name, value in FIELD.findall(text)}
@@ -63,14 +62,14 @@ def _parse(event: Event) -> Score:
     stride = fields.get("stride", float(stride_in_label[1]) if stride_in_label else None)
     eval_s = fields["eval_time"] / 1000 if "eval_time" in fields else fields.get("elapsed")
     kinds: dict[str | None, Kind] = {"ttt": "ttt", "sliding": "sliding", "float": "float", "roundtrip": "plain"}
-    return Score(
+    return ScoreLine(
         label=label.removesuffix("_exact"),
         lines=(event.line,),
         loss=float(event["loss"]),
         bpb=float(event["bpb"]),
         is_exact=label.endswith("_exact") or len(text.partition("val_bpb")[2].split()[0].partition(".")[2]) > 6,
         kind=kinds.get(named, "unclear"),
-        why=f"a score called {label} is of no known kind",
+        why=f"the score label {label} is unknown",
         stride=None if stride is None else int(stride),
         stride_line=None if stride is None else event.line,
         eval_s=eval_s,
@@ -78,13 +77,13 @@ def _parse(event: Event) -> Score:
     )
 
 
-def _are_twins(a: Score, b: Score) -> bool:
+def _are_twins(a: ScoreLine, b: ScoreLine) -> bool:
     same_name = a.label == b.label or (a.kind == b.kind == "ttt")
     return same_name and abs(a.bpb - b.bpb) <= _ROUNDING and abs(a.loss - b.loss) <= _ROUNDING
 
 
-def _merged(first: Score, second: Score) -> Score:
-    """The exact one's value, with what either says about the evaluation."""
+def _merged(first: ScoreLine, second: ScoreLine) -> ScoreLine:
+    """Return the exact one's value with what either line holds about the evaluation."""
     value, other = (first, second) if first.is_exact and not second.is_exact else (second, first)
     return replace(
         value,
@@ -96,8 +95,8 @@ def _merged(first: Score, second: Score) -> Score:
     )
 
 
-def _settled(score: Score, sliding: Sequence[Score], run: LogRun) -> Score:
-    """What a line called roundtrip is, by the first evidence that there is."""
+def _classified(score: ScoreLine, sliding: Sequence[ScoreLine], run: LogRun) -> ScoreLine:
+    """Return the score of a roundtrip line with its kind, by the first evidence found."""
     first = min(score.lines)
     before = [event for event in run.events if event.line < first]
     since_last_score = before[max((i + 1 for i, e in enumerate(before) if e.kind == "score"), default=0) :]
@@ -118,12 +117,12 @@ def _settled(score: Score, sliding: Sequence[Score], run: LogRun) -> Score:
         return score
     if passes is not None and passes >= _SLIDING_ABOVE:
         return replace(score, kind="sliding")
-    took = "its evaluation time says nothing" if passes is None else f"it took {passes:.1f} forward passes"
-    return replace(score, kind="unclear", why=f"{score.label} may be plain or sliding: no line tells, and {took}")
+    took = "its evaluation time is unknown" if passes is None else f"it took {passes:.1f} forward passes"
+    return replace(score, kind="unclear", why=f"{score.label} may be plain or sliding: no line decides, and {took}")
 
 
-def _forward_passes(score: Score, run: LogRun) -> float | None:
-    """How many forward passes over the validation split the evaluation lasted, at the speed of the training."""
+def _forward_passes(score: ScoreLine, run: LogRun) -> float | None:
+    """Return the evaluation time in forward passes over the validation split, at the speed of the training."""
     step, batch, split = run.last("train"), run.last("batch"), run.last("val_data")
     if score.eval_s is None or not (step and batch and split):
         return None

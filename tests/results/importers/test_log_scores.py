@@ -1,4 +1,4 @@
-"""Which evaluation a score belongs to, and what a log that breaks off still tells."""
+"""The evaluation that a score line belongs to, and rows from logs that end early."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ ROUNDTRIP = "final_int8_zlib_roundtrip"
         ([], None, None),
     ],
 )
-def test_what_a_line_called_roundtrip_is(
+def test_a_roundtrip_line_is_classified_by_its_neighbours_or_its_time(
     before: list[str], eval_time_ms: int | None, kind: str | None, tmp_path: Path
 ) -> None:
     rest = "" if eval_time_ms is None else f" eval_time:{eval_time_ms}ms"
@@ -38,7 +38,7 @@ def test_what_a_line_called_roundtrip_is(
         assert "may be plain or sliding" in str(run.columns["reason"])
 
 
-def test_a_repeated_sliding_score_is_no_plain_one(tmp_path: Path) -> None:
+def test_a_repeated_sliding_score_is_not_a_plain_score(tmp_path: Path) -> None:
     run = made.read_one(tmp_path, made.header(), made.training(), made.SLIDING, made.DUPLICATE)
     assert (run.get("post_quant_bpb"), run.get("sliding_bpb")) == (None, 1.12156083)
 
@@ -57,14 +57,14 @@ def test_two_different_scores_of_one_kind_are_null(tmp_path: Path) -> None:
     assert "several scores: 1.14500258" in run.nulls["post_quant_bpb"]
 
 
-def test_of_two_strides_the_smaller_counts(tmp_path: Path) -> None:
+def test_the_smaller_of_two_strides_counts(tmp_path: Path) -> None:
     wide = made.score("final_int6_sliding_window", 1.90, 1.1253, rest=" stride:512 eval_time:9000ms")
     narrow = made.score("final_int6_sliding_window_s64", 1.8937, 1.1216, rest=" eval_time:70000ms")
     run = made.read_one(tmp_path, made.header(), made.training(), made.PLAIN, wide, narrow)
     assert (run.get("sliding_bpb"), run.get("eval_stride")) == (1.1216, 64)
 
 
-def test_a_wrong_byte_count_is_said(tmp_path: Path) -> None:
+def test_a_wrong_byte_count_is_a_note(tmp_path: Path) -> None:
     scored = made.score("final_int6_roundtrip", 1.93328889, 1.14500258 / 1.17, rest=" eval_time:2000ms")
     run = made.read_one(tmp_path, made.header(), made.training(), made.artifact(), scored)
     assert "bpb per nat 0.50620, but the published split has 0.59226" in str(run.columns["notes"])
@@ -80,7 +80,7 @@ def test_a_wrong_byte_count_is_said(tmp_path: Path) -> None:
         (["[rank0]: Traceback (most recent call last):"], None, "traceback"),
     ],
 )
-def test_a_log_that_breaks_off(tail: list[str], kind: str | None, reason: str, tmp_path: Path) -> None:
+def test_a_log_that_ends_early_is_a_failed_run(tail: list[str], kind: str | None, reason: str, tmp_path: Path) -> None:
     run = made.read_one(tmp_path, made.header(), made.training()[:3], tail)
     assert (run.columns["status"], run.get("failure_kind")) == ("failed", kind)
     assert reason in str(run.columns["reason"])
@@ -89,7 +89,7 @@ def test_a_log_that_breaks_off(tail: list[str], kind: str | None, reason: str, t
     made.assert_sources_hold(run)
 
 
-def test_a_log_that_ends_in_test_time_training(tmp_path: Path) -> None:
+def test_a_log_that_ends_during_test_time_training(tmp_path: Path) -> None:
     run = made.read_one(tmp_path, made.header(), made.training(), made.PLAIN, made.SLIDING, made.TTT[:3])
     assert run.columns["status"] == "finished"
     assert "chunk 1893 of 1893, running bpb 1.167712" in run.nulls["ttt_bpb"]
@@ -105,13 +105,13 @@ def test_a_last_validation_before_the_end_is_not_the_raw_bpb(tmp_path: Path) -> 
 def test_a_value_that_is_not_finite_is_null(tmp_path: Path) -> None:
     scored = ["final_int6_roundtrip_exact val_loss:nan val_bpb:nan", *made.SLIDING]
     run = made.read_one(tmp_path, made.header(), made.training(), scored)
-    assert "no usable number" in run.nulls["post_quant_bpb"]
+    assert "not a usable number" in run.nulls["post_quant_bpb"]
     run = made.read_one(tmp_path, made.header(), made.training(), scored[:1])
     assert (run.get("status"), run.get("failure_kind")) == ("failed", "diverged")
 
 
 @pytest.mark.parametrize(
-    ("lines", "told", "said"),
+    ("lines", "expected", "note"),
     [
         (["Serialized model: 100000 bytes", "Code size: 10 bytes", "Total submission size: 100010 bytes"], {}, None),
         (["Serialized model int8+zlib: 900 bytes", "Code size: 100 bytes"], {"artifact_bytes": 1000}, None),
@@ -138,15 +138,15 @@ def test_a_value_that_is_not_finite_is_null(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_artifact_bytes(lines: list[str], told: dict[str, int], said: str | None, tmp_path: Path) -> None:
+def test_artifact_bytes(lines: list[str], expected: dict[str, int], note: str | None, tmp_path: Path) -> None:
     run = made.read_one(tmp_path, made.header(), made.training(), lines, made.PLAIN)
-    assert run.get("artifact_bytes") == told.get("artifact_bytes")
-    assert run.get("code_bytes") == told.get("code_bytes", run.get("code_bytes"))
-    assert run.get("notes") == said
+    assert run.get("artifact_bytes") == expected.get("artifact_bytes")
+    assert run.get("code_bytes") == expected.get("code_bytes", run.get("code_bytes"))
+    assert run.get("notes") == note
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"", "no run"), (b"\x00\xff" * 500, "no run"), (None, "No such file")])
-def test_what_is_no_log(content: bytes | None, said: str, tmp_path: Path) -> None:
+def test_a_text_without_a_run_is_refused(content: bytes | None, said: str, tmp_path: Path) -> None:
     path = tmp_path / "x.log"
     if content is not None:
         path.write_bytes(content)
