@@ -33,8 +33,8 @@ def arms_table(markdown: str) -> str:
     blocks = markdown.strip().split("\n\n")
     sections = [i for i, block in enumerate(blocks) if block.startswith("## ")] or [len(blocks)]
     kept = [block for block in blocks[: sections[0]] if block.startswith(("|", "- ["))] or ["No trials yet."]
-    if "## Without a number" in blocks:
-        kept += ["Without a number:", blocks[blocks.index("## Without a number") + 1]]
+    if "## Trials without a result" in blocks:
+        kept += ["Trials without a result:", blocks[blocks.index("## Trials without a result") + 1]]
     return "\n\n".join(re.sub(r" {2,}", " ", re.sub(r"-{4,}", "---", block)) for block in kept)
 
 

@@ -38,10 +38,10 @@ def run(
         )
         raise typer.Exit(outcome.exit_code)
 
-    from results.present.files import print_rich  # pandas takes half a second, and a wrong sweep is refused before
+    from results.present.terminal import print_run  # pandas takes half a second, and a wrong sweep is refused before
 
     if outcome.counts:  # empty if the disk was full before anything was written
-        print_rich(root, outcome.control)
+        print_run(root, outcome.control)
     notes = []
     if not outcome.num_launched_jobs and not outcome.paused:
         is_all_finished = set(outcome.counts) <= {TrialState.FINISHED}

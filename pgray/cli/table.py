@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pgray.cli.options import ControlOption, JsonOption, RunArgument, print_json
-from results.present import files, publications
+from results.present import files, publications, terminal
 from trainer.errors import InputError
 
 
@@ -31,22 +31,22 @@ def table(
             "--with", metavar="published:PR", help="Add that pull request's table below, with caveats. Repeatable."
         ),
     ] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="Show all columns, on lines of any length.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     published = publications.read_with(published_names or [])
     if published and form not in (None, Format.md):
         raise InputError("--with", "--format", form, "use --with on screen, or with --format md or --json")
     control = control or None  # `--control "$UNSET"` is an empty string
-    if form is not None:
-        rendered = files.render(run, form.value, control)
-        if isinstance(rendered, bytes):  # parquet
-            sys.stdout.buffer.write(rendered)
-        else:
-            print("\n".join([rendered, *map(publications.markdown, published)]).rstrip("\n"))
+    if form == Format.parquet:
+        sys.stdout.buffer.write(files.render_parquet(run, control))
+    elif form is not None:
+        rendered = files.render(run, form.value, control, wide=wide)
+        print("\n".join([rendered, *map(publications.markdown, published)]).rstrip("\n"))
     elif as_json:
         others = {"published": publications.as_records(published)} if published else {}
         print_json(files.overview(run, control) | others)
     else:
-        files.print_rich(run, control)
+        terminal.print_run(run, control, wide=wide)
         for pull_request in published:
-            publications.print_rich(pull_request)
+            publications.print_published(pull_request)

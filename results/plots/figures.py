@@ -1,14 +1,13 @@
-"""Pictures of a run: one function per question, trials in, a plotly figure out.
+"""Charts of a run: differences from the control, artifact sizes, quantization gaps and step times.
 
-Each takes the rows of `results.load`, and compares as `results.ablation` does: current trials only, on the control's seeds;
-arms that cannot be compared, failed or are over the cap are shown as such. Where there is nothing to draw, the figure says
-why. Heading and reading aid are in the figure's `layout.meta` as well. Learning curves: `curve_plot.py`; searches:
-`search_plots.py`.
+Each function takes the rows of `results.load` and compares them as `results.ablation` does: current trials only, paired with
+the control's seeds. Arms that failed, are over the cap or cannot be compared are marked or named as missing. A chart
+without data shows the reason.
 """
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -17,112 +16,91 @@ from results.analysis.ablation import Arms, ablation, by_seed, group, measured, 
 from results.analysis.decomposition import decompose
 from results.analysis.pareto import frontier
 from results.analysis.statistics import paired_seeds
-from results.plots.curves import learning_curves as learning_curves
-from results.plots.style import (
-    GREY,
-    MOST_ARMS,
-    Point,
-    Style,
-    core,
-    empty,
-    figure,
-    listed,
-    padded,
-    plane,
-    safe,
-    short,
-    styles,
-)
+from results.plots.scatter import Point, arm_scatter
+from results.plots.style import GREY, MOST_ARMS, Style, core, empty, figure, listed, padded, safe, short, styles
+from results.present.column_layout import count_of
 from results.schema import Row, frame, records
 from trainer.limits import ARTIFACT_CAP_BYTES, WIN_NATS
 from trainer.records.results import METRICS
 from trainer.records.states import TrialState
 
 _ENDS = ("ci_low", "delta", "ci_high")
-_NEAR_CAP = 0.6  # share of the cap from which on the axis reaches to it
-_ALIKE = 0.001  # share of a step's time that two arms may differ by and count as one training
+_NEAR_CAP = 0.6  # draw the cap where the largest artifact takes at least this share of it
+_SAME_STEP_TIME = 0.001  # relative difference below which two step times count as equal
 
 
 def deltas(trials: pd.DataFrame, control: str | None = None, metric: str = "sliding_bpb") -> go.Figure:
-    """Every arm's difference from the control with its 95 % interval, and that of each pair of seeds.
+    """Draw each arm's difference from the control with its 95 % interval, and the difference of each pair of seeds.
 
     Args: as `results.ablation`. Raises: InputError: no such control or metric.
     """
-    title = f"Difference in {_called(metric)} from the control"
+    title = f"Difference in {_label(metric)} from the control"
     arms = _grouped(trials, control, metric)
     lines = records(ablation(trials, control, metric, on_mismatch="mark"))[1:] if arms else []
     if arms is None or not lines:
         return empty(title, _no_arms(arms))
-    if all(line["delta"] is None for line in lines):
-        return empty(title, f"no difference can be said: {_missing(arms, metric)}")
+    known = sorted(line["delta"] for line in lines if line["delta"] is not None)
+    if not known:
+        return empty(title, f"no comparison possible: {_missing(arms, metric)}")
     num_lines = len(lines)
-    best = sorted(line["delta"] for line in lines if line["delta"] is not None)[:MOST_ARMS]
-    lines = lines if num_lines <= MOST_ARMS else [line for line in lines if line["delta"] in best]
-    look = styles(list(arms.rows), arms.control)
-    traces = [trace for row, line in enumerate(lines) for trace in _row_of(row, line, arms, metric, look[line["arm"]])]
-    seen = padded([0.0, *core([line[name] for line in lines for name in _ENDS if line[name] is not None])])
-    drawn = figure(
+    if num_lines > MOST_ARMS:
+        lines = [line for line in lines if line["delta"] in known[:MOST_ARMS]]
+    style_of = styles(list(arms.rows), arms.control)
+    x_range = padded([0.0, *core([line[name] for line in lines for name in _ENDS if line[name] is not None])])
+    chart = figure(
         title,
         f"Left of 0 is better than {arms.control}. Line: 95 % interval; dots: pairs of seeds; solid marker: WIN or LOSS."
         + (f" The best {len(lines)} of {num_lines} arms." if len(lines) < num_lines else ""),
         70 + 38 * len(lines),
-        traces,
+        [trace for i, line in enumerate(lines) for trace in _delta_traces(i, line, arms, metric, style_of[line["arm"]])],
         xaxis={
-            "title": {"text": f"{_called(metric)}, arm − {short(arms.control)}"},
-            "tickformat": "+.4~f", "nticks": 5, "range": list(seen),
+            "title": {"text": f"{_label(metric)}, arm − {short(arms.control)}"},
+            "tickformat": "+.4~f", "nticks": 5, "range": list(x_range),
         },
         yaxis={
             "tickvals": list(range(len(lines))), "ticktext": [_tick(line, arms) for line in lines],
             "range": [len(lines) - 0.4, -0.6], "showgrid": False, "zeroline": False,
         },
     )  # fmt: skip
-    drawn.add_vline(0)
-    for row, line in enumerate(lines):
-        if line["delta"] is not None and not seen[0] <= line["delta"] <= seen[1]:
-            is_right = line["delta"] > seen[1]
+    chart.add_vline(0)
+    for i, line in enumerate(lines):
+        if line["delta"] is not None and not x_range[0] <= line["delta"] <= x_range[1]:
+            is_right = line["delta"] > x_range[1]
             text = f"{line['delta']:+.4f} ▶" if is_right else f"◀ {line['delta']:+.4f}"
             edge = {"x": 1, "xanchor": "right"} if is_right else {"x": 0, "xanchor": "left"}
-            drawn.add_annotation(text=text, y=row, xref="paper", font={"color": look[line["arm"]].color}, **edge)
-    scale = nats_per_unit(metric, [row for rows in arms.rows.values() for row in rows])
-    if scale:
+            chart.add_annotation(text=text, y=i, xref="paper", font={"color": style_of[line["arm"]].color}, **edge)
+    nats = nats_per_unit(metric, [row for rows in arms.rows.values() for row in rows])
+    if nats:
         for side in (-1, 1):
-            drawn.add_vline(side * WIN_NATS / scale, line={"dash": "dot", "width": 1})
+            chart.add_vline(side * WIN_NATS / nats, line={"dash": "dot", "width": 1})
         text = f"dotted: ±{WIN_NATS} nats per token"
-        drawn.add_annotation(text=text, x=1, y=1, xref="paper", yref="paper", yanchor="bottom", xanchor="right")
-    return drawn
+        chart.add_annotation(text=text, x=0, y=1, xref="paper", yref="paper", yanchor="bottom", xanchor="left")
+    return chart
 
 
 def sizes(trials: pd.DataFrame, control: str | None = None, metric: str = "sliding_bpb") -> go.Figure:
-    """Artifact bytes against bpb: means over seeds, the largest artifact, the Pareto front within the cap.
+    """Draw bpb (mean over seeds) by artifact bytes (largest seed), with the cap and the Pareto front within it.
 
     Args: as `results.ablation`. Raises: InputError: no such control or metric.
     """
-    title = f"Artifact bytes and {_called(metric)}"
+    title = f"Artifact bytes and {_label(metric)}"
     arms = _grouped(trials, control, metric)
-    points, rows = [], []
+    points = []
     for arm, own in _comparable(arms, metric, "artifact_bytes"):
         num_bytes = max(row["artifact_bytes"] for row in own)
         is_over = any(row["is_within_cap"] is False for row in own)
-        point = _point(
-            arm, num_bytes, own, metric, f"{num_bytes:,} bytes{', over the cap' if is_over else ''}", is_over
-        )
-        points.append(point)
-        rows.append(
-            {
-                "arm": arm,
-                "status": TrialState.FINISHED,
-                "artifact_bytes": num_bytes,
-                "is_within_cap": not is_over,
-                metric: point.y,
-            }
-        )
+        about = f"{num_bytes:,} bytes{', over the cap' if is_over else ''}"
+        points.append(_point(arm, num_bytes, own, metric, about, is_hollow=is_over))
     if arms is None or not points:
         return empty(title, _nothing(arms, metric))
-    front = frontier(frame(rows), metric)
-    largest = max(point.x for point in points)
-    is_near = largest >= _NEAR_CAP * ARTIFACT_CAP_BYTES
-    num_over = sum(point.is_open for point in points)
-    drawn = plane(
+    within = [
+        {"arm": p.arm, "status": TrialState.FINISHED, "artifact_bytes": p.x, "is_within_cap": True, metric: p.y}
+        for p in points if not p.is_hollow
+    ]  # fmt: skip
+    front = frontier(frame(within), metric)
+    is_near = max(point.x for point in points) >= _NEAR_CAP * ARTIFACT_CAP_BYTES
+    num_over = len(points) - len(within)
+    chart = arm_scatter(
         title,
         "Down and left is better. Dotted: the Pareto front of the arms within the cap. Bars: the range over seeds. "
         + (f"Hollow: over the cap ({num_over}). " if num_over else "")
@@ -131,118 +109,122 @@ def sizes(trials: pd.DataFrame, control: str | None = None, metric: str = "slidi
         points,
         styles(list(arms.rows), arms.control),
         [arms.control, *front["arm"]],
-        x_range=padded([*(p.x for p in points), *([ARTIFACT_CAP_BYTES] if is_near else [])], 0.12),
-        extra=[_front(front["artifact_bytes"].tolist(), front[metric].tolist())],
-        xaxis={"title": {"text": "artifact bytes (largest seed)"}, "tickformat": ".4~s", "nticks": 5},
-        yaxis={"title": {"text": _called(metric)}, "tickformat": ".4f"},
-    )
+        x_name="artifact bytes (largest seed)",
+        y_name=_label(metric),
+        x_include=[ARTIFACT_CAP_BYTES] if is_near else [],
+        background=[
+            go.Scatter(
+                x=front["artifact_bytes"].tolist(), y=front[metric].tolist(), mode="lines", hoverinfo="skip",
+                showlegend=False, line={"shape": "hv", "dash": "dot", "color": GREY, "width": 1.5},
+            )
+        ],
+    )  # fmt: skip
+    chart.update_layout(xaxis={"tickformat": ".4~s", "nticks": 5}, yaxis={"tickformat": ".4f"})
     if is_near:
-        drawn.add_vline(ARTIFACT_CAP_BYTES, line={"dash": "longdash", "width": 2})
+        chart.add_vline(ARTIFACT_CAP_BYTES, line={"dash": "longdash", "width": 2})
         text = f"cap {ARTIFACT_CAP_BYTES:,}"
-        drawn.add_annotation(text=text, x=ARTIFACT_CAP_BYTES, y=1, yref="paper", yanchor="bottom")
-    return drawn
+        chart.add_annotation(text=text, x=ARTIFACT_CAP_BYTES, y=1, yref="paper", yanchor="bottom", xanchor="right")
+    return chart
 
 
 def gaps(trials: pd.DataFrame, control: str | None = None) -> go.Figure:
-    """What quantization costs (quant_gap) against what the weights take: stored bits per parameter, after the codec.
+    """Draw the quantization gap by stored bits per parameter, after the codec.
 
     Args: as `results.ablation`. Raises: InputError: no such control.
     """
     title = "Quantization gap and stored bits"
+    needed = ("quant_gap", "model_bytes", "num_params")
     arms = _grouped(trials, control, "quant_gap")
     points = []
-    for arm, own in _comparable(arms, "quant_gap", "model_bytes", "num_params"):
+    for arm, own in _comparable(arms, *needed):
         bits = statistics.fmean(8 * row["model_bytes"] / row["num_params"] for row in own)
         points.append(_point(arm, bits, own, "quant_gap", f"{bits:.2f} bits per parameter"))
     if arms is None or not points:
         return empty(title, _nothing(arms, "quant_gap"))
-    return plane(
+    chart = arm_scatter(
         title,
         "quant_gap = post-quant − float bpb, non-sliding. Bits: 8 × model_bytes / num_params, means over seeds. "
-        + _missing(arms, "quant_gap", "model_bytes", "num_params"),
+        + _missing(arms, *needed),
         points,
         styles(list(arms.rows), arms.control),
         [arms.control],
-        xaxis={"title": {"text": "stored bits per parameter"}},
-        yaxis={"title": {"text": "quantization gap, bpb"}, "tickformat": "+.4f"},
+        x_name="stored bits per parameter",
+        y_name="quantization gap, bpb",
     )
+    return chart.update_layout(yaxis={"tickformat": "+.4f"})
 
 
 def step_tax(
     trials: pd.DataFrame, control: str | None = None, metric: str = "sliding_bpb", curves: pd.DataFrame | None = None
 ) -> go.Figure:
-    """What a slower step costs: step time relative to the control against the difference, at the end and at equal steps.
+    """Draw the difference from the control by relative step time, at the end of training and at equal steps.
 
     Args: as `results.decompose`. Raises: InputError: no such control or metric.
     """
-    title = "Step time and what it costs"
+    title = "Cost of step time"
     arms = _grouped(trials, control, metric)
     lines = records(decompose(trials, control, metrics=[metric], curves=curves)) if arms else []
     known = [line for line in lines if line["delta"] is not None and line["step_ms"] and line["control_step_ms"]]
-    slower = {line["arm"]: 100 * (line["step_ms"] / line["control_step_ms"] - 1) for line in known}
-    own = [line for line in known if abs(slower[line["arm"]]) > 100 * _ALIKE or line["steps"] != line["control_steps"]]
     if arms is None or not known:
         return empty(title, _nothing(arms, metric))
-    if not own:
-        return empty(title, f"every arm takes as long per step as {arms.control}: they differ after training only")
-    look = styles(list(arms.rows), arms.control)
-    points, extra = [], []
-    for line in own:
+    style_of = styles(list(arms.rows), arms.control)
+    points, equal_steps, same = [], [], []
+    for line in known:
         arm, end, tax = line["arm"], line["delta"], line["fewer_steps"] or 0.0
-        hover = f"{safe(arm)}<br>step time {slower[arm]:+.1f} %<br>difference {end:+.4f}"
+        slower = 100 * (line["step_ms"] / line["control_step_ms"] - 1)
+        if abs(slower) <= 100 * _SAME_STEP_TIME and line["steps"] == line["control_steps"]:
+            same.append(arm)
+            continue
+        hover = f"{safe(arm)}<br>step time {slower:+.1f} %<br>difference {end:+.4f}"
         hover += f"<br>at equal steps {end - tax:+.4f}" if line["fewer_steps"] is not None else "<br>not split by steps"
-        points.append(Point(arm, slower[arm], end, min(end, end - tax), max(end, end - tax), hover))
+        points.append(Point(arm, slower, end, min(end, end - tax), max(end, end - tax), hover))
         if tax:
-            open_end = {"symbol": f"{look[arm].symbol}-open", "size": [0, 9], "color": look[arm].color}
-            extra.append(
-                go.Scatter(
-                    x=2 * [slower[arm]], y=[end, end - tax], mode="lines+markers", hoverinfo="skip",
-                    line={"color": look[arm].color, "width": 1.5, "dash": "dot"}, marker=open_end,
-                )
-            )  # fmt: skip
-    same = [line["arm"] for line in known if line not in own]
-    drawn = plane(
+            marker = {"symbol": f"{style_of[arm].symbol}-open", "size": 9, "color": style_of[arm].color}
+            equal_steps.append(
+                go.Scatter(x=[slower], y=[end - tax], mode="markers", hoverinfo="skip", showlegend=False, marker=marker)
+            )
+    if not points:
+        return empty(title, f"every arm takes as long per step as {arms.control}: they differ after training only")
+    chart = arm_scatter(
         title,
-        f"Solid: the difference from {arms.control} at the end. Hollow: at equal steps, without what fewer or more steps "
-        f"change. {f'Not shown, as slow as the control: {listed(same)}. ' if same else ''}{_missing(arms, metric)}",
-        [Point(p.arm, p.x, p.y, p.y, p.y, p.hover) for p in points],
-        look,
-        x_range=padded([0.0, *(p.x for p in points)], 0.12),
-        y_range=padded([0.0, *core([value for p in points for value in (p.low, p.high)])], 0.1),
-        extra=extra,
-        xaxis={"title": {"text": "step time against the control, %"}, "tickformat": "+"},
-        yaxis={"title": {"text": f"Δ {_called(metric)}"}, "tickformat": "+.4f"},
+        f"Solid: the difference from {arms.control} at the end. Hollow: at equal steps, without the effect of fewer or more "
+        f"steps. {f'Omitted, as fast as the control: {listed(same)}. ' if same else ''}{_missing(arms, metric)}",
+        points,
+        style_of,
+        [],
+        x_name="step time against the control, %",
+        y_name=f"Δ {_label(metric)}",
+        x_include=[0.0],
+        y_include=[0.0],
+        background=equal_steps,
     )
-    drawn.add_hline(0)
-    return drawn.add_vline(0)
+    chart.update_layout(xaxis={"tickformat": "+"}, yaxis={"tickformat": "+.4f"})
+    chart.add_hline(0)
+    return chart.add_vline(0)
 
 
-def _called(metric: str) -> str:
+def _label(metric: str) -> str:
     return (METRICS[metric].label if metric in METRICS else "") or metric
 
 
 def _grouped(trials: pd.DataFrame, control: str | None, metric: str) -> Arms | None:
-    """The arms, None where there are none. Raises InputError for a control or metric that is not there."""
+    """Return None without trials. Raises InputError for an unknown control or metric."""
     return group(trials, control, metric, on_mismatch="mark") if len(trials) else None
 
 
-def _comparable(arms: Arms | None, *needed: str) -> list[tuple[str, list[Row]]]:
-    """The arms that compare with the control, with the finished rows in which all of these were measured."""
-    if arms is None:
-        return []
-    found = []
-    for arm, rows in arms.rows.items():
+def _comparable(arms: Arms | None, *needed: str) -> Iterator[tuple[str, list[Row]]]:
+    """Yield the arms that compare with the control, with the finished rows that have all `needed` columns."""
+    for arm, rows in arms.rows.items() if arms else ():
         own = [row for row in measured(rows, needed[0]) if all(row[name] is not None for name in needed)]
-        if own and arm not in arms.problems:
-            found.append((arm, own))
-    return found
+        if arms and own and arm not in arms.problems:
+            yield arm, own
 
 
 def _missing(arms: Arms, *needed: str) -> str:
-    """The arms that are in no picture of this kind, and why, as a sentence; empty where all are."""
+    """Name the arms that the chart omits, and why; empty if it shows all."""
     shown = {arm for arm, _ in _comparable(arms, *needed)}
     absent = [f"{arm} ({_why(arm, arms)})" for arm in arms.rows if arm not in shown]
-    return f"Not in the picture: {listed(absent)}." if absent else ""
+    return f"Omitted: {listed(absent)}." if absent else ""
 
 
 def _why(arm: str, arms: Arms) -> str:
@@ -253,9 +235,7 @@ def _why(arm: str, arms: Arms) -> str:
         for row in arms.rows[arm]
         if row["status"] != TrialState.FINISHED
     )
-    if not states:
-        return "not measured"
-    return ", ".join(f"{count} {state}" if count > 1 else state for state, count in states.items())
+    return ", ".join(f"{n} {state}" if n > 1 else state for state, n in states.items()) or "not measured"
 
 
 def _nothing(arms: Arms | None, metric: str) -> str:
@@ -266,52 +246,46 @@ def _no_arms(arms: Arms | None) -> str:
     return f"{arms.control} is the only arm: there is nothing to compare it with" if arms else "there are no trials yet"
 
 
-def _point(arm: str, x: float, rows: list[Row], name: str, about_x: str, is_open: bool = False) -> Point:
-    values = [float(row[name]) for row in rows]
+def _point(arm: str, x: float, rows: list[Row], metric: str, about_x: str, *, is_hollow: bool = False) -> Point:
+    values = [float(row[metric]) for row in rows]
     mean = statistics.fmean(values)
-    hover = f"{safe(arm)}<br>{_called(name)} {mean:.4f}, {len(values)} seeds<br>{about_x}"
-    return Point(arm, x, mean, min(values), max(values), hover, is_open)
-
-
-def _front(x: Sequence[float], y: Sequence[float]) -> go.Scatter:
-    return go.Scatter(
-        x=x, y=y, mode="lines", hoverinfo="skip", line={"shape": "hv", "dash": "dot", "color": GREY, "width": 1.5}
-    )
+    hover = f"{safe(arm)}<br>{_label(metric)} {mean:.4f}, {count_of(len(values), 'seed')}<br>{about_x}"
+    return Point(arm, x, mean, min(values), max(values), hover, is_hollow)
 
 
 def _tick(line: Row, arms: Arms) -> str:
-    said = "" if line["delta"] is not None and line["verdict"] is None else (line["verdict"] or "").lower()
+    text = (line["verdict"] or "").lower()
     if line["delta"] is None:
-        said = _why(line["arm"], arms) if line["arm"] in arms.problems or not line["n"] else "the control has no number"
-    return f'{short(line["arm"])}<br><span style="font-size:10px">{safe(said)}</span>'
+        text = _why(line["arm"], arms) if line["arm"] in arms.problems or not line["n"] else "the control has no result"
+    return f'{short(line["arm"])}<br><span style="font-size:10px">{safe(text)}</span>'
 
 
-def _row_of(row: int, line: Row, arms: Arms, metric: str, style: Style) -> list[go.Scatter]:
-    """The traces of one arm in `deltas`: its pairs of seeds, its mean with the interval. A cross on 0 has no number."""
+def _delta_traces(y: int, line: Row, arms: Arms, metric: str, style: Style) -> list[go.Scatter]:
+    """Return the traces of one arm in `deltas`: its pairs of seeds, its mean with the interval; a cross without a delta."""
     if line["delta"] is None:
         marker = {"symbol": "x-thin-open", "color": GREY, "size": 10, "line": {"width": 2}}
-        text = f"{safe(line['arm'])}: {safe(line['reason'] or 'no number')}"
-        return [go.Scatter(x=[0], y=[row], mode="markers", marker=marker, hovertext=[text], hoverinfo="text")]
+        text = f"{safe(line['arm'])}: {safe(line['reason'] or 'no result')}"
+        return [go.Scatter(x=[0], y=[y], mode="markers", marker=marker, hovertext=[text], hoverinfo="text")]
     mine = by_seed(measured(arms.rows[line["arm"]], metric), metric)
     theirs = by_seed(arms.reference, metric)
     pairs = [mine[seed] - theirs[seed] for seed in paired_seeds(mine, theirs)]
-    has_interval = line["ci_low"] is not None
-    interval = (
-        f"<br>95 % {line['ci_low']:+.4f} … {line['ci_high']:+.4f}, p_holm {line['p_holm']:.2g}" if has_interval else ""
-    )
-    hover = f"{safe(line['arm'])}: {line['verdict'] or ''}<br>{line['delta']:+.4f}, {line['n_pairs']} seeds{interval}"
-    is_settled = line["verdict"] in ("WIN", "LOSS")
-    symbol = "x" if line["verdict"] == "INFEASIBLE" else style.symbol if is_settled else f"{style.symbol}-open"
+    hover = f"{safe(line['arm'])}: {line['verdict'] or ''}<br>{line['delta']:+.4f}, {count_of(line['n_pairs'], 'seed')}"
+    interval = None
+    if line["ci_low"] is not None:
+        hover += f"<br>95 % {line['ci_low']:+.4f} … {line['ci_high']:+.4f}, p (Holm) {line['p_holm']:.2g}"
+        interval = {
+            "type": "data", "symmetric": False, "array": [line["ci_high"] - line["delta"]],
+            "arrayminus": [line["delta"] - line["ci_low"]], "thickness": 2, "width": 4,
+        }  # fmt: skip
+    symbol = style.symbol if line["verdict"] in ("WIN", "LOSS") else f"{style.symbol}-open"
+    symbol = "x" if line["verdict"] == "INFEASIBLE" else symbol
     dots = go.Scatter(
-        x=pairs, y=len(pairs) * [row + 0.22], mode="markers", hoverinfo="skip",
+        x=pairs, y=len(pairs) * [y + 0.22], mode="markers", hoverinfo="skip",
         marker={"color": style.color, "size": 4, "opacity": 0.7},
     )  # fmt: skip
     mean = go.Scatter(
-        x=[line["delta"]], y=[row], mode="markers", name=safe(line["arm"]), hovertext=[hover], hoverinfo="text",
+        x=[line["delta"]], y=[y], mode="markers", name=short(line["arm"]), hovertext=[hover], hoverinfo="text",
         marker={"symbol": symbol, "color": style.color, "size": 11, "line": {"width": 2, "color": style.color}},
-        error_x={
-            "type": "data", "symmetric": False, "array": [line["ci_high"] - line["delta"]],
-            "arrayminus": [line["delta"] - line["ci_low"]], "thickness": 2, "width": 4,
-        } if has_interval else None,
+        error_x=interval,
     )  # fmt: skip
     return [*([dots] if len(pairs) > 1 else []), mean]

@@ -1,85 +1,66 @@
-"""Where the names of points and lines go, so that none covers another: plain geometry, in pixels."""
+"""Label positions in pixels, chosen so that no label overlaps another label or a marker."""
 
 from collections.abc import Sequence
 
-CHAR_PX, LINE_PX, MARKER_PX = 6.6, 15, 12  # of a label of 12 px, and of a marker
-_AROUND_PX = {False: 22, True: 12}
-"""What a name keeps clear of around another's marker: more where no line says whose name it is."""
+CHAR_PX, LINE_PX, MARKER_PX = 6.6, 15, 12
+"""Width of a character and height of a line of a 12 px label; size of a marker."""
+MIN_WIDTH_PX = 640
+"""Narrowest plot area in which points are labelled."""
 
-WIDE_PX = (640, 800, 1000, 1250)
-PHONE_PX = (260, 320, 400, 510, *WIDE_PX)
-"""Widths of the drawn area for which names are placed: points move apart in a wider one, and a name on the left of one can
-run into the name on the right of another."""
-
-_MOST_NAMES = 40
-_SIDES = ((1, -1), (1, 1), (-1, -1), (-1, 1), (1, 0), (-1, 0), (0, -1), (0, 1))  # of a point: right, below
-_LEADS_PX = (0, 20, 40)  # between a point and its name; with a line where they do not touch
-Offset = tuple[float, float]
-"""From a point to the middle of its name, in pixels right and down."""
-
-_Box = tuple[float, float, float, float]  # left, top, right, bottom
+_Box = tuple[float, float, float, float]  # centre x, centre y, width, height
 
 
 def place_labels(
-    points: Sequence[tuple[float, float]], chars: Sequence[int], x_shown: tuple[float, float], y_shown: tuple[float, float],
-    height_px: float, widths_px: Sequence[float], placed: Sequence[Offset | None] = (),
-) -> list[Offset | None]:  # fmt: skip
-    """For each point, where its name goes, None where it would cover another name or a marker.
+    points: Sequence[tuple[float, float, float]], chars: Sequence[int], x_range: tuple[float, float],
+    y_range: tuple[float, float], height_px: float,
+) -> list[int | None]:  # fmt: skip
+    """Choose for each point whether its label goes above it, below it, or is left out because there is no room.
+
+    Labels are centred on their points, so labels that do not overlap at `MIN_WIDTH_PX` do not overlap at any larger width.
 
     Args:
-        points: in data coordinates, in the order in which names are placed; only the first of many get one.
-        chars: the length of each name.
-        height_px, widths_px: of the area; names must fit at each of these widths.
-        placed: of each point, where its name stands already, if it does.
+        points: x, low y and high y in data units; earlier points are labelled first.
+        chars: length of each label.
+        x_range, y_range: of the axes.
+        height_px: of the plot area.
+    Returns:
+        1: above the high end; -1: below the low end; None: no label.
     """
-    x_frac = [(x - x_shown[0]) / (x_shown[1] - x_shown[0]) for x, _ in points]
-    y_px = [(y_shown[1] - y) / (y_shown[1] - y_shown[0]) * height_px for _, y in points]
-    found: list[Offset | None] = list(placed) or [None] * len(points)
-
-    def boxes(i: int, offset: Offset, wide: float, high: float) -> list[_Box]:
-        return [_box(x_frac[i] * width + offset[0], y_px[i] + offset[1], wide, high) for width in widths_px]
-
-    def is_free(own: list[_Box], others: Sequence[list[_Box]]) -> bool:
-        is_inside = all(
-            box[0] >= 0 and box[2] <= width and box[1] >= 0 and box[3] <= height_px
-            for box, width in zip(own, widths_px, strict=True)
+    pixels_per_y = height_px / (y_range[1] - y_range[0])
+    markers: list[_Box] = []
+    for x, low, high in points:
+        centre = (
+            (x - x_range[0]) / (x_range[1] - x_range[0]) * MIN_WIDTH_PX,
+            ((low + high) / 2 - y_range[0]) * pixels_per_y,
         )
-        return is_inside and not any(any(map(_overlap, own, other)) for other in others)
-
-    around = {lead: [boxes(i, (0, 0), size, size) for i in range(len(points))] for lead, size in _AROUND_PX.items()}
-    names = [boxes(i, offset, chars[i] * CHAR_PX, LINE_PX) for i, offset in enumerate(found) if offset]
-    for i in range(min(len(points), _MOST_NAMES)):
-        if found[i]:
-            continue
-        wide = chars[i] * CHAR_PX
-        for lead_px in _LEADS_PX:
-            markers = around[lead_px > 0]
-            for right, below in _SIDES:
-                far = MARKER_PX / 2 + lead_px
-                offset = right * (wide / 2 + far), below * (LINE_PX / 2 + far)
-                own = boxes(i, offset, wide, LINE_PX)
-                if found[i] is None and is_free(own, [*names, *markers[:i], *markers[i + 1 :]]):
-                    found[i] = offset
-                    names.append(own)
-    return found
-
-
-def _box(x: float, y: float, wide: float, high: float) -> _Box:
-    return x - wide / 2, y - high / 2, x + wide / 2, y + high / 2
+        markers.append((*centre, MARKER_PX, MARKER_PX + (high - low) * pixels_per_y))
+    sides: list[int | None] = []
+    occupied = list(markers)
+    for (x, y, _, height), length in zip(markers, chars, strict=True):
+        side = None
+        for candidate in (1, -1):
+            box = (x, y + candidate * (height + LINE_PX) / 2, length * CHAR_PX, LINE_PX)
+            is_inside = (
+                box[2] / 2 <= x <= MIN_WIDTH_PX - box[2] / 2 and LINE_PX / 2 <= box[1] <= height_px - LINE_PX / 2
+            )
+            if is_inside and not any(_overlap(box, other) for other in occupied):
+                side = candidate
+                occupied.append(box)
+                break
+        sides.append(side)
+    return sides
 
 
 def _overlap(a: _Box, b: _Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    tolerance = 1e-9  # boxes that only touch do not overlap
+    return 2 * abs(a[0] - b[0]) < a[2] + b[2] - tolerance and 2 * abs(a[1] - b[1]) < a[3] + b[3] - tolerance
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
-    """Positions moved apart to be `gap` or more from each other, in the same order, as little as a sweep down and up can."""
+    """Move positions apart until neighbours are at least `gap` from each other. Their order stays the same."""
     order = sorted(range(len(positions)), key=positions.__getitem__)
-    moved = [positions[i] for i in order]
-    for k in range(1, len(moved)):
-        moved[k] = max(moved[k], moved[k - 1] + gap)
+    moved: list[float] = []
+    for i in order:
+        moved.append(max(positions[i], moved[-1] + gap) if moved else positions[i])
     shift = (moved[-1] - positions[order[-1]]) / 2 if moved else 0.0
-    found = [0.0] * len(moved)
-    for k, i in enumerate(order):
-        found[i] = moved[k] - shift
-    return found
+    return [position - shift for _, position in sorted(zip(order, moved, strict=True))]

@@ -1,19 +1,19 @@
-"""Columns of text that fit into a given width: decimal points below each other, and a word about what was left out."""
+"""Text columns that fit a given width: decimal points aligned, the least important columns hidden first."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 NONE = "–"
-WIDTH = 120
-"""Characters of a line of a table in Markdown and LaTeX. Only names of arms may make it wider: they cannot be folded."""
+PAGE_WIDTH = 120
+"""Characters per line of a table in Markdown and LaTeX. Only long arm names exceed it."""
 
 Parts = tuple[str, ...]
-"""A cell's text in parts that are aligned among themselves below each other, such as a mean and its spread."""
+"""A cell in parts, such as a mean and its spread. Each part is aligned with the same part of the other cells."""
 
 
 @dataclass(frozen=True)
-class Column:
-    """`heading`: lines that stand below each other, or behind each other in a table whose heading is one line."""
+class TextColumn:
+    """`heading`: its lines; joined by blanks in formats with a heading of one line."""
 
     heading: tuple[str, ...]
     cells: Sequence[Parts]
@@ -23,7 +23,7 @@ class Column:
         return " ".join(self.heading).replace("- ", "-")
 
     def texts(self) -> list[str]:
-        """Each part padded to the widest of its kind, so that digits stand below digits."""
+        """Return the cells with each part padded to the widest of its kind."""
         widths = [max(map(len, parts)) for parts in zip(*self.cells, strict=True)]
         texts = [" ".join(p.rjust(w) for p, w in zip(parts, widths, strict=True) if w) for parts in self.cells]
         return [text if text.strip() else NONE for text in texts]
@@ -33,36 +33,56 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What goes when a table is too wide: all of a column, or all but some parts, under another heading."""
+class HideStep:
+    """One step of narrowing a table: hide a column, or all of its parts but `keep`, under a new heading."""
 
     key: str
-    lost: str
+    name: str
     keep: slice | None = None
     heading: tuple[str, ...] = ()
 
 
-def fit(
-    columns: Mapping[str, Column], cuts: Sequence[Cut], width: int, total: Callable[[Sequence[Column]], int]
-) -> tuple[dict[str, Column], list[str]]:
-    """The columns that fit, cut in the order of `cuts`, and what was lost.
+def fit_columns(
+    columns: Mapping[str, TextColumn],
+    steps: Sequence[HideStep],
+    width: int,
+    total: Callable[[Sequence[TextColumn]], int],
+) -> tuple[dict[str, TextColumn], list[str]]:
+    """Apply `steps` in order until the table fits into `width`.
 
     Args:
-        total: the width of a table of these columns, in characters.
+        total: returns the width in characters of a table of these columns.
+    Returns:
+        The columns to show, and the names of what was hidden.
     """
-    shown, lost = dict(columns), []
-    for cut in cuts:
+    shown, hidden = dict(columns), []
+    for step in steps:
         if total(list(shown.values())) <= width:
             break
-        if cut.key not in shown:
+        if step.key not in shown:
             continue
-        lost.append(cut.lost)
-        cells = shown.pop(cut.key).cells
-        if cut.keep is not None:
-            shown[cut.key] = Column(cut.heading, [parts[cut.keep] for parts in cells])
-    return {key: shown[key] for key in columns if key in shown}, lost
+        hidden.append(step.name)
+        cells = shown.pop(step.key).cells
+        if step.keep is not None:
+            shown[step.key] = TextColumn(step.heading, [parts[step.keep] for parts in cells])
+    return {key: shown[key] for key in columns if key in shown}, hidden
 
 
-def flat_width(columns: Sequence[Column]) -> int:
-    """Of a table in Markdown as tabulate writes it: headings in one line with two blanks more, three between columns."""
+def markdown_width(columns: Sequence[TextColumn]) -> int:
+    """Return the width that tabulate's pipe format gives to a table: 2 blanks per heading, 3 characters between columns."""
     return sum(max(column.width(), len(column.heading_text) + 2) + 3 for column in columns) + 1
+
+
+def number(value: float | str | None, spec: str) -> str:
+    """Format a cell; a dash for None."""
+    return NONE if value is None else format(value, spec)
+
+
+def half_width(low: float | None, high: float | None) -> str:
+    """Format a confidence interval as ±, empty without one."""
+    return "" if low is None or high is None else f"±{(high - low) / 2:.4f}"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return "1 seed", "2 seeds"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,151 +1,135 @@
-"""The table of a run as files and text: Markdown and LaTeX per arm, CSV, JSON and Parquet per trial.
+"""The table of a run as text and files: Markdown and LaTeX with a row per arm, CSV, JSON and Parquet with a row per trial.
 
-People read arms, programs read trials: the per-trial formats hold exactly the columns of `results.schema`. The same
-content for a terminal is `results/present/terminal.py`.
+The formats with a row per trial have exactly the columns of `results.schema`. For the terminal see
+`results/present/terminal.py`.
 """
 
 import io
 import json
 import re
 from pathlib import Path
-from typing import Literal, overload
 
 import pandas as pd
 from tabulate import tabulate
 
-from results.present.column_layout import WIDTH, Column, fit, flat_width
-from results.present.table_model import Block, View, view_run
-from results.present.terminal import print_rich as print_rich
+from results.present.column_layout import PAGE_WIDTH, TextColumn, fit_columns, markdown_width
+from results.present.table_model import ArmTable, RunTable, build_table
 from results.schema import listed_scores, records
 from trainer.errors import InputError
 from trainer.records.files import write_bytes, write_text
 from trainer.records.layout import RunLayout
 
 FORMATS = ("md", "csv", "json", "latex", "parquet")
+_ANY_WIDTH = 10**6
 
 
 def write_all(run_root: str | Path) -> None:
-    """Rewrite table.md, table.csv and table.parquet of a run, each whole or not at all."""
+    """Rewrite table.md, table.csv and table.parquet of a run. Each is replaced atomically."""
     layout = RunLayout(Path(run_root))
-    view = view_run(layout.root)
-    write_text(layout.table("md"), _markdown(view))
-    write_text(layout.table("csv"), _csv(view.trials))
-    write_bytes(layout.table("parquet"), _parquet(view.trials))
+    table = build_table(layout.root)
+    write_text(layout.table("md"), _markdown(table, PAGE_WIDTH))
+    write_text(layout.table("csv"), _csv(table.trials))
+    write_bytes(layout.table("parquet"), _parquet(table.trials))
 
 
-@overload
-def render(run_root: str | Path, fmt: Literal["md", "csv", "json", "latex"], control: str | None = None) -> str: ...
-@overload
-def render(run_root: str | Path, fmt: Literal["parquet"], control: str | None = None) -> bytes: ...
-@overload
-def render(run_root: str | Path, fmt: str, control: str | None = None) -> str | bytes: ...
-def render(run_root: str | Path, fmt: str, control: str | None = None) -> str | bytes:
-    """The table of a run in one of `FORMATS`.
+def render(run_root: str | Path, fmt: str, control: str | None = None, *, wide: bool = False) -> str:
+    """Return the table of a run as text.
 
     Args:
         run_root: the run folder.
-        fmt: md and latex: a row per arm against the control; md also what did not finish, the verdicts and the trials.
-            csv, json, parquet: a row per trial with the columns of `results.schema`; null is an empty field in csv.
+        fmt: md, latex: tables of arms; md also lists the trials. csv, json: a row per trial with the columns of
+            `results.schema`; null is an empty field in csv.
         control: the arm to compare with; None: that of sweep.yaml, else the first arm.
-    Returns:
-        Text ending in a newline; for parquet the bytes of a file.
+        wide: hide no columns of md and latex.
     Raises:
         InputError: no run there, `control` is not among its arms, or no such format.
     """
-    view = view_run(run_root, control)
+    table = build_table(run_root, control)
+    width = _ANY_WIDTH if wide else PAGE_WIDTH
     if fmt == "md":
-        return _markdown(view)
+        return _markdown(table, width)
     if fmt == "latex":
-        return _latex(view)
+        return _latex(table, width)
     if fmt == "csv":
-        return _csv(view.trials)
+        return _csv(table.trials)
     if fmt == "json":
-        return json.dumps(records(view.trials), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    if fmt == "parquet":
-        return _parquet(view.trials)
+        return json.dumps(records(table.trials), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     raise InputError("--format", "format", fmt, f"use one of {', '.join(FORMATS)}")
 
 
+def render_parquet(run_root: str | Path, control: str | None = None) -> bytes:
+    """Return the trials of a run as a Parquet file. Args and Raises as `render`."""
+    return _parquet(build_table(run_root, control).trials)
+
+
 def overview(run_root: str | Path, control: str | None = None) -> dict[str, object]:
-    """Arms and trials of a run in JSON types, for `pgray table --json`: what the terminal shows, unrounded."""
-    view = view_run(run_root, control)
+    """Return arms and trials of a run in JSON types, unrounded: the content of `pgray table --json`."""
+    table = build_table(run_root, control)
     return {
-        "sweep": view.sweep,
-        "question": view.question,
-        "control": view.control,
-        "metric": view.metric,
-        "arms": records(view.ablation),
-        "verdicts": [arm.sentence for arm in view.arms],
-        "trials": records(view.trials),
-        "remarks": view.remarks,
+        "sweep": table.sweep,
+        "question": table.question,
+        "control": table.control,
+        "metric": table.metric,
+        "arms": records(table.ablation),
+        "verdicts": [arm.sentence for arm in table.arms],
+        "trials": records(table.trials),
+        "remarks": table.remarks,
     }
 
 
-def _markdown(view: View) -> str:
-    blocks = [f"# {view.sweep}"]
-    if view.question:
-        blocks.append(_escape(view.question))
-    if not view.arms:
+def _markdown(table: RunTable, width: int) -> str:
+    blocks = [f"# {table.sweep}"]
+    if table.question:
+        blocks.append(_escape(table.question))
+    if not table.arms:
         return "\n\n".join([*blocks, "No trials yet."]) + "\n"
-    compared, described = view.blocks
-    blocks += _markdown_block(compared)
-    blocks += (
-        ["\n".join(f"- [{i}] {_escape(note)}" for i, note in enumerate(view.footnotes, 1))] if view.footnotes else []
-    )
-    blocks += _markdown_block(described)
-    if view.unfinished:
-        failed = [[_escape(text) for text in line] for line in view.unfinished]
-        table = tabulate(failed, ["arm", "seed", "status", "reason"], "pipe", disable_numparse=True)
-        blocks += ["## Without a number", table]
-    if view.pending:
-        blocks.append(f"Pending: {_escape(view.pending)}.")
-    blocks += ["## Trials", _per_trial(view.trials)]
-    if view.remarks:
-        blocks += ["## Remarks", "\n".join(f"- {_escape(remark)}" for remark in view.remarks)]
+    comparison, measurements = table.tables
+    blocks += _markdown_table(comparison, width)
+    if table.footnotes:
+        blocks.append("\n".join(f"- [{i}] {_escape(note)}" for i, note in enumerate(table.footnotes, 1)))
+    blocks += _markdown_table(measurements, width)
+    if table.lost:
+        lines = [(_escape(t.arm), str(t.seed), _escape(t.outcome), _escape(t.reason)) for t in table.lost]
+        heading = ["arm", "seed", "status", "reason"]
+        blocks += ["## Trials without a result", tabulate(lines, heading, "pipe", disable_numparse=True)]
+    if table.pending:
+        blocks.append(f"Pending: {_escape(table.pending)}.")
+    blocks += ["## Trials", _trials(table.trials)]
+    if table.remarks:
+        blocks += ["## Remarks", "\n".join(f"- {_escape(remark)}" for remark in table.remarks)]
     return "\n\n".join(blocks) + "\n"
 
 
-def _markdown_block(block: Block) -> list[str]:
-    columns, lost = fit(block.columns, block.cuts, WIDTH, flat_width)
-    shown = _tabulated(
-        {key: [_escape(text) for text in column.texts()] for key, column in columns.items()}, columns, "pipe"
-    )
-    return [f"{block.title[0].upper()}{block.title[1:]}:", shown, *([_too_wide(lost)] if lost else [])]
+def _markdown_table(table: ArmTable, width: int) -> list[str]:
+    columns, hidden = fit_columns(table.columns, table.hide_steps, width, markdown_width)
+    cells = {key: [_escape(text) for text in column.texts()] for key, column in columns.items()}
+    blocks = [f"{table.title[0].upper()}{table.title[1:]}:", _tabulated(cells, columns, "pipe")]
+    return [*blocks, f"Hidden at this width: {', '.join(hidden)} (use --wide)."] if hidden else blocks
 
 
-def _tabulated(texts: dict[str, list[str]], columns: dict[str, Column], form: str) -> str:
+def _tabulated(cells: dict[str, list[str]], columns: dict[str, TextColumn], fmt: str) -> str:
     heading = [column.heading_text for column in columns.values()]
-    side = ["left" if key == "arm" else "right" for key in columns]
-    lines = list(zip(*texts.values(), strict=True))
-    return str(tabulate(lines, heading, form, disable_numparse=True, colalign=side))
+    align = ["left" if key == "arm" else "right" for key in columns]
+    lines = list(zip(*cells.values(), strict=True))
+    return str(tabulate(lines, heading, fmt, disable_numparse=True, colalign=align))
 
 
-def _too_wide(lost: list[str]) -> str:
-    return f"Too wide with: {', '.join(lost)}."
-
-
-def _per_trial(trials: pd.DataFrame) -> str:
-    def shown(value: object) -> str:
-        if value is None:
-            return ""
-        return format(value, ".6f") if isinstance(value, float) else _escape(str(value))
-
+def _trials(trials: pd.DataFrame) -> str:
     columns = ["arm", "seed", "status", *listed_scores(trials), "artifact_bytes", "steps"]
-    lines = [list(map(shown, row.values())) for row in records(trials[columns])]
-    right = ["left" if name in ("arm", "status") else "right" for name in columns]
-    return str(tabulate(lines, columns, "pipe", disable_numparse=True, colalign=right))
+    lines = [[_escape(row["arm"]), *list(row.values())[1:]] for row in records(trials[columns])]
+    align = ["left" if name in ("arm", "status") else "right" for name in columns]
+    return str(tabulate(lines, columns, "pipe", floatfmt=".6f", missingval="", disable_numparse=[0], colalign=align))
 
 
-def _latex(view: View) -> str:
-    """Two booktabs tabulars of the arms and one of the footnotes; the packages it needs stand in its first line."""
+def _latex(table: RunTable, width: int) -> str:
+    """Return booktabs tabulars: two of the arms, one of the footnotes."""
     parts = ["% needs \\usepackage{booktabs}"]
-    compared, described = view.blocks
-    for block in (compared, described):
-        columns, _ = fit(block.columns, block.cuts, WIDTH, flat_width)
-        texts = {key: [" ".join(text.split()) for text in column.texts()] for key, column in columns.items()}
-        parts += [f"% {block.title}", _tabulated(texts, columns, "latex_booktabs")]
-        if block is compared and view.footnotes:
-            notes = [(f"[{i}]", note) for i, note in enumerate(view.footnotes, 1)]
+    for i, arm_table in enumerate(table.tables):
+        columns, _ = fit_columns(arm_table.columns, arm_table.hide_steps, width, markdown_width)
+        cells = {key: [" ".join(text.split()) for text in column.texts()] for key, column in columns.items()}
+        parts += [f"% {arm_table.title}", _tabulated(cells, columns, "latex_booktabs")]
+        if i == 0 and table.footnotes:
+            notes = [(f"[{number}]", note) for number, note in enumerate(table.footnotes, 1)]
             parts.append(str(tabulate(notes, tablefmt="latex_booktabs", disable_numparse=True)))
     body = re.sub(" {2,}", " ", "\n".join(parts))
     for sign, command in (("±", r"$\pm$"), ("Δ", r"$\Delta$"), ("×", r"$\times$"), ("–", "--"), ("≥", r"$\ge$")):

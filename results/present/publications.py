@@ -1,9 +1,11 @@
-"""Published tables to put beside one's own: `results.published(975)`, and a block for `pgray table --with`.
+"""Published tables of the challenge: `results.published(975)`, and a block for `pgray table --with published:975`.
 
-They stand apart, each row with its caveat, and never enter the statistics. Data and sources: `results/published/`.
+They are printed below a run's own table, each row with its caveat, and never enter the statistics. Data and sources:
+`results/published/`.
 """
 
 from importlib.resources import files
+from typing import Literal
 
 import pandas as pd
 from rich.console import Console
@@ -30,13 +32,13 @@ _SHOWN = (
 
 
 def published(pull_request: int | str) -> pd.DataFrame:
-    """The published table of a pull request of openai/parameter-golf.
+    """Return the published table of a pull request of openai/parameter-golf.
 
     Returns:
-        The columns of `results.schema` as far as they are published, then `claimed_bpb` (a score whose evaluation the
-        source does not name) and `caveat` (what a reader must know).
+        The columns of `results.schema`, null where not published; then `claimed_bpb` (a score whose evaluation the source
+        does not name) and `caveat` (what a reader must know).
     Raises:
-        InputError: no such table here.
+        InputError: not one of `PULL_REQUESTS`.
     """
     name = str(pull_request)
     if name not in PULL_REQUESTS:
@@ -51,11 +53,7 @@ def published(pull_request: int | str) -> pd.DataFrame:
 
 
 def read_with(values: list[str]) -> list[str]:
-    """The pull requests of `--with published:975`.
-
-    Raises:
-        InputError: not of this form, or no such table.
-    """
+    """Return the pull requests of `--with published:975`. Raises InputError: another form, or no such table."""
     for value in values:
         kind, _, name = value.partition(":")
         if kind != "published" or name not in PULL_REQUESTS:
@@ -65,12 +63,12 @@ def read_with(values: list[str]) -> list[str]:
 
 
 def as_records(pull_requests: list[str]) -> dict[str, list[Row]]:
-    """Pull request -> its rows in JSON types, for `pgray table --json`."""
+    """Return pull request -> its rows in JSON types, for `pgray table --json`."""
     return {name: records(published(name)) for name in pull_requests}
 
 
 def markdown(pull_request: str) -> str:
-    """The block below a Markdown table, caveats as numbered notes."""
+    """Return the table as Markdown, with the caveats as numbered notes."""
     headings, lines, notes = _block(pull_request)
     right = ["left" if heading == "arm" else "right" for heading in headings]
     names = [heading.replace("-\n", "-").replace("\n", " ") for heading in headings]
@@ -79,16 +77,15 @@ def markdown(pull_request: str) -> str:
     return f"## {_title(pull_request)}\n\n{table}\n\n{numbered}\n"
 
 
-def print_rich(pull_request: str, console: Console | None = None) -> None:
-    """The block in a terminal."""
+def print_published(pull_request: str, console: Console | None = None) -> None:
+    """Print the table in a terminal."""
     out = console or Console(highlight=False)
     headings, lines, notes = _block(pull_request)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for heading in headings:
         is_arm = heading == "arm"
-        table.add_column(
-            heading, justify="left" if is_arm else "right", vertical="bottom", no_wrap=not is_arm, overflow="fold"
-        )
+        justify: Literal["left", "right"] = "left" if is_arm else "right"
+        table.add_column(heading, justify=justify, vertical="bottom", no_wrap=not is_arm, overflow="fold")
     for line in lines:
         table.add_row(*(Text(cell) for cell in line))
     out.print(Text(f"\n{_title(pull_request)}", "bold"))
@@ -98,11 +95,11 @@ def print_rich(pull_request: str, console: Console | None = None) -> None:
 
 
 def _title(pull_request: str) -> str:
-    return f"Published: PR {pull_request} (others' figures; in no mean, interval or verdict; ! = over the cap)"
+    return f"Published: PR {pull_request} (results of others, not part of the statistics; ! = over the cap)"
 
 
 def _block(pull_request: str) -> tuple[list[str], list[list[str]], list[str]]:
-    """Headings, cells and caveats; columns in which nothing is published are left out."""
+    """Return headings, cells and caveats, without the columns that are null in every row."""
     rows = records(published(pull_request))
     shown = [(h, c, spec) for h, c, spec in _SHOWN if any(row[c] is not None for row in rows)]
     lines = [[_cell(row, c, spec) for _, c, spec in shown] for row in rows]

@@ -1,4 +1,4 @@
-"""The ablation table in a terminal: as wide as the screen allows, and it says which columns it had to leave out."""
+"""The table of a run in a terminal. Columns that do not fit are hidden and named."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,82 +8,80 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from results.present.column_layout import Column, fit
-from results.present.table_model import Block, View, view_run
+from results.present.column_layout import TextColumn, fit_columns
+from results.present.table_model import ArmTable, RunTable, build_table
 
 _GAP = 2  # blanks between columns
 _STYLES = {"WIN": "bold green", "LOSS": "bold red", "INFEASIBLE": "bold red", "NOT COMPARABLE": "bold red"}
 
 
-def print_rich(run_root: str | Path, control: str | None = None, console: Console | None = None) -> None:
-    """Print the table of a run: question, a row per arm, what did not finish, a verdict per arm.
+def print_run(
+    run_root: str | Path, control: str | None = None, console: Console | None = None, *, wide: bool = False
+) -> None:
+    """Print question, tables of arms, footnotes and trials without a result.
 
     Args:
         run_root: the run folder.
         control: the arm to compare with; None: that of sweep.yaml, else the first arm.
-        console: where to; None: standard output.
+        console: None: standard output.
+        wide: hide no columns; lines may be longer than the screen is wide.
     Raises:
         InputError: no run there, or `control` is not among its arms.
     """
-    view = view_run(run_root, control)
+    table = build_table(run_root, control)
     out = console or Console(highlight=False)
-    out.print(Text(view.sweep, "bold"))
-    if view.question:
-        out.print(Text(view.question, "italic"))
-    if not view.arms:
+    if wide and table.arms:
+        out.width = max(out.width, *(_width(list(own.columns.values())) for own in table.tables))
+    out.print(Text(table.sweep, "bold"))
+    if table.question:
+        out.print(Text(table.question, "italic"))
+    if not table.arms:
         out.print("No trials yet.")
         return
-    compared, described = view.blocks
-    _print_block(out, view, compared)
-    for number, note in enumerate(view.footnotes, start=1):
-        out.print(_hanging(f"[{number}]", note, "dim", colon=""))
-    _print_block(out, view, described)
-    if view.unfinished:
-        out.print(Text("\nWithout a number", "bold"))
-        for arm, seed, status, reason in view.unfinished:
-            out.print(_hanging(f"{arm} seed {seed}: {status}", reason, "red"))
-    if view.pending:
-        out.print(_hanging("pending", view.pending, "yellow"))
-    for remark in view.remarks:
-        out.print(_hanging("note", remark, "yellow"))
+    comparison, measurements = table.tables
+    _print_table(out, table, comparison)
+    for number, note in enumerate(table.footnotes, start=1):
+        out.print(_hanging(Text(f"[{number}]", "dim"), Text(note)))
+    _print_table(out, table, measurements)
+    if table.lost:
+        out.print(Text("\nTrials without a result", "bold"))
+        for trial in table.lost:
+            _print_item(out, f"{trial.arm} seed {trial.seed}: {trial.outcome}", trial.reason, "red")
+    if table.pending:
+        _print_item(out, "pending", table.pending, "yellow")
+    for remark in table.remarks:
+        _print_item(out, "note", remark, "yellow")
 
 
-def _print_block(out: Console, view: View, block: Block) -> None:
-    columns, lost = fit(block.columns, block.cuts, out.width, _width)
-    out.print()
-    out.print(Text(block.title, "dim italic"))
-    out.print(_table(view, columns))
-    if lost:
-        out.print(Text(f"Too narrow for: {', '.join(lost)}.", "dim"))
-
-
-def _width(columns: Sequence[Column]) -> int:
-    return sum(column.width() + _GAP for column in columns) - _GAP
-
-
-def _table(view: View, columns: dict[str, Column]) -> Table:
+def _print_table(out: Console, run_table: RunTable, arm_table: ArmTable) -> None:
+    columns, hidden = fit_columns(arm_table.columns, arm_table.hide_steps, out.width, _width)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
     for key, column in columns.items():
         justify: Literal["left", "right"] = "left" if key == "arm" else "right"
         heading = "\n".join(column.heading)
         table.add_column(heading, justify=justify, vertical="bottom", no_wrap=key != "arm", overflow="fold")
-    rows = zip(*(column.texts() for column in columns.values()), strict=True)
-    for arm, texts in zip(view.arms, rows, strict=True):
-        cells = [
-            Text(arm.name if key == "arm" else text, _STYLES.get(arm.verdict or "", "") if key == "verdict" else "")
-            for key, text in zip(columns, texts, strict=True)
-        ]
-        table.add_row(*cells, style="bold" if arm.is_control else None)
-    return table
+    for arm, texts in zip(run_table.arms, zip(*(c.texts() for c in columns.values()), strict=True), strict=True):
+        styles = [_STYLES.get(arm.verdict or "", "") if key == "verdict" else "" for key in columns]
+        table.add_row(*map(Text, (arm.name, *texts[1:]), styles), style="bold" if arm.is_control else None)
+    out.print()
+    out.print(Text(arm_table.title, "dim italic"))
+    out.print(table)
+    if hidden:
+        out.print(Text(f"Hidden at this width: {', '.join(hidden)} (use --wide).", "dim"))
 
 
-def _hanging(name: str, text: str, style: str, colon: str = ":") -> Table:
-    """`name: text` with the text's further lines indented below its first."""
+def _width(columns: Sequence[TextColumn]) -> int:
+    return sum(column.width() + _GAP for column in columns) - _GAP
+
+
+def _print_item(out: Console, name: str, text: str, style: str) -> None:
+    out.print(_hanging(Text("•", style), Text.assemble((name, style), f": {text}")))
+
+
+def _hanging(mark: Text, text: Text) -> Table:
+    """Indent all lines of the text behind the mark."""
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column()
-    if colon:
-        grid.add_row(Text("•", style), Text.assemble((name, style), f"{colon} {text}"))
-    else:
-        grid.add_row(Text(name, style), Text(text))
+    grid.add_row(mark, text)
     return grid

@@ -1,48 +1,48 @@
-"""What a report says in words: the verdict in one sentence, what failed and its log's end, cost, where it was run."""
+"""Facts of a report: the verdict as a sentence, lost trials with the end of their logs, cost, provenance."""
 
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from results.loading.runs import current
-from results.present.table_model import View
+from results.loading.study import StudySummary
+from results.present.column_layout import count_of
+from results.present.table_model import LostTrial, RunTable
 from results.schema import Row, records
 from trainer.limits import WIN_MIN_SEEDS
 from trainer.records.files import read_json
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import read_ledger
-from trainer.records.results import HEADLINES
 from trainer.records.states import TrialState
 
-_WITHOUT_NUMBER = tuple(state for state in TrialState if state.is_failed)
 _TAIL_LINES, _TAIL_BYTES, _LINE_CHARS = 15, 20_000, 300
 _MOST_TAILS = 40
-# torchrun's own story of a rank that died begins with a line like this; the rank's last words stand before it.
+# torchrun's report of a dead rank begins with a line like this, after the last lines that the rank printed
 _LAUNCHER = re.compile(r"^[EW]\d{4} .*torch/distributed/")
+_GROUPS = {
+    "LOSS": "worse",
+    "NOISE": "too close to call",
+    "INFEASIBLE": "over the cap",
+    "NOT COMPARABLE": "not comparable",
+}
 
 
 @dataclass(frozen=True)
-class Lost:
-    """A trial without a number. `log`: its path within the run folder; `tail`: the end of what the trainer said there."""
+class TrialLog:
+    """The log of a lost trial. path: relative to the run folder, None without a log; tail: its last lines."""
 
-    arm: str
-    seed: int
-    status: str
-    kind: str | None
-    reason: str
-    log: str | None
+    trial: LostTrial
+    path: str | None
     tail: list[str]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of the trials in one state; None = not known. wall_hours: of trials with a result, shared training in shares."""
+    """Cost of the trials in one state; None = unknown. wall_hours: with their shares of shared training runs."""
 
     status: str
     num_trials: int
@@ -51,122 +51,98 @@ class Cost:
     wall_hours: float | None
 
 
-def search_sentence(study: Mapping[str, Any]) -> str:
-    """What a search has found within its constraints, from `study.json`; nothing where there was no search."""
-    if not study:
+def search_sentence(study: StudySummary | None) -> str:
+    """Return the best proposal of a search and how many meet its constraints; empty if there was no search."""
+    if study is None:
         return ""
-    trials = {trial["name"]: trial for trial in study["trials"]}
-    num_feasible = sum(trial["is_feasible"] for trial in trials.values())
-    kept = f"{num_feasible} of {len(trials)} proposals keep {' and '.join(study['constraints'])}"
-    if not study["best"]:
-        return f"The search has no best: {kept}."
-    best = trials[study["best"][0]]
-    values = ", ".join(
-        f"{name} {value:.4f}" if value < 1000 else f"{name} {value:,.0f}" for name, value in best["values"].items()
-    )
-    others = len(study["best"]) - 1
-    front = f", one of {others + 1} that none beats" if others else ""
-    return f"The search's best is {best['name']} ({values}){front}; {kept}."
+    num_feasible = sum(trial.is_feasible for trial in study.trials)
+    feasible = f"; {num_feasible} of {count_of(len(study.trials), 'proposal')} met {' and '.join(study.constraints)}"
+    feasible = f"{feasible if study.constraints else ''}."
+    if not study.best:
+        return f"No best proposal{feasible}"
+    best = next(trial for trial in study.trials if trial.name == study.best[0])
+    values = ", ".join(f"{k} {v:.4f}" if v < 1000 else f"{k} {v:,.0f}" for k, v in best.values.items())
+    front = f", one of {len(study.best)} non-dominated proposals" if len(study.best) > 1 else ""
+    return f"Best proposal: {best.name} ({values}){front}{feasible}"
 
 
-def verdict_sentence(view: View) -> str:
-    """What the run says about its question, as far as it says anything."""
-    lines = records(view.ablation)
+def verdict_sentence(table: RunTable) -> str:
+    """Return what the run shows: the winner, or why there is none, and how many other arms had which result."""
+    lines = records(table.ablation)
     if not lines:
         return "No trials yet."
     others = [line for line in lines if line["verdict"] != "CONTROL"]
     if not others:
-        return f"{view.control} is the only arm: there is nothing to compare it with."
+        return f"{table.control} is the only arm: there is nothing to compare it with."
     known = [line for line in others if line["delta"] is not None]
     if not known:
-        why = "the control has no number" if lines[0]["mean"] is None else "no other arm has a number to compare"
-        return f"Nothing can be said: {why}."
+        why = "the control has no result" if lines[0]["mean"] is None else "no other arm has a result to compare"
+        return f"No comparison possible: {why}."
     wins = sorted((line for line in known if line["verdict"] == "WIN"), key=lambda line: line["delta"])
     if wins:
-        more = f", and so {'does' if len(wins) == 2 else 'do'} {_listed(wins[1:])}" if wins[1:] else ""
-        said = f"{wins[0]['arm']} beats {view.control} by {-wins[0]['delta']:.4f} bpb (p_holm {wins[0]['p_holm']:.2g}){more}"
+        best = wins[0]
+        text = f"{best['arm']} beats {table.control} by {-best['delta']:.4f} bpb (p = {best['p_holm']:.2g} after Holm)"
+        text += f", and so {'does' if len(wins) == 2 else 'do'} {_listed(wins[1:])}" if wins[1:] else ""
     elif any(line["verdict"] in ("LOSS", "NOISE") for line in known):
-        said = f"No arm beats {view.control}"
+        text = f"No arm beats {table.control}"
     else:
-        feasible = [line for line in known if line["verdict"] != "INFEASIBLE"] or known
-        best = min(feasible, key=lambda line: line["delta"])
-        lead = f"{abs(best['delta']):.4f} bpb {'ahead of' if best['delta'] < 0 else 'behind'} {view.control}"
-        said = f"Nothing is settled: no arm has {WIN_MIN_SEEDS} seeds to compare; {best['arm']} is {lead} so far"
-        if best["delta"] == 0:
-            said = (
-                f"Nothing is settled: no arm has {WIN_MIN_SEEDS} seeds to compare, and none differs from {view.control}"
-            )
-    return f"{said}{_others(others)}."
+        best = min([line for line in known if line["verdict"] != "INFEASIBLE"] or known, key=lambda line: line["delta"])
+        lead = f"{abs(best['delta']):.4f} bpb {'ahead of' if best['delta'] < 0 else 'behind'} {table.control}"
+        result = f"{best['arm']} is {lead} so far" if best["delta"] else f"none differs from {table.control} so far"
+        text = f"Inconclusive: no arm has {WIN_MIN_SEEDS} seeds to compare; {result}"
+    return f"{text}{_others(others)}."
 
 
 def _listed(lines: list[Row]) -> str:
-    names = [str(line["arm"]) for line in lines[:3]]
-    more = [f"{len(lines) - 3} more"] if len(lines) > 3 else []
-    names += more
+    names = [str(line["arm"]) for line in lines[:3]] + ([f"{len(lines) - 3} more"] if len(lines) > 3 else [])
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _others(others: list[Row]) -> str:
-    words = {
-        "LOSS": "worse",
-        "NOISE": "too close to call",
-        "INFEASIBLE": "over the cap",
-        "NOT COMPARABLE": "not comparable",
-    }
     counts = Counter(
-        words.get(line["verdict"])
+        _GROUPS.get(line["verdict"])
         if line["delta"] is not None or line["verdict"] == "NOT COMPARABLE"
-        else "without a number"
+        else "without a result"
         for line in others
     )
-    parts = [f"{count} {'is' if count == 1 else 'are'} {word}" for word, count in counts.items() if word]
+    parts = [f"{count_of(n, 'arm')} {'is' if n == 1 else 'are'} {group}" for group, n in counts.items() if group]
     return f"; {', '.join(parts)}" if parts else ""
 
 
-def lost_trials(trials: pd.DataFrame, root: Path) -> list[Lost]:
-    """The current trials that ended without a number, in the table's order, with the end of their logs."""
-    found: list[Lost] = []
-    for row in records(current(trials)):
-        is_unread = row["status"] == TrialState.FINISHED and all(row[name] is None for name in HEADLINES)
-        if row["status"] not in _WITHOUT_NUMBER and not is_unread:
-            continue
-        log = RunLayout(root).trial(row["trial_id"]).log
-        has_log = log.is_file()
-        tail = log_tail(log) if has_log and len(found) < _MOST_TAILS else []
-        path = str(log.relative_to(root)) if has_log else None
-        why = row["reason"] or "no reason given"
-        found.append(Lost(row["arm"], row["seed"], row["status"], row["failure_kind"], why, path, tail))
+def trial_logs(lost: list[LostTrial], layout: RunLayout) -> list[TrialLog]:
+    """Find the logs of lost trials and read the last lines of the first ones."""
+    found: list[TrialLog] = []
+    for trial in lost:
+        log = layout.trial(trial.trial_id).log
+        tail = log_tail(log) if log.is_file() and len(found) < _MOST_TAILS else []
+        found.append(TrialLog(trial, str(log.relative_to(layout.root)) if log.is_file() else None, tail))
     return found
 
 
 def log_tail(log: Path) -> list[str]:
-    """The last lines that the trainer itself wrote: torchrun's report of the death of its ranks is left out."""
+    """Return the last lines that the trainer wrote, without torchrun's report of its dead ranks."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         lines = file.read().decode(errors="replace").splitlines()
     own = lines[: next((i for i, line in enumerate(lines) if _LAUNCHER.match(line)), len(lines))]
-    said = [line[:_LINE_CHARS] for line in own or lines if line.strip()]
-    return said[-_TAIL_LINES:]
+    return [line[:_LINE_CHARS] for line in own or lines if line.strip()][-_TAIL_LINES:]
 
 
 def costs(trials: pd.DataFrame) -> list[Cost]:
-    """What each state of trials has cost, superseded trials included, and `all` as the last line."""
-    rows = records(trials)
-    states = [*dict.fromkeys(row["status"] for row in rows), "all"] if rows else []
-    found: list[Cost] = []
-    for state in states:
-        own = [row for row in rows if state in ("all", row["status"])]
-        held = [row["gpu_held_s"] for row in own if row["gpu_held_s"] is not None]
-        paid = [row["cost_usd"] for row in own if row["cost_usd"] is not None]
-        wall = [row["wall_s"] for row in own if row["wall_s"] is not None]
-        hours = [sum(seconds) / 3600 if seconds else None for seconds in (held, wall)]
-        found.append(Cost(state, len(own), hours[0], sum(paid) if paid else None, hours[1]))
+    """Return the cost per state of trials, superseded trials included, and of `all` trials in the last line."""
+    groups = [*trials.groupby("status", sort=False), ("all", trials)] if len(trials) else []
+    found = []
+    for status, own in groups:
+        held_s, usd, wall_s = (
+            float(own[name].sum()) if own[name].notna().any() else None for name in ("gpu_held_s", "cost_usd", "wall_s")
+        )
+        hours = [None if seconds is None else seconds / 3600 for seconds in (held_s, wall_s)]
+        found.append(Cost(str(status), len(own), hours[0], usd, hours[1]))
     return found
 
 
-def provenance(trials: pd.DataFrame, root: Path) -> list[tuple[str, str]]:
-    """Commit, versions, command, machine, data: name and value of all that is known."""
-    layout = RunLayout(root)
+def provenance(trials: pd.DataFrame, layout: RunLayout) -> list[tuple[str, str]]:
+    """Return name and value of what is known about commit, versions, command, machine and data."""
     launch = read_json(layout.provenance)
     entries, _ = read_ledger(layout.ledger)
     rows = [row for row in records(trials) if row["status"] == TrialState.FINISHED]
@@ -180,13 +156,13 @@ def provenance(trials: pd.DataFrame, root: Path) -> list[tuple[str, str]]:
     machine = launch.get("machine") or {}
     pairs = [
         ("command", launch.get("command")),
-        ("commit of the launch", f"{launch['git_sha']}{dirty}" if launch.get("git_sha") else None),
+        ("commit at launch", f"{launch['git_sha']}{dirty}" if launch.get("git_sha") else None),
         ("commits of the trials", seen("git_sha")),
         ("sweep file", " ".join(filter(None, [launch.get("sweep_file"), _hash(launch.get("sweep_sha256"))]))),
         ("preset", launch.get("preset")),
-        ("changed on the command line", _pairs(launch.get("set") or {})),
+        ("command line overrides", _pairs(launch.get("set") or {})),
         ("host", " · ".join(filter(None, [launch.get("host"), launch.get("platform")]))),
-        ("machine per job", _pairs(machine)),
+        ("resources per job", _pairs(machine)),
         ("hardware of the trials", seen("hardware")),
         ("nodes", ", ".join(dict.fromkeys(row["node"] for row in records(trials) if row["node"]))),
         ("versions", _pairs({"python": launch.get("python"), **versions}) if launch else None),
@@ -194,8 +170,8 @@ def provenance(trials: pd.DataFrame, root: Path) -> list[tuple[str, str]]:
         ("data", seen("data_sha")),
         ("tokenizer", seen("tokenizer_sha")),
         ("evaluation", _evaluation(rows)),
-        ("first and last entry of the ledger", f"{_utc(entries[0].at)} to {_utc(entries[-1].at)}" if entries else None),
-        ("launches", str(1 + len(launch.get("earlier") or [])) if launch else None),
+        ("first and last ledger entry", f"{_utc(entries[0].at)} to {_utc(entries[-1].at)}" if entries else None),
+        ("number of launches", str(1 + len(launch.get("earlier") or [])) if launch else None),
     ]
     return [(name, str(value)) for name, value in pairs if value]
 

@@ -1,7 +1,7 @@
-"""A submission as a folder, in the form of the challenge's records: README.md, submission.json, train_gpt.py, logs.
+"""Writes a submission folder in the form of the challenge's records: README.md, submission.json, train_gpt.py, logs.
 
-The folder appears whole or not at all. submission.json has the keys that published ones have; its `metric` says which
-evaluation `val_bpb` is, since most of them leave that open.
+The folder appears atomically. submission.json has the keys of published ones; `metric` names the evaluation behind
+`val_bpb`, which most published ones leave open.
 """
 
 import ast
@@ -29,16 +29,16 @@ AUTHOR_PLACEHOLDER, GITHUB_PLACEHOLDER = "YOUR NAME", "YOUR GITHUB ID"
 
 
 def refuse_unless_new(out: Path) -> None:
-    """Raises InputError where `out` holds anything already: a README.md that somebody has edited, for instance."""
+    """Raise InputError if `out` is a file or not empty, to protect an edited README.md."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("--out", "folder", str(out), "is not empty; give a new folder, or remove this one")
 
 
 def write_folder(submission: Submission, rules: Sequence[Rule], out: Path, author: str, github: str) -> list[str]:
-    """Write everything into a new folder. Returns the names of the files.
+    """Write a new folder and return the names of its files.
 
     Raises:
-        InputError: `out` is there and not empty, or cannot be written.
+        InputError: `out` exists and is not empty, or cannot be written.
     """
     refuse_unless_new(out)
     try:
@@ -68,7 +68,7 @@ def log_name(row: Row) -> str:
 
 
 def summary(s: Submission, rules: Sequence[Rule], author: str, github: str) -> dict[str, Any]:
-    """The content of submission.json. `val_bpb` and `val_loss` are means over the seeds, bytes those of the largest."""
+    """Return the content of submission.json: means over the seeds, and the bytes of the largest artifact."""
     results = {str(row["seed"]): _seed_result(s, row) for row in s.rows}
     largest = max(s.rows, key=s.artifact_bytes)
     status = {rule.name: rule.status == "PASS" for rule in rules}
@@ -113,7 +113,7 @@ def _seed_result(s: Submission, row: Row) -> dict[str, Any]:
 
 
 def requirements(s: Submission) -> str:
-    """What train_gpt.py imports, with the versions that the run recorded."""
+    """Return requirements.txt: the imports of train_gpt.py with the versions that the run recorded."""
     packages = metadata.packages_distributions()
     recorded = {name.lower(): version for name, version in s.provenance.get("versions", {}).items() if version}
     recorded["torch"] = str(s.rows[0]["torch_version"])
@@ -125,7 +125,7 @@ def requirements(s: Submission) -> str:
 
 
 def _imports() -> set[str]:
-    """Top-level modules that the trainer imports and Python does not bring."""
+    """Return the top-level modules outside the standard library that the trainer imports."""
     names = set()
     for path in PACKAGE_DIR.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

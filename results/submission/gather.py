@@ -1,7 +1,7 @@
-"""What a submission says about one arm, gathered from a run folder: scored seeds, configs, the control, the packed code.
+"""Gathers one arm of a run for submission: scored seeds, configs, comparison with the control, packed code.
 
-`rules.py` judges it, `submission_folder.py` writes it down. Only trials of this program can be submitted: without its
-config, nobody could repeat an imported row.
+`results/submission/rules.py` checks it and `results/submission/folder.py` writes it. Imported rows cannot be submitted:
+without a config nobody could repeat them.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,11 @@ from trainer.run.bundle import bundle_code
 
 @dataclass(frozen=True)
 class Submission:
-    """`rows`: finished trials of the arm with a score, in the table's order; `missing`: its other trials, unscored.
+    """One arm of a run.
 
-    configs: by seed. trained: by seed, where the training run's record is still there. comparison: the arm's row of
-    `results.ablation` against `control` in `compared_metric`; None without a control.
+    rows: its finished trials with a score, in the table's order. missing: its other trials. configs: by seed. trained: by
+    seed, if the training run's record still exists. comparison: the arm's row of `results.ablation` against `control` in
+    `compared_metric`; None without a control.
     """
 
     layout: RunLayout
@@ -51,29 +52,29 @@ class Submission:
 
     @property
     def config(self) -> Config:
-        """That of the first seed; what other seeds have to differ in is the seed."""
+        """The config of the first seed. Others should differ in the seed only."""
         return self.configs[self.rows[0]["seed"]]
 
     @cached_property
     def code(self) -> bytes:
-        """The train_gpt.py that is shipped: the trainer as it is now, with `config` in it."""
+        """The train_gpt.py to ship: the current trainer with `config` in it."""
         return bundle_code(self.config)
 
     def artifact_bytes(self, row: Row) -> int:
-        """Packed weights and the code that is shipped, which may be another than was counted when the trial ran."""
+        """Return the size of packed weights and shipped code. The code may differ from what the trial counted."""
         return int(row["model_bytes"]) + len(self.code)
 
     def log(self, row: Row) -> Path:
-        """What the trial's job printed; of a job without a supervisor, its events."""
+        """Return the path of the log, or of the events if the job ran without a supervisor."""
         folder = self.layout.trial(row["trial_id"])
         return folder.log if folder.log.is_file() else folder.events
 
 
 def gather(run: str | Path, arm: str, control: str | None = None) -> Submission:
-    """Everything about one arm of a run.
+    """Gather one arm of a run.
 
     Args:
-        control: the arm to compare with; None: the sweep's own, if it is another one.
+        control: the arm to compare with; None: the sweep's own, unless it is `arm`.
     Raises:
         InputError: no such run, arm or control; no scored trial; a config that is missing or is not of this version.
     """
@@ -112,18 +113,18 @@ def gather(run: str | Path, arm: str, control: str | None = None) -> Submission:
 
 
 def changes(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (other's value, config's value), where they differ; the seed aside."""
+    """Return dotted key -> (other's value, config's value) where they differ, without the seed."""
     mine, theirs = (dict(flatten(c.model_dump(mode="json", exclude={"seed"}))) for c in (config, other))
     return {key: (theirs[key], value) for key, value in mine.items() if value != theirs[key]}
 
 
 def read_config(layout: RunLayout, row: Row) -> Config:
-    """The config that a trial ran with. Raises InputError where it is missing or is not of this version."""
+    """Return the config of a trial. Raises InputError: it is missing or not valid in this version."""
     path = layout.trial(row["trial_id"]).config
     try:
         return Config.model_validate_json(path.read_bytes())
     except OSError:
-        raise InputError(str(path), "config", "missing", "an imported row cannot be packed: nothing says how") from None
+        raise InputError(str(path), "config", "missing", "an imported row has no config and cannot be packed") from None
     except ValidationError as error:
         raise input_error(error, str(path)) from None
 
@@ -140,7 +141,7 @@ def _metric(rows: Sequence[Row]) -> str:
 
 
 def _compare(trials: pd.DataFrame, arm: str, control: str | None, rows: Sequence[Row]) -> tuple[str | None, Row | None]:
-    """The metric that both have, and the arm's row of the ablation."""
+    """Return the metric that both have, and the arm's row of the ablation."""
     if control is None:
         return None, None
     metric = _metric(rows)
@@ -149,7 +150,7 @@ def _compare(trials: pd.DataFrame, arm: str, control: str | None, rows: Sequence
 
 
 def _config_if_there(layout: RunLayout, rows: Sequence[Row]) -> Config | None:
-    """The control's: nothing but the list of changes needs it, so an imported control is fine."""
+    """Return the config of the first row. It only lists changes, so a control without one is allowed."""
     try:
         return read_config(layout, rows[0]) if rows else None
     except InputError:

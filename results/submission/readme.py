@@ -1,4 +1,4 @@
-"""The README.md of a submission: seeds, control, rules, configuration, how to repeat it, where it comes from."""
+"""Writes the README.md of a submission: seeds, control, rules, configuration, how to reproduce it, provenance."""
 
 import json
 import statistics
@@ -7,32 +7,34 @@ from typing import Any
 
 from tabulate import tabulate
 
+from results.present.column_layout import count_of
 from results.submission.gather import Submission, changes
 from results.submission.rules import Rule
 from trainer.records.results import LISTED
 
 
 def readme(s: Submission, rules: Sequence[Rule]) -> str:
+    """Return the README.md of a submission."""
     values = [float(row[s.metric]) for row in s.rows]
     largest = max(map(s.artifact_bytes, s.rows))
     blocks = [
         f"# {s.sweep}: {s.arm}",
-        f"**{s.metric} {_with_std(values, '.4f')}** over {_count(len(values), 'seed')}, largest artifact {largest:,} bytes, "
+        f"**{s.metric} {_with_std(values, '.4f')}** over {count_of(len(values), 'seed')}, largest artifact {largest:,} bytes, "
         f"{joined(row['hardware'] for row in s.rows)}.",
         _plain(blurb(s)),
         "## Results",
         _per_seed(s),
-        "bpb = bits per byte. post-quant, sliding and ttt are measured on the weights unpacked from the artifact; float "
-        "after averaging, before quantization; gap = post-quant - float. Artifact bytes = packed weights + train_gpt.py.",
-        "## Against the control",
+        "bpb = bits per byte. post-quant, sliding and ttt use the weights unpacked from the artifact; float uses the averaged "
+        "weights before quantization; gap = post-quant - float. Artifact bytes = packed weights + train_gpt.py.",
+        "## Comparison with the control",
         _comparison(s),
         "## Rules",
         _table([(r.status, r.name, r.measured, r.limit, r.note) for r in rules], "status rule measured limit note"),
         "## Configuration",
         *_configuration(s),
-        "## Repeat it",
+        "## Reproduce",
         _repeat(s),
-        "## Where it comes from",
+        "## Provenance",
         _provenance(s),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -61,7 +63,7 @@ def _comparison(s: Submission) -> str:
         return "None: the run names no control, or this arm is the control."
     line = s.comparison
     if line["delta"] is None:
-        return _plain(f"{s.control}, in {s.compared_metric}: cannot be compared. {line['reason'] or ''}".strip())
+        return _plain(f"{s.control}, in {s.compared_metric}: no comparison possible. {line['reason'] or ''}".strip())
     interval = "" if line["ci_low"] is None else f", 95 % interval [{line['ci_low']:+.5f}, {line['ci_high']:+.5f}]"
     cells = (
         ("control", s.control),
@@ -70,7 +72,7 @@ def _comparison(s: Submission) -> str:
         ("nats per token", _known(line["delta_nats"], "+.5f")),
         ("test", f"{line['test'] or 'none'}, n = {line['n_pairs']}"),
         (
-            "p, and after Holm's correction over the arms",
+            "p, and p after Holm's correction over the arms",
             f"{_known(line['p'], '.2g')}, {_known(line['p_holm'], '.2g')}",
         ),
         ("p that the improvement is below 0.005 nats", _known(line["p_margin"], ".2g")),
@@ -81,7 +83,7 @@ def _comparison(s: Submission) -> str:
 
 
 def _configuration(s: Submission) -> list[str]:
-    whole = "The whole configuration, as far as it differs from the defaults, stands at the top of `train_gpt.py`."
+    whole = "The top of `train_gpt.py` holds every setting that differs from the defaults."
     if s.control_config is None:
         return [whole]
     differs = changes(s.config, s.control_config)
@@ -94,7 +96,7 @@ def _configuration(s: Submission) -> list[str]:
 def _repeat(s: Submission) -> str:
     machine = s.provenance.get("machine", {})
     ranks = s.rows[0]["world_size"]
-    # on a CPU the number of threads sets the order of sums; with it the numbers are those of the record to the last bit
+    # on a CPU the number of threads sets the order of sums, so it is needed to reproduce the numbers exactly
     threads = f"OMP_NUM_THREADS={max(1, machine['cpus'] // ranks)} " if machine.get("gpus") == 0 else ""
     lines = [
         "```bash",
@@ -102,11 +104,11 @@ def _repeat(s: Submission) -> str:
         f"{threads}torchrun --standalone --nproc_per_node={ranks} train_gpt.py --data DIR --seed {s.rows[0]['seed']}",
         "```",
         "",
-        "It needs nothing else of this folder. It trains, quantizes, packs, unpacks what it packed, evaluates that and prints",
-        "`final ... post_quant_bpb=...`; the artifact and `result.json` are under `reproduced/` (`--out`).",
+        "The script needs no other file of this folder. It trains, exports, evaluates the unpacked artifact and prints",
+        "`final ... post_quant_bpb=...`. It writes the artifact and `result.json` to `reproduced/` (`--out`).",
         f"Defaults: `--data` (or `DATA_PATH`) `{s.config.data.path}`, `--tokenizer` (or `TOKENIZER_PATH`)",
         f"`{s.config.data.tokenizer or 'the *.model in that folder'}`, `--seed` (or `SEED`) {s.config.seed}.",
-        "Its sources: `python -c 'import train_gpt; print(train_gpt.S[\"trainer/pipeline.py\"])'`.",
+        "To print a source file: `python -c 'import train_gpt; print(train_gpt.S[\"trainer/pipeline.py\"])'`.",
     ]
     return "\n".join(lines)
 
@@ -142,12 +144,12 @@ def _plain(text: str) -> str:
 
 
 def blurb(s: Submission) -> str:
-    """The sweep's question, and what the arm sets that its control does not."""
+    """Return the sweep's question, and what the arm sets differently from its control."""
     what = [s.question or f"An arm of the sweep {s.sweep}."]
     if s.control and s.control_config:
         differs = changes(s.config, s.control_config)
         set_to = ", ".join(f"{key} {_json(mine)}" for key, (_, mine) in differs.items())
-        what.append(f"Over {s.control}: {set_to}." if differs else f"The configuration of {s.control}.")
+        what.append(f"Changes from {s.control}: {set_to}." if differs else f"Same configuration as {s.control}.")
     return " ".join(what)
 
 
@@ -164,10 +166,6 @@ def _known(value: float | None, spec: str) -> str:
 
 def joined(values: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(map(str, values)))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _json(value: Any) -> str:

@@ -1,6 +1,6 @@
-"""The challenge's rules, checked on a submission: what was measured, what is allowed, and whether that will do.
+"""Checks a submission against the rules of the challenge. The limits and their sources are in `trainer/limits.py`.
 
-FAIL: it would be turned away. WARN: it is no record, or nobody could tell. Sources of the limits: `trainer/limits.py`.
+FAIL: the submission would be rejected. WARN: it is no record, or a record could not be verified.
 """
 
 import re
@@ -36,7 +36,7 @@ class Rule:
 
 
 def check(submission: Submission) -> list[Rule]:
-    """Every rule, the hard ones first."""
+    """Check every rule, the hard ones first."""
     hard = (_results, _configuration, _evaluation, _bytes, _training_clock, _evaluation_time, _techniques, _logs)
     soft = (_seeds, _improvement, _p_value, _hardware, _split, _code)
     return [rule(submission) for rule in (*hard, *soft)]
@@ -47,22 +47,23 @@ def failed(rules: Sequence[Rule]) -> list[Rule]:
 
 
 def is_record(rules: Sequence[Rule]) -> bool:
-    """Whether nothing speaks against the track of the records."""
+    """Whether the submission may enter the record track."""
     return all(rule.status == "PASS" for rule in rules)
 
 
-def _hard(is_kept: bool) -> Status:
-    return "PASS" if is_kept else "FAIL"
+def _hard(is_met: bool) -> Status:
+    return "PASS" if is_met else "FAIL"
 
 
-def _soft(is_kept: bool) -> Status:
-    return "PASS" if is_kept else "WARN"
+def _soft(is_met: bool) -> Status:
+    return "PASS" if is_met else "WARN"
 
 
 def _results(s: Submission) -> Rule:
-    without = [f"seed {row['seed']} {row['status']}" + _in_brackets(row["failure_kind"]) for row in s.missing]
+    missing = [(row, f" ({row['failure_kind']})" if row["failure_kind"] else "") for row in s.missing]
+    note = ", ".join(f"seed {row['seed']} {row['status']}{kind}" for row, kind in missing)
     total = len(s.rows) + len(s.missing)
-    return Rule("results", _hard(not s.missing), f"{len(s.rows)} of {total} seeds", "every seed", ", ".join(without))
+    return Rule("results", _hard(not s.missing), f"{len(s.rows)} of {total} seeds", "all seeds", note)
 
 
 def _configuration(s: Submission) -> Rule:
@@ -73,9 +74,8 @@ def _configuration(s: Submission) -> Rule:
 
 def _evaluation(s: Submission) -> Rule:
     problem = mismatch(s.rows, s.rows, s.metric)
-    return Rule(
-        "one evaluation", _hard(problem is None), "alike" if problem is None else "differs", "all alike", problem or ""
-    )
+    measured = "same on all seeds" if problem is None else "differs"
+    return Rule("one evaluation", _hard(problem is None), measured, "same on all seeds", problem or "")
 
 
 def _bytes(s: Submission) -> Rule:
@@ -84,12 +84,12 @@ def _bytes(s: Submission) -> Rule:
     if not _counted_what_is_shipped(s):
         counted = sorted({row["code_bytes"] for row in s.rows})
         note += f"; the trials counted {' or '.join(f'{num:,}' for num in counted)}"
-    kept = largest <= ARTIFACT_CAP_BYTES
-    return Rule("artifact bytes", _hard(kept), f"{largest:,}", f"<= {ARTIFACT_CAP_BYTES:,}", note)
+    is_met = largest <= ARTIFACT_CAP_BYTES
+    return Rule("artifact bytes", _hard(is_met), f"{largest:,}", f"<= {ARTIFACT_CAP_BYTES:,}", note)
 
 
 def _training_clock(s: Submission) -> Rule:
-    """The clock is looked at between steps, so a run that it ends is over by part of a step, as the published ones are."""
+    """Allow part of a step over the limit: the clock is checked between steps, in the published runs too."""
     worst = max(s.rows, key=lambda row: float(row["train_s"]))
     over_s = worst["train_s"] - TRAIN_CAP_S
     is_a_step = 0 < over_s <= 2 * worst["step_ms"] / 1000
@@ -104,30 +104,35 @@ def _evaluation_time(s: Submission) -> Rule:
 
 
 def _techniques(s: Submission) -> Rule:
-    dead = [f"seed {row['seed']}: {what}" for row in s.rows for what in _dead(s, row)]
+    dead = [f"seed {row['seed']}: {problem}" for row in s.rows for problem in _inactive(s, row)]
     unknown = [str(row["seed"]) for row in s.rows if row["seed"] not in s.trained]
-    notes = [*dead, *([f"averages and recurrence not checked on seeds {', '.join(unknown)}"] if unknown else [])]
-    return Rule(
-        "techniques act", _hard(not dead), "dead" if dead else "alive", "what the arm asks for", "; ".join(notes)
-    )
+    notes = [
+        *dead,
+        *([f"averages and recurrence not checked: no training record for {_seed_list(unknown)}"] if unknown else []),
+    ]
+    return Rule("techniques active", _hard(not dead), "no" if dead else "yes", "yes", "; ".join(notes))
 
 
-def _dead(s: Submission, row: Row) -> list[str]:
+def _inactive(s: Submission, row: Row) -> list[str]:
     config, record = s.configs[row["seed"]], s.trained.get(row["seed"])
     average = next((a for a in record.averages if a.key == row["average"]), None) if record else None
-    never_looped = record is not None and config.recurrence.kind == "partial" and record.recurrence_on_step is None
+    never_recurred = record is not None and config.recurrence.kind == "partial" and record.recurrence_on_step is None
     found = (
         (config.qat.enabled and row["qat_is_live"] is not True, "QAT is not live"),
-        (average is not None and average.never_began, "the average never began"),
-        (never_looped, "partial recurrence never began"),
+        (average is not None and average.never_began, "the average never started"),
+        (never_recurred, "partial recurrence never started"),
     )
-    return [what for is_so, what in found if is_so]
+    return [problem for is_present, problem in found if is_present]
 
 
 def _logs(s: Submission) -> Rule:
     without = [str(row["seed"]) for row in s.rows if not s.log(row).is_file()]
-    note = f"none of seed {', '.join(without)}" if without else ""
+    note = f"no log for {_seed_list(without)}" if without else ""
     return Rule("train logs", _hard(not without), str(len(s.rows) - len(without)), "one per seed", note)
+
+
+def _seed_list(seeds: Sequence[str]) -> str:
+    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(seeds)}"
 
 
 def _seeds(s: Submission) -> Rule:
@@ -141,24 +146,26 @@ def _improvement(s: Submission) -> Rule:
 
 
 def _p_value(s: Submission) -> Rule:
-    return _against_control(s, "p", "p_holm", f"< {WIN_P_VALUE}", lambda p: p < WIN_P_VALUE, lambda p: f"{p:.2g}")
+    return _against_control(
+        s, "p (Holm)", "p_holm", f"< {WIN_P_VALUE}", lambda p: p < WIN_P_VALUE, lambda p: f"{p:.2g}"
+    )
 
 
 def _against_control(
-    s: Submission, name: str, column: str, limit: str, is_kept: Callable[[Any], bool], shown: Callable[[Any], str]
+    s: Submission, name: str, column: str, limit: str, is_met: Callable[[Any], bool], shown: Callable[[Any], str]
 ) -> Rule:
     if s.comparison is None:
-        return Rule(name, "WARN", "unknown", limit, "no control: the arm is compared with nothing")
+        return Rule(name, "WARN", "unknown", limit, "no control to compare with")
     value, note = s.comparison[column], f"against {s.control}, in {s.compared_metric}"
     if value is None:
         return Rule(name, "WARN", "unknown", limit, "; ".join(filter(None, [note, s.comparison["reason"]])))
-    return Rule(name, _soft(is_kept(value)), shown(value), limit, note)
+    return Rule(name, _soft(is_met(value)), shown(value), limit, note)
 
 
 def _hardware(s: Submission) -> Rule:
     used = sorted({str(row["hardware"]) for row in s.rows})
     is_record = all(_RECORD_HARDWARE.fullmatch(name) for name in used)
-    note = "" if is_record else "the clocks mean little here: run it on 8 x H100"
+    note = "" if is_record else "the time limits apply to 8 x H100"
     return Rule("hardware", _soft(is_record), "; ".join(used), "8 x H100", note)
 
 
@@ -171,20 +178,16 @@ def _split(s: Submission) -> Rule:
 
 
 def _code(s: Submission) -> Rule:
-    """Other code than the trials ran may give other numbers, and has another size."""
+    """Warn if the packed code is not the code that the trials ran: numbers and size may differ."""
     ran = {row["code_sha"] for row in s.rows} | {record.code_sha for record in s.trained.values()}
     is_same = ran == {code_sha()}
     commits = sorted({str(row["git_sha"])[:12] for row in s.rows})
-    note = "" if is_same else f"pack from a checkout of what the trials ran, commit {', '.join(commits)}"
+    note = "" if is_same else f"the trials ran commit {', '.join(commits)}: pack from a checkout of that commit"
     shown = ", ".join(sorted(sha or "unknown" for sha in ran))
     return Rule("code", _soft(is_same), shown, f"{code_sha()}, as packed", note)
 
 
 def _counted_what_is_shipped(s: Submission) -> bool:
-    """Up to the digits of the seeds: each trial counts the file that repeats it, and only one of them is shipped."""
+    """Whether the trials counted the shipped code. Each trial counts its own file, so digits of the seed may differ."""
     digits = max(len(str(row["seed"])) for row in s.rows)
     return all(abs(row["code_bytes"] - len(s.code)) < digits for row in s.rows)
-
-
-def _in_brackets(text: str | None) -> str:
-    return f" ({text})" if text else ""

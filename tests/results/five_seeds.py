@@ -1,4 +1,4 @@
-"""A run folder as a sweep on eight GPUs would leave it: five seeds, curves, gates, an arm over the cap, failures, a kill."""
+"""Writes a run folder like that of a sweep on eight GPUs: five seeds, curves, gates, an arm over the cap, failures, a kill."""
 
 import json
 import math
@@ -39,7 +39,7 @@ _CLOCK_S = 590.0
 
 
 def write_five_seeds(root: Path) -> RunLayout:
-    """Write the run; its arms in the order of `ARMS`."""
+    """Write the run, with its arms in the order of `ARMS`."""
     layout = Run(root, SWEEP).layout
     for arm, about in ARMS.items():
         for seed in SEEDS[:2] if about.get("fails") == "killed" else SEEDS:
@@ -57,7 +57,7 @@ def write_five_seeds(root: Path) -> RunLayout:
 
 
 def trial_id(arm: str, seed: int) -> str:
-    """A trial's id is a folder's name; an arm's name need not be."""
+    """Return an id that is a valid folder name, whatever the name of the arm."""
     return f"arm{list(ARMS).index(arm)}-s{seed}-0"
 
 
@@ -78,8 +78,8 @@ def _write_trial(layout: RunLayout, arm: str, seed: int, about: dict[str, Any]) 
         return
     write_json(folder.config, _config(seed, about["set"]))
     rng = np.random.default_rng([seed, list(ARMS).index(arm)])
-    luck = np.random.default_rng(seed).normal(0, 0.002)  # the seed's, shared by the arms
-    end = 1.172 + about.get("effect", 0.0) + luck + rng.normal(0, 0.0006)
+    seed_effect = np.random.default_rng(seed).normal(0, 0.002)  # shared by the arms
+    end = 1.172 + about.get("effect", 0.0) + seed_effect + rng.normal(0, 0.0006)
     num_steps = 1100 if fails else round(_CLOCK_S * 1000 / step_ms)
     if not about.get("like"):
         _write_events(layout, trained, num_steps, step_ms, end, about)

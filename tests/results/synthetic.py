@@ -1,4 +1,4 @@
-"""Run folders made of the real records, for tests: what pgray and the trainer would have written."""
+"""Writes run folders from the real records, as pgray and the trainer do."""
 
 import time
 from pathlib import Path
@@ -61,7 +61,7 @@ def result(arm: str, seed: int, post_quant_bpb: float = 2.5, gap: float = 0.01, 
 
 
 class Run:
-    """Writes a run folder line by line."""
+    """A run folder that grows entry by entry."""
 
     def __init__(self, root: Path, sweep_yaml: str = "name: bits\nquestion: Does it?\ncontrol: int8\n") -> None:
         self.layout = RunLayout(root)

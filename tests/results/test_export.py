@@ -1,4 +1,4 @@
-"""Trials in other trackers: every trial is there, its numbers are the table's, what was not measured is not."""
+"""Export to trackers: every trial is there with the numbers of the table; what was not measured is left out."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ CURVE_TAGS = {"curve/val_bpb", "curve/val_loss_nats", "curve/train_s"}
 
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """One finished trial of two arms, a failed one, and one that waits."""
+    """One finished trial of each of two arms, a failed one and a queued one."""
     loaded = results.load(write_five_seeds(tmp_path_factory.mktemp("runs") / "five-seeds").root)
     chosen = loaded[loaded["arm"].isin(["int6", "late-qat", "muon-vs", "waiting"]) & (loaded["seed"] == 1)]
     chosen.attrs = loaded.attrs

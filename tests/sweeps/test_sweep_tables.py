@@ -28,7 +28,7 @@ A question | of two parts.
 
 - x: a verdict.
 
-## Without a number
+## Trials without a result
 
 | arm   | reason   |
 |:------|:---------|
@@ -61,7 +61,7 @@ def test_fills_what_was_run_and_leaves_the_rest(
     text, filled = script.fill(PAGE, tmp_path)
     assert filled == ["a-b"]
     arms = "| arm | n |\n|:---|---:|\n| x \\| y | 1 |"
-    lost = "Without a number:\n\n| arm | reason |\n|:---|:---|\n| z | dead |"
+    lost = "Trials without a result:\n\n| arm | reason |\n|:---|:---|\n| z | dead |"
     assert text == PAGE.replace("old", f"{arms}\n\n{lost}")
     assert script.fill(text, tmp_path) == (text, ["a-b"])
 

@@ -1,7 +1,7 @@
-// Unpacks plotly.js and draws the pictures in the page's colours; on touch screens they do not catch the scrolling finger.
+// Unpacks plotly.js and draws the charts in the page's colours. On touch screens dragging scrolls the page, not the chart.
 (async () => {
   const read = (id) => document.getElementById(id).textContent;
-  const {pictures, templates} = JSON.parse(read("drawings"));
+  const {charts, templates} = JSON.parse(read("charts-data"));
   const boxes = document.querySelectorAll(".plot");
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const isTouch = matchMedia("(pointer: coarse)").matches;
@@ -11,7 +11,7 @@
   };
   const fitting = (layout, width) => ({...layout, annotations: (layout.annotations || []).filter(
     (annotation) => annotation.name !== "only wide" || width >= 700)});
-  const draw = (isDark) => pictures.forEach(({data, layout}, i) => Plotly.react(boxes[i], data, {
+  const draw = (isDark) => charts.forEach(({data, layout}, i) => Plotly.react(boxes[i], data, {
     ...fitting(layout, boxes[i].clientWidth), template: templates[isDark ? "dark" : "light"],
     dragmode: isTouch ? false : "zoom"}, config));
   try {
@@ -22,7 +22,7 @@
     document.head.append(script);
     draw(dark.matches);
   } catch (error) {
-    document.querySelector(".no-pictures").hidden = false;
+    document.querySelector(".no-charts").hidden = false;
     boxes.forEach((box) => { box.style.height = "auto"; });
     throw error;
   }

@@ -182,7 +182,7 @@ def test_pack_as_json(run: RunLayout, tmp_path: Path, capsys: pytest.CaptureFixt
     assert warned == {
         "seeds",
         "improvement",
-        "p",
+        "p (Holm)",
         "hardware",
         "validation split",
     }  # the packed code is the code that ran

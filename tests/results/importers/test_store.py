@@ -153,7 +153,7 @@ def test_a_run_with_a_sliding_score_alone_is_in_the_table(tmp_path: Path, capsys
     main(["table", str(tmp_path / "run"), "--format", "md"])
     text = capsys.readouterr().out
     assert "1.1703" in text
-    assert "Without a number" not in text
+    assert "Trials without a result" not in text
 
 
 def test_show_an_imported_trial(logs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Pictures: their numbers are those of the tables, every arm is there or named as missing, nothing needs colour."""
+"""Charts: their numbers equal the tables', every arm is shown or named as missing, and no information needs colour."""
 
 import itertools
 import math
@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import results
-from results.plots import figures as plots
-from results.plots import labels as label_places
-from results.plots import style as drawing
+from results import plots
+from results.plots import labels, style
 from results.plots.curves import learning_curves
 from results.schema import frame
 from tests.results.five_seeds import ARMS, HOSTILE, SEEDS, write_five_seeds
@@ -53,72 +52,85 @@ def contrast(a: str, b: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("template", [drawing.LIGHT, drawing.DARK])
+@pytest.mark.parametrize("template", [style.LIGHT, style.DARK])
 def test_colours_can_be_told_from_both_backgrounds(template: go.layout.Template) -> None:
     back = template.layout.paper_bgcolor
     assert contrast(template.layout.font.color, back) >= 7
-    assert all(contrast(color, back) >= 3 for color in (*drawing.COLORS, drawing.GREY))
+    assert all(contrast(color, back) >= 3 for color in (*style.COLORS, style.GREY))
 
 
 def test_every_arm_has_a_style_of_its_own_and_the_same_in_any_order_of_the_control() -> None:
     arms = [f"a{i}" for i in range(73)]
-    look = drawing.styles(arms, "a0")
+    look = style.styles(arms, "a0")
     assert len({(style.color, style.symbol) for style in look.values()}) == 73
     assert len({(style.color, style.dash) for style in list(look.values())[1:41]}) == 40
 
 
-POINTS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12)
+POINTS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.3)), min_size=1, max_size=12)
 
 
 @given(POINTS, st.integers(1, 20))
 def test_labels_cover_neither_each_other_nor_a_marker_at_any_width(
-    points: list[tuple[float, float]], chars: int
+    points: list[tuple[float, float, float]], chars: int
 ) -> None:
-    places = label_places.place_labels(points, [chars] * len(points), (0, 1), (0, 1), 300, label_places.PHONE_PX)
+    bars = [(x, low, min(1.0, low + bar)) for x, low, bar in points]
+    sides = labels.place_labels(bars, [chars] * len(bars), (0, 1), (0, 1), 300)
     apart = 1e-6
-    for width in label_places.PHONE_PX:
-        middles = [(x * width, (1 - y) * 300) for x, y in points]
-        labels = {
-            i: (x + at[0] - chars * 3.3, y + at[1] - 7.5, x + at[0] + chars * 3.3, y + at[1] + 7.5)
-            for i, ((x, y), at) in enumerate(zip(middles, places, strict=True))
-            if at
+    for width in (640, 800, 1250):
+        markers = {
+            i: (x * width - 6, 300 * (1 - high) - 6, x * width + 6, 300 * (1 - low) + 6)
+            for i, (x, low, high) in enumerate(bars)
         }
-        markers = {i: (x - 6, y - 6, x + 6, y + 6) for i, (x, y) in enumerate(middles)}
-        for i, a in labels.items():
+        boxes = {}
+        for i, side in enumerate(sides):
+            x, top, bottom = bars[i][0] * width, markers[i][1], markers[i][3]
+            if side:
+                boxes[i] = (
+                    x - chars * 3.3,
+                    top - 15 if side > 0 else bottom,
+                    x + chars * 3.3,
+                    top if side > 0 else bottom + 15,
+                )
+        for i, a in boxes.items():
             assert a[0] >= -apart
             assert a[2] <= width + apart
-            for b in [b for j, b in labels.items() if j > i] + [b for j, b in markers.items() if j != i]:
+            for b in [b for j, b in boxes.items() if j > i] + [b for j, b in markers.items() if j != i]:
                 is_beside = a[2] <= b[0] + apart or b[2] <= a[0] + apart
                 assert is_beside or a[3] <= b[1] + apart or b[3] <= a[1] + apart
 
 
+def test_points_with_free_space_are_labelled() -> None:
+    bars = [(0.5, 0.5, 0.6), (0.5, 0.52, 0.55), (0.5, 0.1, 0.2), (0.01, 0.9, 0.9)]
+    assert labels.place_labels(bars, [10] * 4, (0, 1), (0, 1), 300) == [1, None, 1, None]
+
+
 @given(st.lists(st.floats(-500, 500), max_size=20), st.floats(1, 20))
 def test_names_beside_lines_keep_their_distance_and_order(heights: list[float], gap: float) -> None:
-    moved = label_places.spread(heights, gap)
+    moved = labels.spread(heights, gap)
     order = sorted(range(len(heights)), key=heights.__getitem__)
     assert all(moved[b] - moved[a] >= gap - 1e-9 for a, b in itertools.pairwise(order))
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
 def test_only_few_and_far_values_are_left_out_of_sight(values: list[float]) -> None:
-    kept = drawing.core(values)
+    kept = style.core(values)
     assert len(kept) >= len(values) - len(values) // 4
     if len(kept) < len(values):
         assert max(values) - min(values) > 10 * (max(kept) - min(kept)) > 0
 
 
 def test_one_far_value_does_not_squash_the_others() -> None:
-    assert sorted(drawing.core([0.1, 0.2, 0.3, 9.0])) == [0.1, 0.2, 0.3]
-    assert drawing.core([0.1, 0.2, 9.0]) == [0.1, 0.2, 9.0]  # one of three may be the point
+    assert sorted(style.core([0.1, 0.2, 0.3, 9.0])) == [0.1, 0.2, 0.3]
+    assert style.core([0.1, 0.2, 9.0]) == [0.1, 0.2, 9.0]  # one of three may be the point
 
 
 def test_deltas_are_those_of_the_ablation(trials: pd.DataFrame) -> None:
     figure = plots.deltas(trials)
     table = results.ablation(trials).set_index("arm")
     drawn = by_name(figure)
-    assert set(drawn) == {drawing.safe(arm) for arm in WITH_NUMBERS if arm != "int6"}
+    assert set(drawn) == {style.short(arm) for arm in WITH_NUMBERS if arm != "int6"}
     for arm in WITH_NUMBERS[1:]:
-        trace = drawn[drawing.safe(arm)]
+        trace = drawn[style.short(arm)]
         assert trace.x[0] == pytest.approx(table.loc[arm, "delta"])
         assert trace.x[0] + trace.error_x.array[0] == pytest.approx(table.loc[arm, "ci_high"])
         assert trace.x[0] - trace.error_x.arrayminus[0] == pytest.approx(table.loc[arm, "ci_low"])
@@ -130,7 +142,7 @@ def test_verdicts_and_failures_are_told_by_shape_and_word(trials: pd.DataFrame) 
     figure = plots.deltas(trials)
     drawn = by_name(figure)
     symbols = {arm: drawn[arm].marker.symbol for arm in ("late-qat", "qna", "wide")}
-    assert symbols["late-qat"] in drawing._SYMBOLS  # a WIN is solid
+    assert symbols["late-qat"] in style._SYMBOLS  # a WIN is solid
     assert symbols["qna"].endswith("-open")
     assert symbols["wide"] == "x"
     ticks = figure.layout.yaxis.ticktext
@@ -152,7 +164,7 @@ def test_sizes_show_the_cap_the_front_and_who_is_missing(trials: pd.DataFrame) -
     drawn = by_name(figure)
     measured = trials[trials["status"] == "finished"]
     for arm, own in measured.groupby("arm"):
-        trace = drawn[drawing.safe(str(arm))]
+        trace = drawn[style.short(str(arm))]
         assert trace.x == (own["artifact_bytes"].max(),)
         assert trace.y[0] == pytest.approx(own["sliding_bpb"].mean())
     assert [shape.x0 for shape in figure.layout.shapes] == [16_000_000]
@@ -161,7 +173,7 @@ def test_sizes_show_the_cap_the_front_and_who_is_missing(trials: pd.DataFrame) -
     front = next(trace for trace in figure.data if trace.line.shape == "hv")
     assert [name for name, trace in drawn.items() if trace.x[0] in front.x] == [
         "late-qat",
-        "int4-mlp+late-qat-and-a-long-name",
+        style.short("int4-mlp+late-qat-and-a-long-name"),
         "int4-mlp",
     ]
     assert list(front.y) == sorted(front.y, reverse=True)
@@ -189,14 +201,17 @@ def test_step_tax_is_that_of_the_decomposition(trials: pd.DataFrame) -> None:
     figure = plots.step_tax(trials)
     parts = results.decompose(trials, metrics=["sliding_bpb"]).set_index("arm")
     drawn = by_name(figure)
-    assert set(drawn) == {"late-qat", "wide", "deep-delta", "int4-mlp+late-qat-and-a-long-name"}
-    for arm, trace in drawn.items():
-        line = parts.loc[arm]
+    arms = ("late-qat", "wide", "deep-delta", "int4-mlp+late-qat-and-a-long-name")
+    assert set(drawn) == {style.short(arm) for arm in arms}
+    for arm in arms:
+        trace, line = drawn[style.short(arm)], parts.loc[arm]
         assert trace.x[0] == pytest.approx(100 * (line["step_ms"] / line["control_step_ms"] - 1))
         assert trace.y[0] == pytest.approx(line["delta"])
-        lead = next(t for t in figure.data if t.mode == "lines+markers" and t.x[0] == trace.x[0])
-        assert list(lead.y) == pytest.approx([line["delta"], line["delta"] - line["fewer_steps"]])
-    assert "qna" in figure.layout.meta["note"]  # as slow as the control
+        hollow = next(t for t in figure.data if not t.name and t.marker.size == 9 and t.x[0] == trace.x[0])
+        assert hollow.y[0] == pytest.approx(line["delta"] - line["fewer_steps"])
+        ends = (trace.y[0] - trace.error_y.arrayminus[0], trace.y[0] + trace.error_y.array[0])
+        assert ends == pytest.approx(sorted([trace.y[0], hollow.y[0]]))  # the bar joins the two
+    assert "qna" in figure.layout.meta["note"]  # as fast as the control
 
 
 def test_curves_share_lines_mark_gates_and_failures(trials: pd.DataFrame) -> None:
@@ -259,7 +274,7 @@ def test_where_there_is_nothing_to_draw_it_says_why(tmp_path: Path, kind: str, n
         trials = frame([{"arm": arm, "seed": 1, "status": "finished", "sliding_bpb": 1.2} for arm in ("a", "b")])
         trials.attrs = results.load(run.layout.root).attrs | {"control": "a"}
     figure = FIGURES[name](trials)
-    why = drawing.why_empty(figure)
+    why = style.why_empty(figure)
     assert why or (kind, name) in {("one arm", "sizes"), ("one arm", "gaps")}
     assert figure.to_json()
     if kind == "all failed" and name != "curves":
@@ -272,11 +287,11 @@ def test_a_large_search_shows_its_best(tmp_path: Path) -> None:
         run.finish(f"t{i:03d}", 1, 2.5 + (i * 37 % 100) / 1000)
     figure = plots.deltas(results.load(run.layout.root), metric="post_quant_bpb")
     drawn = by_name(figure)
-    assert len(drawn) == drawing.MOST_ARMS
+    assert len(drawn) == style.MOST_ARMS
     assert max(trace.x[0] for trace in drawn.values()) == pytest.approx(0.040)
     assert "The best 40 of 99 arms" in figure.layout.meta["note"]
     plane = plots.sizes(results.load(run.layout.root), metric="post_quant_bpb")
-    assert len(by_name(plane)) == drawing.MOST_ARMS
+    assert len(by_name(plane)) == style.MOST_ARMS
     dots = next(trace for trace in plane.data if trace.marker.size == 5)
     assert len(dots.x) == 60
     assert min(dots.y) > max(trace.y[0] for arm, trace in by_name(plane).items() if arm != "t000") - 1e-9

@@ -1,4 +1,4 @@
-"""Pictures of a search, from the summary that `pgray.search.study` really writes."""
+"""Charts of a search, from the `study.json` that `pgray.search.study` writes."""
 
 import math
 from collections.abc import Mapping
@@ -10,11 +10,12 @@ import pytest
 from pgray.search.proposals import SeedRow
 from pgray.search.study import Study
 from pgray.spec.search import Search
-from results.plots import search as search_plots
+from results.loading.study import StudySummary, read_study
+from results.plots.search import importance_plot, proposal_plot
 from results.plots.style import why_empty
 from trainer.config import Config
 from trainer.presets.resolve import build_config, load_preset
-from trainer.records.files import read_json
+from trainer.records.layout import RunLayout
 
 SPACE = {"optim.matrix_lr": {"log_uniform": [1e-3, 0.1]}, "model.mlp_mult": {"uniform": [1, 4]}}
 CAP = {"artifact_bytes": "<= 16000000"}
@@ -25,8 +26,8 @@ def build(changes: Mapping[str, Any], where: str) -> Config:
     return build_config({**BASE, **changes}, where)
 
 
-def summary(tmp_path: Path, objectives: dict[str, str], trials: int = 30) -> dict[str, Any]:
-    """Of a search over a made-up landscape: the learning rate matters most, and width costs bytes; the last one failed."""
+def summary(tmp_path: Path, objectives: dict[str, str], trials: int = 30) -> StudySummary:
+    """Run a search in which the learning rate matters most and width costs bytes. The last proposal fails."""
     search = Search.model_validate(
         {"trials": trials, "sampler": "random", "space": SPACE, "objectives": objectives, "constraints": CAP}
     )
@@ -42,45 +43,53 @@ def summary(tmp_path: Path, objectives: dict[str, str], trials: int = 30) -> dic
             proposal.name,
             [SeedRow(1, f"{proposal.name}-1", "failed" if is_bad else "finished", {} if is_bad else metrics)],
         )
-    study.write_summary(tmp_path / "study.json")
-    return read_json(tmp_path / "study.json")
+    layout = RunLayout(tmp_path)
+    study.write_summary(layout.study)
+    found = read_study(layout)
+    assert found is not None
+    return found
 
 
 def test_importances_are_bars_largest_first(tmp_path: Path) -> None:
-    shares = search_plots.importances(summary(tmp_path, {"sliding_bpb": "min"}))
-    figure = search_plots.importance_plot(shares)
+    study = summary(tmp_path, {"sliding_bpb": "min"})
+    figure = importance_plot(study)
     bars = figure.data[0]
-    assert list(bars.x) == sorted(shares["share"], reverse=True)
-    assert figure.layout.yaxis.ticktext[0] == shares.sort_values("share")["parameter"].iloc[-1]
+    assert list(bars.x) == sorted(study.importances.values(), reverse=True)
+    assert figure.layout.yaxis.ticktext[0] == max(study.importances, key=study.importances.__getitem__)
     assert sum(bars.x) == pytest.approx(1)
 
 
 def test_one_objective_is_a_history_with_the_best_so_far(tmp_path: Path) -> None:
-    found = summary(tmp_path, {"sliding_bpb": "min"})
-    made = search_plots.proposals(found)
-    figure = search_plots.proposal_plot(made)
+    study = summary(tmp_path, {"sliding_bpb": "min"})
+    figure = proposal_plot(study)
     line, best, feasible, infeasible = figure.data
     assert list(line.y) == sorted(line.y, reverse=True)
-    assert [made["name"].iloc[i] for i in best.x] == found["best"]
+    assert [study.trials[i].name for i in best.x] == study.best
     assert best.y[0] == min(line.y)
-    over = [t["name"] for t in found["trials"] if t["state"] == "complete" and not t["is_feasible"]]
-    assert [made["name"].iloc[i] for i in infeasible.x] == over
+    over = [trial.name for trial in study.scored if not trial.is_feasible]
+    assert [study.trials[i].name for i in infeasible.x] == over
     assert over
     assert len(best.x) + len(feasible.x) + len(infeasible.x) == 29
     assert len({trace.marker.symbol for trace in (best, feasible, infeasible)}) == 3
-    assert "1 open, failed or outside, not drawn" in figure.layout.meta["note"]
+    assert "Omitted: 1 open, failed or outside the space" in figure.layout.meta["note"]
 
 
 def test_two_objectives_are_a_plane_with_the_pareto_set(tmp_path: Path) -> None:
-    found = summary(tmp_path, {"sliding_bpb": "min", "artifact_bytes": "min"})
-    best = search_plots.proposal_plot(search_plots.proposals(found)).data[0]
-    assert len(best.x) == len(found["best"]) > 1
+    study = summary(tmp_path, {"sliding_bpb": "min", "artifact_bytes": "min"})
+    best = proposal_plot(study).data[0]
+    assert len(best.x) == len(study.best) > 1
     points = sorted(zip(best.x, best.y, strict=True))
     assert [y for _, y in points] == sorted((y for _, y in points), reverse=True)
 
 
-@pytest.mark.parametrize("trials", [0, 1])
-def test_a_search_without_numbers_says_so(tmp_path: Path, trials: int) -> None:
-    found = summary(tmp_path, {"sliding_bpb": "min"}, trials) if trials else {}
-    assert why_empty(search_plots.proposal_plot(search_plots.proposals(found)))
-    assert why_empty(search_plots.importance_plot(search_plots.importances(found)))
+def test_a_search_without_scores_shows_the_reason(tmp_path: Path) -> None:
+    study = summary(tmp_path, {"sliding_bpb": "min"}, 1)
+    assert why_empty(proposal_plot(study))
+    assert why_empty(importance_plot(study))
+
+
+def test_a_run_without_a_readable_study_has_none(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path)
+    assert read_study(layout) is None
+    layout.study.write_text('{"trials": 3')
+    assert read_study(layout) is None

@@ -1,4 +1,4 @@
-"""The table in every format: the same content, whole files, and a terminal picture that fits."""
+"""The table of a run in every format: same content, complete files, and a terminal table that fits the screen."""
 
 import io
 import json
@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 import results
-from results.present.files import overview, print_rich, render, write_all
+from results.present.files import overview, render, render_parquet, write_all
+from results.present.terminal import print_run
 from results.schema import COLUMNS, NAMES
 from tests.results.synthetic import Run
 from trainer.errors import InputError
@@ -19,7 +20,7 @@ SEEDS = (42, 1337, 7)
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Four arms with every kind of trouble: a failure, a seed over the cap, dead QAT, fewer steps, a pending trial."""
+    """Four arms with a failure, a seed over the cap, QAT that was not live, fewer steps and a pending trial."""
     run = Run(tmp_path / "bits", "name: bits\nquestion: Does late QAT | shrink the gap?\ncontrol: int8\n")
     for seed, bpb in zip(SEEDS, (2.50, 2.52, 2.49), strict=True):
         run.finish(
@@ -37,22 +38,30 @@ def root(tmp_path: Path) -> Path:
     return run.layout.root
 
 
-def printed(root: Path, width: int, control: str | None = None) -> str:
+def printed(root: Path, width: int, control: str | None = None, *, wide: bool = False) -> str:
     console = Console(file=io.StringIO(), width=width)
-    print_rich(root, control, console)
+    print_run(root, control, console, wide=wide)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])
-def test_terminal_fits_and_says_what_it_left_out(root: Path, width: int) -> None:
+def test_terminal_fits_and_names_hidden_columns(root: Path, width: int) -> None:
     text = printed(root, width)
     lines = [line.rstrip() for line in text.splitlines()]
     assert max(map(len, lines)) <= width
     assert lines[0] == "bits"
     rows = [line.split()[0] for line in lines if line.startswith(("int", "huge"))]
     assert rows == 2 * ["int8", "int6", "int4-mlp+qat", "huge"]  # compared, then described; the control first
-    assert ("Too narrow for" in text) == (width < 100)
+    assert ("Hidden at this width: " in text) == (width < 100)
+
+
+def test_wide_hides_no_column(root: Path) -> None:
+    text = printed(root, 60, wide=True)
+    assert "Hidden at this width" in printed(root, 60)
+    assert "Hidden at this width" not in text
+    for heading in ("p (Holm)", "steps × ms", "% of cap", "coverage"):
+        assert heading in text
 
 
 def test_terminal_aligns_decimal_points(root: Path) -> None:
@@ -67,7 +76,7 @@ def row(text: str, arm: str) -> str:
     return next(" ".join(line.split()) for line in text.splitlines() if line.strip("| ").startswith(arm))
 
 
-def test_terminal_tells_everything_that_could_fool(root: Path) -> None:
+def test_terminal_shows_everything_that_could_mislead(root: Path) -> None:
     lines = printed(root, 300).splitlines()
     text = " ".join(" ".join(lines).split())
     assert "Does late QAT | shrink the gap?" in text
@@ -81,12 +90,12 @@ def test_terminal_tells_everything_that_could_fool(root: Path) -> None:
     assert [note.partition("] ")[2] for note in notes] == [
         "1 failed",
         "16.7% fewer steps than the control",
-        "QAT WAS NOT LIVE: it was asked for and changed nothing",
+        "QAT WAS NOT LIVE: it was enabled and changed nothing",
         "QAT covers 25% of the quantized elements",
     ]
 
 
-def test_markdown_says_the_same(root: Path) -> None:
+def test_markdown_has_the_same_content(root: Path) -> None:
     terminal = printed(root, 300)
     markdown = render(root, "md")
     for line in markdown.splitlines():
@@ -105,17 +114,18 @@ def test_files_are_120_columns_wide(root: Path, form: str) -> None:
     assert max(map(len, render(root, form).splitlines())) <= 120
 
 
-def test_a_long_name_costs_columns_and_says_so(tmp_path: Path) -> None:
+def test_a_long_name_hides_columns_and_names_them(tmp_path: Path) -> None:
     run = Run(tmp_path / "bits", "name: bits\n")
     for arm in ("a", "quant.bits.mlp=4,qat.enabled=true"):
         run.finish(arm, 42, 2.5, qat_on_step=3, qat_coverage=1.0, qat_is_live=True)
     markdown = render(run.layout.root, "md")
-    assert "Too wide with: what QAT covers, steps and step time" in markdown
+    assert "Hidden at this width: QAT coverage, steps and step time" in markdown
+    assert "Hidden at this width" not in render(run.layout.root, "md", wide=True)
     assert "quant.bits.mlp=4,qat.enabled=true" in markdown
     assert max(map(len, markdown.partition("## Trials")[0].splitlines())) <= 120
 
 
-def test_an_arm_that_is_not_compared_says_why_in_a_footnote(root: Path) -> None:
+def test_an_arm_that_is_not_compared_has_a_footnote_with_the_reason(root: Path) -> None:
     run = Run(root)
     for seed in SEEDS:
         run.finish("stride32", seed, 2.5, sliding_bpb=2.4, eval_stride=32)
@@ -142,7 +152,7 @@ def test_csv_json_and_parquet_hold_every_trial_and_column(root: Path) -> None:
     assert [list(row) for row in rows] == [list(NAMES)] * len(trials)
     assert rows[0]["post_quant_bpb"] == trials["post_quant_bpb"].iloc[0]
     assert rows[0]["ttt_bpb"] is None
-    back = pd.read_parquet(io.BytesIO(render(root, "parquet")))
+    back = pd.read_parquet(io.BytesIO(render_parquet(root)))
     pd.testing.assert_frame_equal(back, trials)
     assert {c.name: str(back[c.name].dtype) for c in COLUMNS} == {c.name: c.dtype for c in COLUMNS}
 
@@ -163,13 +173,13 @@ def test_write_all_leaves_whole_files_and_nothing_else(root: Path) -> None:
 
 
 def test_overview_is_json(root: Path) -> None:
-    told = json.loads(json.dumps(overview(root)))
-    assert told["control"] == "int8"
-    assert told["metric"] == "sliding_bpb"
-    assert [arm["arm"] for arm in told["arms"]] == ["int8", "int6", "int4-mlp+qat", "huge"]
-    assert told["verdicts"][0] == "int8: sliding 2.4533, the control."
-    assert "(-0.0500 [-0.1771, +0.0771] against int8, p_holm 0.13): TOO FEW SEEDS (2 of 3)." in told["verdicts"][2]
-    assert len(told["trials"]) == 11
+    shown = json.loads(json.dumps(overview(root)))
+    assert shown["control"] == "int8"
+    assert shown["metric"] == "sliding_bpb"
+    assert [arm["arm"] for arm in shown["arms"]] == ["int8", "int6", "int4-mlp+qat", "huge"]
+    assert shown["verdicts"][0] == "int8: sliding 2.4533, the control."
+    assert "(-0.0500 [-0.1771, +0.0771] against int8, p (Holm) 0.13): TOO FEW SEEDS (2 of 3)." in shown["verdicts"][2]
+    assert len(shown["trials"]) == 11
 
 
 def test_post_quant_is_the_headline_without_sliding(tmp_path: Path) -> None:
@@ -199,3 +209,28 @@ def test_rows_that_cannot_be_compared_do_not_stop_the_table(tmp_path: Path) -> N
     run.finish("int6", 42, 2.5, scored_tokens=7)
     write_all(run.layout.root)
     assert "NOT COMPARABLE" in (run.layout.root / "table.md").read_text()
+
+
+def test_many_more_steps_are_a_factor(tmp_path: Path) -> None:
+    run = Run(tmp_path / "bits")
+    run.finish("int8", 42, 2.5, steps=100)
+    run.finish("fast", 42, 2.5, steps=35_865)
+    run.finish("slow", 42, 2.5, steps=150)
+    text = printed(run.layout.root, 200)
+    assert "358.6x the control's steps" in text
+    assert "50.0% more steps than the control" in text
+
+
+def test_unknown_qat_coverage_is_named(tmp_path: Path) -> None:
+    run = Run(tmp_path / "bits")
+    run.finish("int8", 42, 2.5)
+    run.finish("qat", 42, 2.5, qat_on_step=6646)
+    line = next(line for line in printed(run.layout.root, 200).splitlines() if line.startswith("qat ") and "×" in line)
+    assert line.rstrip().endswith("6,646 unknown")
+
+
+def test_superseded_trials_are_counted_in_a_remark(tmp_path: Path) -> None:
+    run = Run(tmp_path / "bits")
+    run.finish("int8", 42, 2.5)
+    run.entry("int8", 42, "queued", trial_id="int8-s42-1")
+    assert "1 trial of an earlier configuration is in table.csv" in printed(run.layout.root, 200)

@@ -1,4 +1,4 @@
-"""The published tables, and how they stand beside one's own."""
+"""The published tables, and how `pgray table --with` shows them."""
 
 import json
 from pathlib import Path
@@ -47,20 +47,20 @@ def test_the_published_table_agrees_with_its_logs() -> None:
     pd.testing.assert_frame_equal(table, pd.DataFrame([run.columns for run in runs])[names].astype("float64"))
 
 
-def test_published_beside_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_published_tables_follow_the_own_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(tmp_path / "run")
     made.imported(tmp_path / "run", made.write(tmp_path / "base.log", made.family(975)), "base")
     capsys.readouterr()
     main(["table", run, "--format", "md"])
     alone = capsys.readouterr().out
     assert main(["table", run, "--format", "md", "--with", "published:975", "--with", "published:1002"]) == 0
-    beside = capsys.readouterr().out
-    assert beside.startswith(alone.rstrip("\n"))
-    assert "## Published: PR 975 (others' figures; in no mean, interval or verdict" in beside
-    assert "16,145,336!" in beside
+    text = capsys.readouterr().out
+    assert text.startswith(alone.rstrip("\n"))
+    assert "## Published: PR 975 (results of others, not part of the statistics" in text
+    assert "16,145,336!" in text
     for number in (975, 1002):
         for caveat in results.published(number)["caveat"]:
-            assert caveat in beside
+            assert caveat in text
     assert main(["table", run, "--with", "published:975"]) == 0
     assert "Published: PR 975" in capsys.readouterr().out
     assert main(["table", run, "--with", "published:975", "--json"]) == 0

@@ -1,4 +1,4 @@
-"""The report: one file that loads nothing, says what the table says, shows every arm, and survives every run folder."""
+"""The report: one file that loads nothing, has the numbers of the table, shows every arm, and works for every run folder."""
 
 import base64
 import csv
@@ -17,7 +17,8 @@ from plotly.offline import get_plotlyjs
 
 import results
 from pgray.cli.entry import main
-from results.present.table_model import view_run
+from results.loading.study import StudySummary
+from results.present.table_model import build_table
 from results.report.facts import log_tail, search_sentence, verdict_sentence
 from results.report.html import report, write_report
 from tests.results.five_seeds import ARMS, HOSTILE, SEEDS, write_five_seeds
@@ -30,7 +31,7 @@ VOID = {"meta", "br", "link", "img"}
 
 
 class Page(HTMLParser):
-    """What is needed of an HTML page: texts by section, tables as lists of cells, links, scripts."""
+    """Parses a page: texts by section, tables as lists of cells, links, scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -80,8 +81,8 @@ class Page(HTMLParser):
             self.tables[self._section][-1][-1][-1] += data
 
     @property
-    def drawings(self) -> list[dict[str, Any]]:
-        return list(json.loads(self.scripts["drawings"])["pictures"]) if "drawings" in self.scripts else []
+    def charts(self) -> list[dict[str, Any]]:
+        return list(json.loads(self.scripts["charts-data"])["charts"]) if "charts-data" in self.scripts else []
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +109,10 @@ def test_it_is_one_file_below_the_limit_that_loads_nothing(root: Path, page: Pag
 
 def test_plotly_is_inside_and_is_the_installed_one(page: Page) -> None:
     assert gzip.decompress(base64.b64decode(page.scripts["plotly"])).decode() == get_plotlyjs()
-    assert len(page.drawings) == 5
+    assert len(page.charts) == 5
 
 
-def test_every_arm_stands_in_every_place(page: Page) -> None:
+def test_every_arm_is_in_every_table(page: Page) -> None:
     compared, described = page.tables["table"]
     for table in (compared, described):
         assert [row[0] for row in table[1:]] == list(ARMS)
@@ -121,9 +122,9 @@ def test_every_arm_stands_in_every_place(page: Page) -> None:
 
 
 def test_its_numbers_are_those_of_the_table(root: Path, page: Page) -> None:
-    view = view_run(root)
-    for block, table in zip(view.blocks, page.tables["table"], strict=True):
-        columns = [column.texts() for column in block.columns.values()]
+    run_table = build_table(root)
+    for arm_table, table in zip(run_table.tables, page.tables["table"], strict=True):
+        columns = [column.texts() for column in arm_table.columns.values()]
         assert [[row[0].strip(), *row[1:]] for row in zip(*columns, strict=True)] == table[1:]
     trials = {(row["arm"], str(row["seed"])): row for row in csv.DictReader(io.StringIO(results.load(root).to_csv()))}
     for row in page.tables["trials"][0][1:]:
@@ -133,12 +134,12 @@ def test_its_numbers_are_those_of_the_table(root: Path, page: Page) -> None:
             assert cell == (f"{float(own[name]):.6f}" if own[name] else "–")
 
 
-def test_parts_add_up(page: Page) -> None:
-    heading, *rows = page.tables["parts"][0]
+def test_terms_of_the_decomposition_add_up(page: Page) -> None:
+    heading, *rows = page.tables["decomposition"][0]
     assert heading == ["arm", "Δ", "at equal steps", "fewer steps", "averaging", "quant gap", "sliding window"]
     assert len(rows) == 7
-    for _, delta, *parts in rows:
-        assert sum(map(float, parts)) == pytest.approx(float(delta), abs=3e-4)
+    for _, delta, *terms in rows:
+        assert sum(map(float, terms)) == pytest.approx(float(delta), abs=3e-4)
 
 
 def test_hostile_names_are_text(root: Path, page: Page) -> None:
@@ -146,7 +147,7 @@ def test_hostile_names_are_text(root: Path, page: Page) -> None:
     assert HOSTILE not in text
     assert "<script>alert" not in text
     assert HOSTILE in page.texts["top"]  # the question, as text
-    assert set(page.scripts) <= {"", "code", "plotly", "drawings"}
+    assert set(page.scripts) <= {"", "code", "plotly", "charts-data"}
     assert "alert" not in page.scripts["code"]
 
 
@@ -155,7 +156,7 @@ def test_failures_and_kills_have_reason_and_the_trainers_last_line(page: Page) -
     assert failed.count("muon-vs") == len(SEEDS)
     assert "failed (diverged)" in failed
     assert f"loss is not finite at step 1100 {HOSTILE}" in failed
-    assert "error: loss is not finite at step 1100" in failed  # of the log, above what torchrun says of it
+    assert "error: loss is not finite at step 1100" in failed  # from the log, above the report of torchrun
     assert "torch/distributed" not in failed
     assert "0.012 worse than int6 at step 1,000" in killed
     assert page.texts["top"].count("waiting seed") == len(SEEDS)
@@ -166,7 +167,7 @@ def test_configs_show_what_differs(page: Page) -> None:
     assert ["late-qat", "qat.enabled", "false", "true"] in rows
     assert ["quant.bits.mlp", "6", "4"] in rows  # the second key of an arm
     assert "waiting" in page.texts["configs"]
-    assert "not known" in page.texts["configs"]
+    assert "unknown: never launched" in page.texts["configs"]
     assert not [row for row in rows if "seed" in row]
 
 
@@ -187,8 +188,8 @@ def test_cost_and_provenance(page: Page) -> None:
 
 def test_the_verdict_leads(page: Page) -> None:
     assert "late-qat beats int6 by 0.01" in page.texts["top"]
-    assert "1 is over the cap" in page.texts["top"]
-    assert "3 are without a number" in page.texts["top"]
+    assert "1 arm is over the cap" in page.texts["top"]
+    assert "3 arms are without a result" in page.texts["top"]
 
 
 @pytest.mark.parametrize("kind", ["empty", "one arm", "all failed", "no control number", "unreadable"])
@@ -197,8 +198,8 @@ def test_every_run_folder_has_a_report(tmp_path: Path, kind: str) -> None:
     expected = {
         "empty": "No trials yet.",
         "one arm": "int8 is the only arm",
-        "all failed": "Nothing can be said: the control has no number.",
-        "no control number": "Nothing can be said: the control has no number.",
+        "all failed": "No comparison possible: the control has no result.",
+        "no control number": "No comparison possible: the control has no result.",
         "unreadable": "No arm beats int8",
     }[kind]
     if kind == "one arm":
@@ -221,7 +222,7 @@ def test_every_run_folder_has_a_report(tmp_path: Path, kind: str) -> None:
     assert expected in page.texts["top"]
     if kind == "empty":
         assert "table" not in page.tables
-        assert "plotly" not in page.scripts  # nothing is drawn, so nothing is carried
+        assert "plotly" not in page.scripts  # without charts plotly.js is not embedded
     if kind == "all failed":
         assert page.texts["failed"].count("out of memory") == 2
         assert "never launched" in page.texts["failed"]
@@ -236,7 +237,7 @@ def test_a_cross_of_factors_shows_its_effects(tmp_path: Path) -> None:
             write_json(run.layout.trial(name).config, {"qat": {"enabled": qat}, "ema": ema, "seed": seed})
     heading, *rows = Page(report(run.layout.root)).tables["effects"][0]
     table = results.effects(results.load(run.layout.root), metric="post_quant_bpb")
-    assert heading == ["effect", "levels", "Δ ± 95 % CI", "p_holm"]
+    assert heading == ["effect", "levels", "Δ ± 95 % CI", "p (Holm)"]
     assert [row[0] for row in rows] == list(table["term"])
     assert [float(row[2].split(" ")[0]) for row in rows] == pytest.approx(list(table["estimate"]), abs=5e-5)
 
@@ -259,7 +260,7 @@ def test_another_control_can_be_asked_for_but_must_exist(root: Path) -> None:
         report(root, "nobody")
 
 
-def test_a_log_without_a_launchers_story_is_read_to_its_end(tmp_path: Path) -> None:
+def test_log_tail_without_a_launcher_report_is_the_end_of_the_log(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.write_text("one\n\ntwo\n")
     assert log_tail(log) == ["one", "two"]
@@ -274,8 +275,8 @@ def test_too_few_seeds_is_no_victory(tmp_path: Path) -> None:
     for seed in (1, 2):
         run.finish("int8", seed, 2.5)
         run.finish("int6", seed, 2.4)
-    said = verdict_sentence(view_run(run.layout.root))
-    assert said == "Nothing is settled: no arm has 3 seeds to compare; int6 is 0.1000 bpb ahead of int8 so far."
+    said = verdict_sentence(build_table(run.layout.root))
+    assert said == "Inconclusive: no arm has 3 seeds to compare; int6 is 0.1000 bpb ahead of int8 so far."
 
 
 def test_the_command_says_where_it_is(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -304,21 +305,36 @@ def test_a_browser_unpacks_plotly_and_draws(root: Path, tmp_path: Path) -> None:
     ]
     command = [str(BROWSER), *options, "--dump-dom", (root / "report.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    drawn = done.stdout.partition('id="pictures"')[2].partition("</section>")[0]
+    drawn = done.stdout.partition('id="charts"')[2].partition("</section>")[0]
     assert drawn.count("<figure>") == 5
     assert drawn.count('class="main-svg"') >= 5
     assert "late-qat" in drawn.partition("<svg")[2]
 
 
-def test_a_search_is_summed_up_within_its_constraints() -> None:
+def test_a_search_is_summarized() -> None:
     trials = [
-        {"name": "t000", "is_feasible": False, "values": {"sliding_bpb": 1.1}},
-        {"name": "t001", "is_feasible": True, "values": {"sliding_bpb": 1.25, "artifact_bytes": 398986.0}},
+        {"name": "t000", "state": "complete", "is_feasible": False, "values": {"sliding_bpb": 1.1}},
+        {
+            "name": "t001",
+            "state": "complete",
+            "is_feasible": True,
+            "values": {"sliding_bpb": 1.25, "artifact_bytes": 398986},
+        },
     ]
-    study = {"constraints": ["artifact_bytes <= 400000"], "best": ["t001"], "trials": trials}
-    kept = "1 of 2 proposals keep artifact_bytes <= 400000."
-    best = "The search's best is t001 (sliding_bpb 1.2500, artifact_bytes 398,986)"
-    assert search_sentence(study) == f"{best}; {kept}"
-    assert search_sentence({**study, "best": []}) == f"The search has no best: {kept}"
-    assert search_sentence({**study, "best": ["t001", "t000"]}) == f"{best}, one of 2 that none beats; {kept}"
-    assert search_sentence({}) == ""
+    study = StudySummary.model_validate(
+        {
+            "objectives": {"sliding_bpb": "min"},
+            "constraints": ["artifact_bytes <= 400000"],
+            "best": ["t001"],
+            "importances": {},
+            "trials": trials,
+        }
+    )
+    met = "1 of 2 proposals met artifact_bytes <= 400000."
+    best = "Best proposal: t001 (sliding_bpb 1.2500, artifact_bytes 398,986)"
+    assert search_sentence(study) == f"{best}; {met}"
+    assert search_sentence(study.model_copy(update={"best": []})) == f"No best proposal; {met}"
+    both = study.model_copy(update={"best": ["t001", "t000"]})
+    assert search_sentence(both) == f"{best}, one of 2 non-dominated proposals; {met}"
+    assert search_sentence(study.model_copy(update={"constraints": []})) == f"{best}."
+    assert search_sentence(None) == ""

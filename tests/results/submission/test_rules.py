@@ -1,4 +1,4 @@
-"""The rule check of a submission: each rule by itself, on run folders made of real records."""
+"""The rule check of a submission: every rule on run folders made of real records."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +49,7 @@ def add(
 
 
 def fill(run: Run, **changes: Any) -> Submission:
-    """Three seeds of a control and of an arm that is better by what the rule asks; `changes` are of the arm's seed 7."""
+    """Write three seeds of a control and of an arm that improves enough. `changes` apply to the arm's seed 7."""
     for seed, noise in ((42, 0.0), (1337, 0.0002), (7, -0.0001)):
         add(run, "base", seed, sliding_bpb=1.10 + noise)
         add(run, "arm", seed, sliding_bpb=1.09 + 1.01 * noise, **(changes if seed == 7 else {}))
@@ -67,7 +67,7 @@ def test_a_record_passes_every_rule(run: Run) -> None:
     assert (submission.metric, submission.control, submission.compared_metric) == ("sliding_bpb", "base", "sliding_bpb")
     assert submission.comparison is not None
     assert submission.comparison["verdict"] == "WIN"
-    assert "not checked" in named(rules)["techniques act"].note  # no record of the training run is there
+    assert "not checked" in named(rules)["techniques active"].note  # there is no training record
 
 
 HARD: dict[str, tuple[dict[str, Any], str]] = {
@@ -76,7 +76,7 @@ HARD: dict[str, tuple[dict[str, Any], str]] = {
     "evaluation time": ({"eval_s": 600.1}, "600.1 s"),
     "one evaluation": ({"eval_stride": 64}, "differs"),
     "one configuration": ({"config": {"optim.matrix_lr": 0.1}}, "2 of 3 seeds"),
-    "techniques act": ({"config": {"qat.enabled": True}, "qat_is_live": False}, "dead"),
+    "techniques active": ({"config": {"qat.enabled": True}, "qat_is_live": False}, "no"),
     "train logs": ({"has_log": False}, "2"),
 }
 
@@ -102,21 +102,21 @@ def test_a_clock_that_ended_the_run_is_over_by_a_step_and_warns(run: Run) -> Non
 
 
 @pytest.mark.parametrize(
-    ("changes", "average", "recurrence_on_step", "dead"),
+    ("changes", "average", "recurrence_on_step", "problem"),
     [
-        ({"average.kind": "ema"}, AverageRecord(key="ema", never_began=True), None, "the average never began"),
+        ({"average.kind": "ema"}, AverageRecord(key="ema", never_began=True), None, "the average never started"),
         ({"average.kind": "ema"}, AverageRecord(key="ema"), None, ""),
         (
             {"recurrence": {"kind": "partial", "layers": [3]}},
             AverageRecord(key="ema"),
             None,
-            "partial recurrence never began",
+            "partial recurrence never started",
         ),
         ({"recurrence": {"kind": "partial", "layers": [3]}}, AverageRecord(key="ema"), 5, ""),
     ],
 )
-def test_what_never_began_is_dead(
-    run: Run, changes: dict[str, Any], average: AverageRecord, recurrence_on_step: int | None, dead: str
+def test_a_technique_that_never_started_fails(
+    run: Run, changes: dict[str, Any], average: AverageRecord, recurrence_on_step: int | None, problem: str
 ) -> None:
     add(run, "base", 42, changes, average="ema")
     known = {"steps": 1, "train_s": 1.0, "step_ms": 1.0, "tokens": 1, "num_params": 1, "wall_s": 1.0, "world_size": 8}
@@ -135,8 +135,8 @@ def test_what_never_began_is_dead(
         }
     )
     write_text(run.layout.trained("fp42").record, record.model_dump_json())
-    rule = named(check(gather(run.layout.root, "base")))["techniques act"]
-    assert (rule.status, rule.note) == (("FAIL", f"seed 42: {dead}") if dead else ("PASS", ""))
+    rule = named(check(gather(run.layout.root, "base")))["techniques active"]
+    assert (rule.status, rule.note) == (("FAIL", f"seed 42: {problem}") if problem else ("PASS", ""))
 
 
 def test_soft_rules_warn(run: Run) -> None:
@@ -144,14 +144,14 @@ def test_soft_rules_warn(run: Run) -> None:
     rules = check(gather(run.layout.root, "base"))
     assert not failed(rules)
     warned = {rule.name for rule in rules if rule.status == "WARN"}
-    assert warned == {"seeds", "improvement", "p", "hardware", "validation split"}
-    assert "no control" in named(rules)["p"].note  # it is the control itself
+    assert warned == {"seeds", "improvement", "p (Holm)", "hardware", "validation split"}
+    assert "no control" in named(rules)["p (Holm)"].note  # it is the control itself
 
 
-def test_a_worse_arm_and_one_measured_otherwise_do_not_improve(run: Run) -> None:
+def test_a_worse_arm_and_one_with_another_evaluation_do_not_improve(run: Run) -> None:
     fill(run)
     worse = named(check(gather(run.layout.root, "base", control="arm")))
-    assert (worse["improvement"].status, worse["p"].status) == ("WARN", "PASS")
+    assert (worse["improvement"].status, worse["p (Holm)"].status) == ("WARN", "PASS")
     assert worse["improvement"].measured.startswith("-0.01")
     for seed in (42, 1337, 7):
         add(run, "short", seed, eval_seq_len=128)
@@ -160,7 +160,7 @@ def test_a_worse_arm_and_one_measured_otherwise_do_not_improve(run: Run) -> None
     assert "eval_seq_len" in other["improvement"].note
 
 
-def test_other_code_than_counted_is_said(run: Run) -> None:
+def test_other_code_than_counted_is_noted(run: Run) -> None:
     submission = fill(run, code_bytes=46_000, code_sha="0123456789ab", git_sha="fedcba987654" + 28 * "0")
     rules = named(check(submission))
     assert rules["code"].status == "WARN"
