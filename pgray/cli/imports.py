@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pgray.cli.options import JsonOption, RunArgument, TrialArgument, print_json, print_table
+from pgray.cli.options import JsonOption, RunArgument, TrialArgument, count_of, print_json, print_table
 from pgray.execution.run_lock import hold_lock
 from results.importers import read_logs
 from results.importers.store import StoredImport, plan_imports, read_imports, write_imports
@@ -34,7 +34,7 @@ def import_(
     runs = read_logs(logs)
     if only is not None:
         if not 1 <= only <= len(runs):
-            raise InputError("--only", "run", only, f"these files hold {len(runs)} runs; count from 1")
+            raise InputError("--only", "run", only, f"these files hold {count_of(len(runs), 'run')}; count from 1")
         runs = [runs[only - 1]]
     layout = RunLayout(into)
     with hold_lock(into.absolute(), "import"):

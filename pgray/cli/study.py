@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pgray.cli.options import JsonOption, RunArgument, print_json, print_line, print_table, read_states
+from pgray.cli.options import JsonOption, RunArgument, count_of, print_json, print_line, print_table, read_states
 from pgray.planning.planner import make_plan
 from pgray.scheduler.provenance import launched_sweep
 from pgray.search.study import MIN_FOR_IMPORTANCES, Study
@@ -37,7 +37,7 @@ def study(
         if as_json:
             print(json.dumps({"run": str(run), **asdict(exported)}))
         else:
-            print(f"{exported.num_trials} trials in study {exported.study} of {exported.storage}", end="; ")
+            print(f"{count_of(exported.num_trials, 'trial')} in study {exported.study} of {exported.storage}", end="; ")
             print(f"to see them: optuna-dashboard {exported.storage}")
     elif as_json:
         print_json(found.summary())
