@@ -11,34 +11,32 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MENTION = re.compile(r"(?<![\w./:*<{-])[\w-][\w./-]*\.(?:py|md)\b(?!\()")
-# Files of a run folder, of a submission or of the challenge's repository.
-ELSEWHERE = {"utils.py", "train_gpt.py", "cached_challenge_fineweb.py", "table.md", "README.md"}
+MENTION = re.compile(r"(?<![\w./:*<{-])[\w-][\w./-]*\.(?:py|md|yaml)\b(?!\()")
+# Files of a run folder, of a submission, of the challenge's repository, of a user; and a name that must not exist.
+ELSEWHERE = {
+    "utils.py", "train_gpt.py", "cached_challenge_fineweb.py", "table.md", "README.md", "sweep.yaml", "job.yaml",
+    "late_qat.yaml",
+}  # fmt: skip
 FOLDERS = ("bench", "docs", "pgray", "results", "sweeps", "tests", "trainer")
-CHECKED = (
-    "pgray/cli/",
-    "tests/pgray/cli/",
-    "tests/docs/",
-    "tests/golden/",
-    "docs/",
-    "results/export.py",
-    "results/plots/",
-    "results/present/",
-    "results/report/",
-    "results/submission/",
-    "README",
-    "CONTRIBUTING",
-    "CHANGELOG",
-)
+NOT_YET = {  # being rewritten
+    "docs/plan.md",
+    "pgray/planning/size/tensor_bytes.py",
+    "pgray/scheduler/proposer.py",
+    "pgray/scheduler/signals.py",
+    "results/analysis/statistics.py",
+    "results/loading/runs.py",
+    "tests/results/analysis/test_statistics.py",
+    "tests/trainer/data/test_bytes_per_token.py",
+}
 
 FILES = [*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.*")))]
 NUM_OF_NAME = Counter(path.name for path in FILES)
 PAGES = [path for path in FILES if path.suffix in (".py", ".md", ".yaml")]
-PAGES = [page for page in PAGES if str(page.relative_to(ROOT)).startswith(CHECKED)]
+PAGES = [page for page in PAGES if str(page.relative_to(ROOT)) not in NOT_YET]
 
 
 def prose(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, text) of everything in a file that is written for people: comments and docstrings of Python, all of a page."""
+    """Yield line number and text: the comments and docstrings of a Python file, every line of another file."""
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         yield from enumerate(text.splitlines(), 1)
@@ -58,12 +56,12 @@ def exists(mention: str, page: Path) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
-def test_every_file_that_is_named_exists(page: Path) -> None:
+def test_mentioned_files_exist(page: Path) -> None:
     missing = [f"line {line}: {m}" for line, text in prose(page) for m in MENTION.findall(text) if not exists(m, page)]
     assert not missing
 
 
-def test_a_missing_file_is_found(tmp_path: Path) -> None:
+def test_a_mention_of_a_missing_file_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.py"
     page.write_text(
         '"""See `quant/nothing.py` and README.md."""\n# and nothing.md, https://a.b/nothing.py, *.py\n"not.py"\n'
