@@ -8,9 +8,9 @@ import typer
 from pgray.cli import options
 from pgray.planning.forecast import forecast
 from pgray.planning.model_check import start_model_check
-from pgray.planning.planner import decide, make_plan
+from pgray.planning.planner import decide, decide_without_data, make_plan
 from pgray.planning.render import print_plan
-from pgray.planning.summary import summary_of, undecided
+from pgray.planning.summary import summarize
 from trainer.records.layout import RunLayout
 
 
@@ -30,11 +30,10 @@ def plan(
     layout = RunLayout(runs.absolute() / loaded.name)
     planned = make_plan(loaded, layout=layout, reads_data=not without_data)
     with start_model_check(planned) as check:
-        decision = undecided(planned) if without_data else decide(planned, layout)
+        decision = decide_without_data(planned) if without_data else decide(planned, layout)
         ahead = forecast(decision, layout)
         models = check.wait()
-    summary = summary_of(decision, ahead, models, runs)
     if as_json:
-        options.print_json(summary)
+        options.print_json(summarize(decision, ahead, models, runs / loaded.name))
     else:
-        print_plan(summary)
+        print_plan(decision, ahead, models, runs / loaded.name)

@@ -1,4 +1,4 @@
-"""What is allowed in a sweep and probably not meant: warnings that follow from the configs alone. Each names its arms."""
+"""Warnings about settings that are allowed in a sweep but probably not intended. They follow from the configs alone."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,47 +9,47 @@ from trainer.model.shapes import parameter_shapes
 from trainer.quant.tensor_plan import TensorPlan, plan_tensors
 
 
-def plain_doubts(expansion: Expansion) -> list[str]:
-    """What the configs alone show; one line per doubt."""
+def config_warnings(expansion: Expansion) -> list[str]:
+    """Return one line per warning, each naming its arms."""
     found = [f"arms {' and '.join(names)} have the same configuration" for names in identical_arms(expansion.arms)]
     found += [f"dropped: {name}" for name in expansion.dropped]
-    return found + by_arm({arm.name: list(_coverage_doubts(arm.config)) for arm in expansion.arms})
+    return found + merge_arms({arm.name: list(_coverage_warnings(arm.config)) for arm in expansion.arms})
 
 
-def by_arm(doubts: Mapping[str, Sequence[str]]) -> list[str]:
-    """Doubts of each arm -> one line per doubt, the arms it concerns first."""
-    concerned: dict[str, list[str]] = defaultdict(list)
-    for name, found in doubts.items():
-        for doubt in found:
-            concerned[doubt].append(name)
+def merge_arms(warnings: Mapping[str, Sequence[str]]) -> list[str]:
+    """Turn the warnings of each arm into one line per distinct warning, which begins with the arms it concerns."""
+    arms_with: dict[str, list[str]] = defaultdict(list)
+    for arm, found in warnings.items():
+        for warning in found:
+            arms_with[warning].append(arm)
     lines = []
-    for doubt, names in concerned.items():
-        who = "every arm" if len(names) == len(doubts) else f"arm{'s' * (len(names) > 1)} {', '.join(names)}"
-        lines.append(f"{who}: {doubt}")
+    for warning, arms in arms_with.items():
+        which = "every arm" if len(arms) == len(warnings) else f"arm{'s' * (len(arms) > 1)} {', '.join(arms)}"
+        lines.append(f"{which}: {warning}")
     return lines
 
 
-def coverage(config: Config, touches: Callable[[TensorPlan], bool]) -> float:
-    """Share of the elements stored as integers that a technique touches; 0 where nothing is stored as integers."""
+def qat_coverage(config: Config) -> float | None:
+    """Predict the column `qat_coverage`; None with QAT off."""
+    return _coverage(config, lambda plan: plan.tensor_class in config.qat.scope) if config.qat.enabled else None
+
+
+def _coverage(config: Config, is_covered: Callable[[TensorPlan], bool]) -> float:
+    """Return the covered share of the elements that are stored as integers; 0 if there are none."""
     plans = plan_tensors(parameter_shapes(config), config.quant).values()
     total = sum(plan.int_elements for plan in plans)
-    return sum(plan.int_elements for plan in plans if touches(plan)) / total if total else 0.0
+    return sum(plan.int_elements for plan in plans if is_covered(plan)) / total if total else 0.0
 
 
-def qat_coverage(config: Config) -> float | None:
-    """What `qat_coverage` of the result will be; None with QAT off."""
-    return coverage(config, lambda plan: plan.tensor_class in config.qat.scope) if config.qat.enabled else None
-
-
-def _coverage_doubts(config: Config) -> Iterator[str]:
+def _coverage_warnings(config: Config) -> Iterator[str]:
     if qat_coverage(config) == 0:
         yield "qat covers nothing: no tensor of the classes in qat.scope is stored as integers"
     for name, section in config.weight_techniques.items():
         if name == "qat" or not section.is_on:
             continue
-        if not coverage(config, lambda plan: plan.scheme is not None):
+        if not _coverage(config, lambda plan: plan.scheme is not None):
             yield f"{name} covers nothing: no tensor is stored as integers"
         elif config.qat.enabled and config.qat.start.kind == "immediately":
-            yield f"{name} never acts: it ends where QAT begins, and QAT is on from the start"
+            yield f"{name} has no effect: it ends when QAT starts, and QAT is on from the first step"
     if config.average.start == "qat" and config.average.kind in ("ema", "sqwa") and not config.qat.enabled:
-        yield "the average never begins: average.start is qat, and QAT is off"
+        yield "the average never starts: average.start is qat, and QAT is off"

@@ -1,61 +1,125 @@
-"""What a plan will come to: steps, bytes, time and money of every arm and job, and what is doubtful about them.
+"""Predict the steps, bytes, time and cost of a plan, and warn about what looks wrong.
 
-`make_plan` and `decide` say what is to be run; this says what to expect of it, from the run folder's finished trials where
-there are some. Reads, and writes nothing.
+Uses the finished trials of the run folder if there are any. Writes nothing.
 """
 
+import math
 from dataclasses import dataclass
 
-from pgray.planning.forecast_warnings import budget_doubts, expected_doubts
-from pgray.planning.job_cost import BudgetLeft, JobCost, budget_left, job_costs
+from pgray.planning.forecast_warnings import budget_warnings, forecast_warnings
+from pgray.planning.job_cost import JobEstimate, estimate_jobs
 from pgray.planning.past_trials import finished_trials
-from pgray.planning.planner import Decision
+from pgray.planning.planner import Decision, Plan
 from pgray.planning.size.fit import SizeModel, SizePrediction
 from pgray.planning.step_time import StepTime, expected_step_time
+from pgray.store.budget import spent_gpu_s
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import read_ledger
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """`paces` and `sizes`: by arm. `jobs`: those of the decision. `jobs_to_come`: of what a search will propose, each taken
-    to be like its base. `num_here`: finished trials on such a machine. `warnings`: the plan's own as well.
+    """The predictions for a plan.
+
+    Args:
+        step_times, sizes: by arm.
+        jobs: the jobs of the decision.
+        proposed_jobs: those that a search will still propose; each is assumed to be like the control.
+        limit_gpu_hours: the budget; None = no limit.
+        spent_gpu_hours: over all attempts in the ledger.
+        num_comparable: finished trials on such a machine.
+        warnings: of the plan and of the forecast.
     """
 
-    paces: dict[str, StepTime]
+    step_times: dict[str, StepTime]
     sizes: dict[str, SizePrediction]
-    jobs: list[JobCost]
-    jobs_to_come: list[JobCost]
-    budget: BudgetLeft
-    num_here: int
+    jobs: list[JobEstimate]
+    proposed_jobs: list[JobEstimate]
+    limit_gpu_hours: float | None
+    spent_gpu_hours: float
+    num_comparable: int
     warnings: list[str]
 
     @property
-    def all_jobs(self) -> list[JobCost]:
-        return self.jobs + self.jobs_to_come
+    def all_jobs(self) -> list[JobEstimate]:
+        return self.jobs + self.proposed_jobs
+
+    @property
+    def expected_gpu_hours(self) -> float:
+        return sum(job.expected_gpu_hours for job in self.all_jobs)
+
+    @property
+    def gpu_hours_at_most(self) -> float:
+        return sum(job.gpu_hours_at_most for job in self.all_jobs)
+
+    @property
+    def training_gpu_hours_at_most(self) -> float:
+        return sum(job.training_gpu_hours_at_most for job in self.all_jobs)
+
+    @property
+    def longest_job_s(self) -> float:
+        return max((job.expected_s for job in self.all_jobs), default=0.0)
+
+    @property
+    def jobs_s(self) -> float:
+        """Expected time of all jobs in sequence."""
+        return sum(job.expected_s for job in self.all_jobs)
+
+    @property
+    def left_gpu_hours(self) -> float | None:
+        return None if self.limit_gpu_hours is None else max(0.0, self.limit_gpu_hours - self.spent_gpu_hours)
+
+    @property
+    def is_budget_enough(self) -> bool | None:
+        """Whether the budget is expected to last; None without one."""
+        return None if self.left_gpu_hours is None else self.expected_gpu_hours <= self.left_gpu_hours
+
+    @property
+    def bytes_source(self) -> str:
+        return " and ".join(dict.fromkeys(size.source for size in self.sizes.values()))
+
+    @property
+    def steps_source(self) -> str:
+        num_known = sum(step_time.step_ms is not None for step_time in self.step_times.values())
+        if num_known == len(self.step_times):
+            return "finished trials"
+        return "finished trials, or train.iterations without a comparable one" if num_known else "train.iterations"
+
+    @property
+    def time_source(self) -> str:
+        if not self.num_comparable:
+            return "train.wallclock_s and typical times for the rest"
+        return f"{self.num_comparable} finished trial{'s' * (self.num_comparable != 1)}"
 
 
 def forecast(decision: Decision, layout: RunLayout) -> Forecast:
-    """Look ahead. `layout`: the run folder, which need not exist."""
+    """Predict what a run would do. `layout`: the run folder, which need not exist."""
     plan = decision.plan
     sweep, arms = plan.sweep, plan.expansion.arms
     finished = finished_trials(layout)
-    paces = {arm.name: expected_step_time(arm.config, sweep.machine, finished) for arm in arms}
+    step_times = {arm.name: expected_step_time(arm.config, sweep.machine, finished) for arm in arms}
     model = SizeModel(finished)
-    sizes = {name: model.predict(pace) for name, pace in paces.items()}
-    jobs = job_costs(decision.jobs_to_run(), paces, finished, sweep.machine, layout)
-    base = [[next(trial for trial in plan.trials if trial.arm == plan.expansion.control)]]
-    to_come = job_costs(base * _num_to_come(decision), paces, finished, sweep.machine, layout)
-    budget = budget_left(sweep.file.budget, read_ledger(layout.ledger)[0])
-    warnings = [*plan.warnings, *expected_doubts(paces, sizes), *budget_doubts(jobs + to_come, budget)]
-    num_here = sum(trial.is_on(sweep.machine) for trial in finished)
-    return Forecast(paces, sizes, jobs, to_come, budget, num_here, warnings)
+    sizes = {name: model.predict(step_time) for name, step_time in step_times.items()}
+    control = [next(trial for trial in plan.trials if trial.arm == plan.expansion.control)]
+    limit_gpu_s = sweep.file.budget.limit_gpu_s if sweep.file.budget else math.inf
+    found = Forecast(
+        step_times,
+        sizes,
+        jobs=estimate_jobs(decision.jobs_to_run(), step_times, finished, sweep.machine, layout),
+        proposed_jobs=estimate_jobs([control] * _num_to_propose(plan), step_times, finished, sweep.machine, layout),
+        limit_gpu_hours=limit_gpu_s / 3600 if math.isfinite(limit_gpu_s) else None,
+        spent_gpu_hours=spent_gpu_s(read_ledger(layout.ledger)[0]) / 3600,
+        num_comparable=sum(trial.is_on(sweep.machine) for trial in finished),
+        warnings=[*plan.warnings, *forecast_warnings(step_times, sizes)],
+    )
+    found.warnings.extend(budget_warnings(found.all_jobs, found.left_gpu_hours))
+    return found
 
 
-def _num_to_come(decision: Decision) -> int:
-    """Trials that a search has yet to propose."""
-    sweep, study = decision.plan.sweep, decision.plan.study
-    if sweep.file.search is None:
+def _num_to_propose(plan: Plan) -> int:
+    """Return how many trials a search has yet to propose."""
+    search = plan.sweep.file.search
+    if search is None:
         return 0
-    proposed = len(study.proposals) if study else 0
-    return max(0, sweep.file.search.trials - proposed) * len(sweep.seeds)
+    proposed = len(plan.study.proposals) if plan.study else 0
+    return max(0, search.trials - proposed) * len(plan.sweep.seeds)

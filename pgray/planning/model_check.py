@@ -1,8 +1,7 @@
-"""Every model of a plan, built for real on the meta device before anything is launched.
+"""Build every model of a plan on torch's meta device, before anything is launched.
 
-The building is the trainer's (`trainer.run.preflight`), in one process of its own for all distinct models, since pgray never
-loads torch; it takes seconds, so start it early and wait late. What a model holds follows from its config and the code, so
-it is remembered in the user's cache folder under both.
+pgray never loads torch, so one subprocess (`trainer/run/preflight.py`) builds all distinct models. It takes seconds: start it
+early and wait late. The answers are cached in the user's cache folder, since they follow from the config and the code.
 """
 
 import json
@@ -12,70 +11,77 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pgray.planning.planner import Plan
 from pgray.spec.expand import Arm
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.model.shapes import num_params
-from trainer.records.files import read_json, write_json
+from trainer.records.files import write_json
 from trainer.records.fingerprint import digest
 from trainer.run.bundle import code_sha
 
 
-@dataclass(frozen=True)
-class ModelFacts:
-    """`tensors`: name, class (`control` = never quantized) and shape of every parameter, in the model's order."""
+class TensorFacts(BaseModel):
+    """One parameter. `tensor_class`: `control` = never quantized."""
 
-    num_params: int
-    tensors: tuple[tuple[str, str, tuple[int, ...]], ...]
+    name: str
+    tensor_class: str
+    shape: tuple[int, ...]
+
+
+class ModelFacts(BaseModel):
+    """The parameters of a model, in the model's order; or the error that prevents building it."""
+
+    num_params: int = 0
+    tensors: tuple[TensorFacts, ...] = ()
+    error: str | None = None
+
+
+_ANSWER = TypeAdapter(dict[str, ModelFacts])
 
 
 def start_model_check(plan: Plan) -> "ModelCheck":
-    """Begin to build the model of every arm; `wait` on what comes back. Leaving a `with` block cancels it."""
+    """Start building the model of every arm. Leaving the `with` block cancels it."""
     return ModelCheck(plan.expansion.arms, plan.sweep.origin)
 
 
-def check_models(plan: Plan) -> dict[str, ModelFacts]:
-    """Build the model of every arm: arm -> what it holds. Errors as in `ModelCheck.wait`."""
-    return start_model_check(plan).wait()
-
-
 class ModelCheck:
-    """A check under way.
+    """A running check.
 
     Args:
-        arms: whose models to build; `place` names the sweep file in errors.
-        cache: folder of what earlier checks found; None for the user's own.
+        arms: their models are built.
+        origin: names the sweep file in errors.
+        cache: folder with the answers of earlier checks; None = the user's cache folder.
     """
 
-    def __init__(self, arms: Iterable[Arm], place: str, cache: Path | None = None) -> None:
-        self._arms, self._place = tuple(arms), place
-        self._cache = cache or cache_folder()
+    def __init__(self, arms: Iterable[Arm], origin: str, cache: Path | None = None) -> None:
+        self._arms, self._origin, self._cache = tuple(arms), origin, cache or cache_folder()
         self._keys = {arm.name: model_key(arm.config) for arm in self._arms}
-        self._found: dict[str, dict[str, Any]] = {}
-        asked: dict[str, dict[str, Any]] = {}
+        self._facts: dict[str, ModelFacts] = {}  # by model key
+        to_build: dict[str, dict[str, Any]] = {}
         for arm in self._arms:
             key = self._keys[arm.name]
-            if known := read_json(self._file(key)):
-                self._found[key] = known
-            else:
-                asked[key] = _sections(arm.config)
-        self._asked = tuple(asked)
-        self._process: subprocess.Popen[str] | None = None
-        if asked:
-            self._process = self._start(json.dumps(asked))
+            try:
+                self._facts[key] = ModelFacts.model_validate_json(self._file(key).read_bytes())
+            except (OSError, ValidationError):
+                to_build[key] = _sections(arm.config)
+        self._process = self._start(json.dumps(to_build)) if to_build else None
 
-    def _start(self, asked: str) -> "subprocess.Popen[str]":
-        self._output, self._errors = _temporary(), _temporary()  # files, so that nobody must read while it runs
-        with _temporary() as question:
-            question.write(asked)
-            question.seek(0)
+    def _start(self, request: str) -> "subprocess.Popen[str]":
+        self._output, self._errors = (
+            _temporary_file(),
+            _temporary_file(),
+        )  # not pipes, which could fill up before `wait`
+        with _temporary_file() as stdin:
+            stdin.write(request)
+            stdin.seek(0)
             command = [sys.executable, "-m", "trainer.run.preflight"]
-            return subprocess.Popen(command, stdin=question, stdout=self._output, stderr=self._errors, text=True)
+            return subprocess.Popen(command, stdin=stdin, stdout=self._output, stderr=self._errors, text=True)
 
     def __enter__(self) -> Self:
         return self
@@ -84,30 +90,26 @@ class ModelCheck:
         self.cancel()
 
     def wait(self) -> dict[str, ModelFacts]:
-        """Arm -> what its model holds.
+        """Return the facts of each arm's model.
 
         Raises:
-            InputError: names the first arm whose model cannot be built, and why.
-            RuntimeError: the check itself failed, or the model has other parameters than `trainer.model.shapes` counts.
+            InputError: the first arm whose model cannot be built, and why.
+            RuntimeError: the check itself failed, or `trainer/model/shapes.py` counts other parameters than the model has.
         """
         if self._process is not None:
-            self._collect(self._process)
+            self._read_answer(self._process)
             self._process = None
-        facts = {}
         for arm in self._arms:
-            place = f"{self._place}: arm {arm.name}"
-            found = self._found[self._keys[arm.name]]
-            if "error" in found:
-                raise InputError(place, "model", "cannot be built", found["error"])
-            if found["num_params"] != num_params(arm.config):
-                counted = f"the model has {found['num_params']} parameters, trainer/model/shapes.py counts"
-                raise RuntimeError(f"{place}: {counted} {num_params(arm.config)}; bring parameter_shapes up to date")
-            tensors = [(t["name"], t["tensor_class"], tuple(t["shape"])) for t in found["tensors"]]
-            facts[arm.name] = ModelFacts(found["num_params"], tuple(tensors))
-        return facts
+            where, facts = f"{self._origin}: arm {arm.name}", self._facts[self._keys[arm.name]]
+            if facts.error is not None:
+                raise InputError(where, "model", "cannot be built", facts.error)
+            if facts.num_params != num_params(arm.config):
+                counted = f"the model has {facts.num_params} parameters, trainer/model/shapes.py counts"
+                raise RuntimeError(f"{where}: {counted} {num_params(arm.config)}; bring parameter_shapes up to date")
+        return {arm.name: self._facts[self._keys[arm.name]] for arm in self._arms}
 
     def cancel(self) -> None:
-        """End the check without its answer; nothing to do after `wait`."""
+        """End the subprocess without an answer; does nothing after `wait`."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -115,7 +117,7 @@ class ModelCheck:
             self._output.close()
             self._errors.close()
 
-    def _collect(self, process: "subprocess.Popen[str]") -> None:
+    def _read_answer(self, process: "subprocess.Popen[str]") -> None:
         code = process.wait()
         with self._output as output, self._errors as errors:
             output.seek(0)
@@ -123,24 +125,24 @@ class ModelCheck:
             if code:
                 last = (errors.read().strip().splitlines() or ["no message"])[-1]
                 raise RuntimeError(f"python -m trainer.run.preflight ended with code {code}: {last}")
-            answer = json.load(output)
-        for key in self._asked:
-            self._found[key] = answer[key]
-            if "error" not in answer[key]:
-                with suppress(OSError):  # a home that cannot be written costs seconds, nothing more
-                    write_json(self._file(key), answer[key])
+            answer = _ANSWER.validate_json(output.read())
+        self._facts |= answer
+        for key, facts in answer.items():
+            if facts.error is None:
+                with suppress(OSError):  # without a writable cache folder the next check only takes longer
+                    write_json(self._file(key), facts.model_dump(mode="json"))
 
     def _file(self, key: str) -> Path:
         return self._cache / f"{key}.json"
 
 
 def model_key(config: Config) -> str:
-    """Identity of a model's structure: its config, and the code that builds it."""
+    """Identify a model's structure by its config and the code that builds it."""
     return digest([code_sha(), _sections(config)], 24)
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/pgray/models`, by default `~/.cache/pgray/models`."""
+    """Return `$XDG_CACHE_HOME/pgray/models`, by default `~/.cache/pgray/models`."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "pgray" / "models"
 
@@ -149,5 +151,5 @@ def _sections(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", include={"model", "recurrence"})
 
 
-def _temporary() -> IO[str]:
+def _temporary_file() -> IO[str]:
     return tempfile.TemporaryFile("w+", encoding="utf-8")

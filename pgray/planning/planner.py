@@ -1,18 +1,18 @@
-"""The plan: every trial checked and identified before anything is launched, and what the ledger and the disk lack of it.
+"""Make the plan of a sweep, and decide what to do with each of its trials. Nothing is written or launched.
 
-Two steps, so that the second can be taken again under the run's lock: `make_plan` reads the sweep and the data and knows
-no run folder; `decide` compares a plan with a run folder. Neither writes anything.
+`make_plan` reads the sweep and the data: it checks and identifies every trial. `decide` compares a plan with the ledger and
+the results of a run folder; it is called again once the run folder is locked.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pgray.data.check import DataReport, preflight
 from pgray.execution.launchers.base import find_launchers
-from pgray.planning.config_warnings import plain_doubts
+from pgray.planning.config_warnings import config_warnings
 from pgray.spec.expand import Arm, Expansion, Trial, arm_config, expand
 from pgray.spec.expressions import Condition
 from pgray.spec.failure_policy import FailurePolicy
@@ -34,12 +34,17 @@ if TYPE_CHECKING:
     from pgray.search.study import Study
 
 Action = Literal["run", "finished", "recover", "leave"]
-"""run: launch it; finished: nothing to do; recover: its result is on disk and only the ledger lacks it;
-leave: failed or killed in a way that a rerun does not cure."""
+"""run: launch it. finished: nothing to do. recover: its result is on disk, but not in the ledger.
+leave: it failed or was killed in a way that a rerun does not fix."""
 
 
-Demand = tuple[str, str, int, int]
-"""Data folder, tokenizer, vocabulary size, longest sequence: what is checked of the data, once."""
+class DataKey(NamedTuple):
+    """What is checked of the data once for all trials that share it."""
+
+    folder: str
+    tokenizer: str
+    vocab_size: int
+    longest_sequence: int  # tokens
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,8 @@ class PlannedTrial:
     seed: int
     trial_id: str
     train_fingerprint: str
-    config: Config  # with absolute data paths: a job does not run in the caller's folder
-    changes: dict[str, Any] | None = None  # what a search's arm sets, dotted; None in a sweep whose file says it
+    config: Config  # with absolute data paths: a job runs in another working folder
+    changes: dict[str, Any] | None = None  # dotted overrides of an arm that a search proposed; else None
 
 
 @dataclass(frozen=True)
@@ -57,39 +62,43 @@ class Plan:
     sweep: Sweep
     expansion: Expansion
     trials: tuple[PlannedTrial, ...]
-    checked_data: dict[Demand, DataReport]  # {} planned without data
+    checked_data: dict[DataKey, DataReport]  # {} if planned without data
     warnings: tuple[str, ...]
-    study: "Study | None" = None  # of a search: what it has proposed, and will
+    study: "Study | None" = None  # of a search: its proposals, past and future
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do with each trial of a plan, in its order; `before` is a trial's last ledger entry."""
+    """What to do with each trial of a plan.
+
+    Args:
+        actions: by trial id, in the plan's order.
+        before: the last ledger entry of each trial that has one.
+        superseded: the last entries of unfinished trials that the sweep no longer contains.
+        outdated: trials whose arm and seed the ledger lists later with another configuration.
+        codes: `code_sha` of the results on disk -> how many have it.
+    """
 
     plan: Plan
     actions: dict[str, Action]
     before: dict[str, LedgerEntry]
-    superseded: tuple[LedgerEntry, ...]  # unfinished trials that the sweep no longer asks for
-    outdated: tuple[PlannedTrial, ...]  # trials whose arm and seed the ledger mentions later with another configuration
-    codes: Mapping[str | None, int] = field(default_factory=dict)  # `code_sha` of the results on disk -> how many
+    superseded: tuple[LedgerEntry, ...] = ()
+    outdated: tuple[PlannedTrial, ...] = ()
+    codes: Mapping[str | None, int] = field(default_factory=dict)
 
     @property
     def warnings(self) -> list[str]:
-        """What shows in the run folder and is probably not meant."""
-        if not self.with_action("run") or not self.codes:
-            return []
+        """Warn if trials will run with other code than the results on disk."""
         now = code_sha()
         others = {sha or "unknown": count for sha, count in self.codes.items() if sha != now}
-        if not others:
+        if not others or not self.with_action("run"):
             return []
         made = f"{sum(others.values())} of {sum(self.codes.values())} finished trials were made by other code"
-        return [
-            f"{made} ({', '.join(others)}) than is to run now ({now}): rows say so in code_sha, code/ has the sources"
-        ]
+        return [f"{made} ({', '.join(others)}) than the current {now}; see the column code_sha, and code/ for sources"]
 
     @property
     def has_ledger_changes(self) -> bool:
-        """Whether the ledger is to hear of something: to be run, found on disk, no longer or once more asked for."""
+        """Whether the ledger must be updated: trials to run, found on disk, superseded or outdated."""
         is_changed = bool(self.superseded or self.outdated)
         return is_changed or any(action in ("run", "recover") for action in self.actions.values())
 
@@ -100,21 +109,21 @@ class Decision:
         """Return the trials to run, grouped by training run: first seeds before second ones, the control before other arms."""
         groups: dict[str, list[PlannedTrial]] = defaultdict(list)
         order = {seed: index for index, seed in enumerate(self.plan.sweep.seeds)}
-        control = self.plan.expansion.control  # first, since others are judged against it while they run
+        control = self.plan.expansion.control  # first, since stopping rules compare the other arms with it
         for trial in sorted(self.with_action("run"), key=lambda trial: (order[trial.seed], trial.arm != control)):
             groups[trial.train_fingerprint].append(trial)
         return list(groups.values())
 
 
 def make_plan(sweep: Sweep, *, layout: RunLayout | None = None, reads_data: bool = True) -> Plan:
-    """Expand a sweep, build and check every config, check the data, and identify every trial.
+    """Expand a sweep, check every config and the data, and identify every trial.
 
     Args:
-        layout: of a run folder, for what a search has proposed before; it need not exist.
-        reads_data: False plans without looking at the data. Identities are stand-ins then, which only tell which trials
-            share a training run: such a plan is for looking at, and matches no ledger.
+        layout: the run folder, for the earlier proposals of a search; it need not exist.
+        reads_data: False plans without data. Trial ids and fingerprints are placeholders then: they tell which trials
+            share a training run, but match no ledger.
     Raises:
-        InputError, DataError: the first problem found, in one line. Nothing has been launched or written.
+        InputError, DataError: the first problem found.
     """
     study = _study(sweep, layout)
     expansion = expand(sweep, {p.name: p.changes for p in study.proposals} if study else {})
@@ -123,17 +132,17 @@ def make_plan(sweep: Sweep, *, layout: RunLayout | None = None, reads_data: bool
         check_machine(sweep, arm)
     configs = {arm.name: arm.config for arm in expansion.arms}
     check_rules(sweep.file.kill, configs, expansion.control, sweep.origin)
-    checked: dict[Demand, DataReport] = {}
-    trials = tuple(_identified(sweep, trial, checked if reads_data else None) for trial in expansion.trials)
-    warnings = [*plain_doubts(expansion), *dict.fromkeys(w for report in checked.values() for w in report.warnings)]
+    checked: dict[DataKey, DataReport] = {}
+    trials = tuple(_plan_trial(sweep, trial, checked if reads_data else None) for trial in expansion.trials)
+    warnings = [*config_warnings(expansion), *dict.fromkeys(w for report in checked.values() for w in report.warnings)]
     return Plan(sweep, expansion, trials, checked, tuple(warnings), study)
 
 
 def plan_proposal(plan: Plan, name: str, changes: dict[str, Any]) -> list[PlannedTrial]:
-    """The trials of an arm that a search has just proposed, one per seed."""
+    """Return the trials of an arm that a search has just proposed, one per seed."""
     config = arm_config(plan.sweep, f"arm {name}", changes)
     seeds = (config.model_copy(update={"seed": seed}) for seed in plan.sweep.seeds)
-    return [_identified(plan.sweep, Trial(name, c.seed, c, changes), plan.checked_data) for c in seeds]
+    return [_plan_trial(plan.sweep, Trial(name, c.seed, c, changes), plan.checked_data) for c in seeds]
 
 
 def _study(sweep: Sweep, layout: RunLayout | None) -> "Study | None":
@@ -153,8 +162,11 @@ def _study(sweep: Sweep, layout: RunLayout | None) -> "Study | None":
     return Study(sweep.name, sweep.search, build, 0, proposals, where, sweep.origin)
 
 
-def _identified(sweep: Sweep, trial: Trial, checked: dict[Demand, DataReport] | None) -> PlannedTrial:
-    config = _with_absolute_paths(trial.config)
+def _plan_trial(sweep: Sweep, trial: Trial, checked: dict[DataKey, DataReport] | None) -> PlannedTrial:
+    data = trial.config.data
+    paths = {"path": data.path} | ({"tokenizer": data.tokenizer} if data.tokenizer else {})
+    absolute = {name: str(Path(path).absolute()) for name, path in paths.items()}
+    config = trial.config.model_copy(update={"data": data.model_copy(update=absolute)})
     hashes = (config.data.path, config.data.tokenizer) if checked is None else _check_data(config, checked)
     device = "cuda" if sweep.machine.gpus else "cpu"
     fingerprint = train_fingerprint(config, *hashes, sweep.machine.world_size, device)
@@ -162,19 +174,24 @@ def _identified(sweep: Sweep, trial: Trial, checked: dict[Demand, DataReport] | 
     return PlannedTrial(trial.arm, trial.seed, identity, fingerprint, config, trial.changes)
 
 
-def _check_data(config: Config, checked: dict[Demand, DataReport]) -> tuple[str, str]:
-    """Data and tokenizer hash of a config's data folder; each folder is read once."""
+def _check_data(config: Config, checked: dict[DataKey, DataReport]) -> tuple[str, str]:
+    """Return the hashes of a config's data and tokenizer. Reads each folder once."""
     longest = max(config.train.seq_len, config.eval.seq_len)
-    data = (config.data.path, config.data.tokenizer, config.model.vocab_size, longest)
-    if data not in checked:
-        checked[data] = preflight(Path(data[0]), *data[1:])
-    report = checked[data]
+    key = DataKey(config.data.path, config.data.tokenizer, config.model.vocab_size, longest)
+    if key not in checked:
+        checked[key] = preflight(Path(key.folder), *key[1:])
+    report = checked[key]
     if report.train_tokens <= config.train.batch_tokens:
         problem = f"{report.train_tokens} training tokens, fewer than one batch"
         raise DataError(config.data.path, problem, f"lower train.batch_tokens {config.train.batch_tokens}, or get more")
     assert report.data_sha is not None
     assert report.tokenizer_sha is not None
     return report.data_sha, report.tokenizer_sha
+
+
+def decide_without_data(plan: Plan) -> Decision:
+    """Return the decision that runs everything, for a plan whose trial ids match no ledger."""
+    return Decision(plan, {trial.trial_id: "run" for trial in plan.trials}, {})
 
 
 def decide(plan: Plan, layout: RunLayout) -> Decision:
@@ -187,46 +204,32 @@ def decide(plan: Plan, layout: RunLayout) -> Decision:
     for t in plan.trials:
         result = read_result(layout.trial(t.trial_id))
         codes += Counter([result.code_sha] if result else [])
-        actions[t.trial_id] = _action(
-            states.get(t.trial_id), result is not None, t.trial_id, plan.sweep.failures, failures
-        )
+        before, failed = states.get(t.trial_id), failures.get(t.trial_id, Counter())
+        actions[t.trial_id] = _action(before, result is not None, plan.sweep.failures, failed)
     outdated = [t for t in plan.trials if newest.get((t.arm, t.seed), t.trial_id) != t.trial_id]
-    asked_for = {trial.trial_id for trial in plan.trials}
-    set_aside = set(plan.sweep.file.seeds) - set(plan.sweep.seeds)  # by --seeds, for this once
+    left_out_seeds = set(plan.sweep.file.seeds) - set(plan.sweep.seeds)  # by --seeds: still part of the sweep
     superseded = [
         entry
         for name, entry in states.items()
-        if name not in asked_for
-        and entry.seed not in set_aside
+        if name not in actions
+        and entry.seed not in left_out_seeds
         and entry.state in (TrialState.QUEUED, TrialState.RUNNING, TrialState.LOST)
         and entry.sweep == plan.sweep.name
     ]
-    before = {name: entry for name, entry in states.items() if name in asked_for}
-    return Decision(plan, actions, before, tuple(superseded), tuple(outdated), codes)
+    last = {name: entry for name, entry in states.items() if name in actions}
+    return Decision(plan, actions, last, tuple(superseded), tuple(outdated), codes)
 
 
 def _action(
-    entry: LedgerEntry | None,
-    has_result: bool,
-    name: str,
-    policy: FailurePolicy,
-    failures: Mapping[str, Counter[FailureKind]],
+    before: LedgerEntry | None, has_result: bool, policy: FailurePolicy, failed: Counter[FailureKind]
 ) -> Action:
+    state = before.state if before else None
     if has_result:
-        return "finished" if entry is not None and entry.state == TrialState.FINISHED else "recover"
-    if entry is None or entry.state in (TrialState.FINISHED, TrialState.QUEUED, TrialState.RUNNING, TrialState.INVALID):
+        return "finished" if state == TrialState.FINISHED else "recover"
+    if before is None or state in (TrialState.FINISHED, TrialState.QUEUED, TrialState.RUNNING, TrialState.INVALID):
         return "run"
-    kind = entry.failure_kind
-    if kind is not None and policy.allows_retry(kind, failures.get(name, Counter())[kind]):
-        return "run"
-    return "leave"
-
-
-def _with_absolute_paths(config: Config) -> Config:
-    paths = {"path": str(Path(config.data.path).absolute())}
-    if config.data.tokenizer:
-        paths["tokenizer"] = str(Path(config.data.tokenizer).absolute())
-    return config.model_copy(update={"data": config.data.model_copy(update=paths)})
+    kind = before.failure_kind
+    return "run" if kind is not None and policy.allows_retry(kind, failed[kind]) else "leave"
 
 
 def _check_launcher(sweep: Sweep) -> None:
@@ -238,11 +241,11 @@ def _check_launcher(sweep: Sweep) -> None:
 
 
 def check_machine(sweep: Sweep, arm: Arm) -> None:
-    """Refuse what cannot run on the machine that a job gets."""
-    machine, train, place = sweep.machine, arm.config.train, f"{sweep.origin}: arm {arm.name}"
-    check_patterns(arm.config, place)
+    """Raise InputError for an arm that cannot run on the machine of a job."""
+    machine, train, where = sweep.machine, arm.config.train, f"{sweep.origin}: arm {arm.name}"
+    check_patterns(arm.config, where)
     if train.device == "cuda" and machine.gpus == 0:
-        raise InputError(place, "train.device", "cuda", "a job holds no GPU; set resources.gpus or train.device: auto")
+        raise InputError(where, "train.device", "cuda", "a job holds no GPU; set resources.gpus or train.device: auto")
     if train.device == "cpu" and machine.gpus:
-        raise InputError(place, "train.device", "cpu", "a job would hold GPUs for nothing; set resources: {gpus: 0}")
-    split_batch(train, machine.world_size, place)  # raises where the ranks cannot share a batch
+        raise InputError(where, "train.device", "cpu", "a job would hold GPUs for nothing; set resources: {gpus: 0}")
+    split_batch(train, machine.world_size, where)  # raises if the ranks cannot share a batch

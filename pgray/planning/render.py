@@ -1,95 +1,106 @@
-"""What `pgray plan` prints for people: the arms in a table, then what is doubtful, then time and money."""
+"""Print a plan on the terminal: the arms in a table, then warnings, time and cost."""
 
-from typing import Any
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pgray.planning.forecast import Forecast
+from pgray.planning.model_check import ModelFacts
+from pgray.planning.planner import Decision
 from pgray.spec.designs import changes_text
+from trainer.limits import ARTIFACT_CAP_BYTES
 
-MOST_NAMES = 200  # characters of arm names in a warning
+MAX_NAMES_CHARS = 200  # arm names in a warning; `--json` has all of them
 
 
-def print_plan(summary: dict[str, Any]) -> None:
-    """`summary`: see `plan_summary.summary_of`."""
+def print_plan(decision: Decision, ahead: Forecast, models: dict[str, ModelFacts], run: Path) -> None:
+    """Print the whole plan. `run`: the run folder, relative if the user's path was."""
     console = Console()
-    console.print(Text(f"{summary['sweep']}: {summary['question']}" if summary["question"] else summary["sweep"]))
-    machine = summary["machine"]
-    holds = f"{machine['gpus']} GPUs, {machine['cpus']} CPUs, {machine['nproc']} ranks"
-    holds += f" on each of {machine['nodes']} nodes" if machine["nodes"] > 1 else ""
-    console.print(Text(f"preset {summary['preset']}; each job holds {holds}; run folder {summary['run']}", style="dim"))
-    console.print(_arms(summary))
-    sources = summary["predicted_from"]
-    console.print(Text(f"bytes from {sources['bytes']}, steps from {sources['steps']}", style="dim"))
-    for warning in [*summary["warnings"], *(f"superseded: {name}" for name in summary["superseded"])]:
-        console.print(Text(f"warning: {_shortened(warning)}", style="yellow"))
-    if not summary["reads_data"]:
-        console.print(
-            Text("planned without data: identities are unknown, so no trial counts as finished", style="yellow")
-        )
-    for line in _work(summary):
+    sweep, machine = decision.plan.sweep, decision.plan.sweep.machine
+    console.print(Text(f"{sweep.name}: {sweep.file.question}" if sweep.file.question else sweep.name))
+    holds = ", ".join([_count(machine.gpus, "GPU"), _count(machine.cpus, "CPU"), _count(machine.nproc, "rank")])
+    holds += f" on each of {machine.nodes} nodes" if machine.nodes > 1 else ""
+    console.print(Text(f"preset {sweep.preset.name}; each job holds {holds}; run folder {run}", style="dim"))
+    console.print(_arms(decision, ahead, models))
+    console.print(Text(f"bytes from {ahead.bytes_source}, steps from {ahead.steps_source}", style="dim"))
+    superseded = (f"superseded: {entry.trial_id}" for entry in decision.superseded)
+    for warning in [*ahead.warnings, *decision.warnings, *superseded]:
+        console.print(Text(f"warning: {_shorten(warning)}", style="yellow"))
+    if not decision.plan.checked_data:
+        text = "planned without data: trial ids are unknown, so no trial counts as finished"
+        console.print(Text(text, style="yellow"))
+    for line in _work(decision, ahead):
         console.print(Text(line))
 
 
-def _shortened(warning: str) -> str:
-    """A long list of arms in the middle of a warning gives way; `--json` has all of it."""
-    arms, colon, doubt = warning.partition(": ")
-    return warning if len(arms) <= MOST_NAMES else f"{arms[:MOST_NAMES].rpartition(', ')[0]}, ...{colon}{doubt}"
+def _shorten(warning: str) -> str:
+    """Cut a long list of arms at the start of a warning."""
+    arms, colon, text = warning.partition(": ")
+    return (
+        warning if len(arms) <= MAX_NAMES_CHARS else f"{arms[:MAX_NAMES_CHARS].rpartition(', ')[0]}, ...{colon}{text}"
+    )
 
 
-def _arms(summary: dict[str, Any]) -> Table:
+def _arms(decision: Decision, ahead: Forecast, models: dict[str, ModelFacts]) -> Table:
     table = Table("arm", "trials", box=None, padding=(0, 1), pad_edge=False)
     table.columns[0].overflow = "fold"
-    for heading in ("parameters", "steps", "bytes, about", "of cap"):
+    for heading in ("parameters", "steps", "bytes", "of cap"):
         table.add_column(heading, justify="right")
-    for arm in summary["arms"]:
-        name = Text(arm["arm"] + (" (control)" if arm["arm"] == summary["control"] else ""))
-        if arm["changes"]:
-            name.append(f"\n  {changes_text(arm['changes'])}", style="dim")
-        actions = [trial["action"] for trial in summary["trials"] if trial["arm"] == arm["arm"]]
+    for arm in decision.plan.expansion.arms:
+        name = Text(arm.name + (" (control)" if arm.name == decision.plan.expansion.control else ""))
+        if arm.changes:
+            name.append(f"\n  {changes_text(arm.changes)}", style="dim")
+        actions = [decision.actions[trial.trial_id] for trial in decision.plan.trials if trial.arm == arm.name]
         done = actions.count("finished") + actions.count("recover")
         counts = {"to run": actions.count("run"), "finished": done, "failed": actions.count("leave")}
-        trials = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        num_bytes = arm["predicted_artifact_bytes"]
-        off = max(arm["predicted_artifact_bytes_high"] - num_bytes, num_bytes - arm["predicted_artifact_bytes_low"])
-        size = f"{num_bytes:,} ±{off / num_bytes:.0%}"
-        steps = f"{arm['predicted_steps']:,}"
-        share = f"{arm['predicted_share_of_cap']:.0%}"
-        table.add_row(name, trials, f"{arm['num_params']:,}", steps, size, share)
+        size = ahead.sizes[arm.name]
+        spread = max(size.high_bytes - size.num_bytes, size.num_bytes - size.low_bytes) / size.num_bytes
+        table.add_row(
+            name,
+            ", ".join(f"{count} {what}" for what, count in counts.items() if count),
+            f"{models[arm.name].num_params:,}",
+            f"{ahead.step_times[arm.name].steps:,}",
+            f"{size.num_bytes:,} ±{spread:.0%}",
+            f"{size.num_bytes / ARTIFACT_CAP_BYTES:.0%}",
+        )
     return table
 
 
-def _work(summary: dict[str, Any]) -> list[str]:
-    """How much there is to do, how long it takes, what it costs."""
-    num_run, jobs, to_come = summary["counts"]["run"], summary["job_costs"], summary["trials_to_propose"]
-    if not num_run and not to_come:
-        return [f"{summary['counts']['trials']} trials, nothing to run"]
-    saved = summary["training_runs_saved"]
-    sharing = f": {saved} training run{'s' * (saved != 1)} saved by sharing" if saved else ""
-    lines = [f"{num_run} trials in {len(jobs)} job{'s' * (len(jobs) != 1)}{sharing}"]
-    if to_come:
-        lines.append(f"{to_come} more trials are for the search to propose")
-    longest, together = summary["longest_job_s"] / 60, summary["jobs_s"] / 3600
-    lines.append(
-        f"a job takes up to {longest:.1f} min, all of them {together:.2f} h one after the other, "
-        f"going by {summary['predicted_from']['time']}"
-    )
-    if not summary["machine"]["gpus"]:
+def _work(decision: Decision, ahead: Forecast) -> list[str]:
+    """Return lines with the number of trials and jobs, the time and the cost."""
+    num_run, num_jobs = len(decision.with_action("run")), len(ahead.jobs)
+    if not ahead.all_jobs:
+        num_failed = len(decision.with_action("leave"))
+        failed = f"{_count(num_failed, 'trial')} failed for good, all others are finished."
+        return [f"Nothing to run: {failed if num_failed else 'all trials are finished.'}"]
+    sharing = f": {_count(num_run - num_jobs, 'training run')} saved by sharing" if num_run > num_jobs else ""
+    lines = [f"{_count(num_run, 'trial')} in {_count(num_jobs, 'job')}{sharing}"]
+    if ahead.proposed_jobs:
+        lines.append(f"{_count(len(ahead.proposed_jobs), 'more trial')} for the search to propose")
+    longest, total = _duration(ahead.longest_job_s), _duration(ahead.jobs_s)
+    lines.append(f"about {longest} per job, {total} in sequence (estimated from {ahead.time_source})")
+    if not decision.plan.sweep.machine.gpus:
         return lines
-    training = _money(summary["training_gpu_hours_at_most"], summary["training_usd_at_most"])
-    expected = _money(summary["gpu_hours_expected"], summary["usd_expected"])
-    allowed = _money(summary["gpu_hours_at_most"], summary["usd_at_most"])
-    lines.append(f"training takes at most {training}")
-    lines.append(f"with start, exports and evaluation {expected} are expected; never above {allowed}")
-    budget = summary["budget"]
-    if budget["limit_gpu_hours"] is not None:
-        verdict = "enough, as expected" if budget["is_expected_to_suffice"] else "not enough"
-        left = _money(budget["left_gpu_hours"], budget["left_usd"])
-        limit = _money(budget["limit_gpu_hours"], budget["limit_usd"])
-        lines.append(f"budget: {left} left of {limit}, {verdict}")
+    price = decision.plan.sweep.usd_per_gpu_hour
+
+    def cost(gpu_hours: float | None) -> str:
+        usd = f", ${(gpu_hours or 0) * price:.2f}" if price is not None else ""
+        return f"{gpu_hours:.2f} GPU-hours{usd}"
+
+    lines.append(f"training: at most {cost(ahead.training_gpu_hours_at_most)}")
+    expected, limit = cost(ahead.expected_gpu_hours), cost(ahead.gpu_hours_at_most)
+    lines.append(f"with start, exports and evaluation: {expected} expected, at most {limit}")
+    if ahead.limit_gpu_hours is not None:
+        verdict = "expected to be enough" if ahead.is_budget_enough else "not enough"
+        lines.append(f"budget: {cost(ahead.left_gpu_hours)} left of {cost(ahead.limit_gpu_hours)}, {verdict}")
     return lines
 
 
-def _money(gpu_hours: float, usd: float | None) -> str:
-    return f"{gpu_hours:.2f} GPU-hours" + (f", ${usd:.2f}" if usd is not None else "")
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"

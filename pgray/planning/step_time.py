@@ -1,7 +1,7 @@
-"""How far an arm is expected to train: steps = min(train.iterations, training clock / step time).
+"""Predict how many steps an arm trains: min(train.iterations, train.wallclock_s / step time).
 
-The step time is that of finished trials of the same model and batch on as many ranks; without one it is unknown, and the
-steps are the most that the config allows.
+The step time is that of finished trials with the same model, batch and number of ranks. Without one it is unknown, and the
+prediction is train.iterations.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from trainer.optim.schedule import TrainProgress, is_open, train_progress
 from trainer.run.config import Machine
 from trainer.section import Start
 
-_POINTS = 400  # at which a schedule is looked at
+_POINTS = 400  # steps at which a schedule is sampled
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """`step_ms`: None = unknown, then `steps` are train.iterations. `num_trials`: how many finished trials say so."""
+    """Expected steps of a config. `step_ms`: None = unknown. `num_trials`: how many finished trials it is from."""
 
     config: Config
     steps: int
@@ -29,32 +29,32 @@ class StepTime:
 
     @property
     def train_s(self) -> float:
-        """Expected time on the training clock; the clock's limit where the step time is unknown."""
+        """Expected training time; train.wallclock_s if the step time is unknown."""
         limit = self.config.train.wallclock_s
         return limit if self.step_ms is None else min(limit, self.steps * self.step_ms / 1000)
 
-    def moments(self) -> list[TrainProgress]:
-        """The run's schedule at evenly spaced steps, the first and the last among them."""
+    def schedule(self) -> list[TrainProgress]:
+        """Return the progress at evenly spaced steps, from the first to the last."""
         points = min(_POINTS, self.steps)
         steps = sorted({round(i * (self.steps - 1) / max(points - 1, 1)) for i in range(points)})
         return [train_progress(self.config, step, step * (self.step_ms or 0.0) / 1000) for step in steps]
 
     def opens_at(self, start: Start) -> TrainProgress | None:
-        """The first of `moments` at which a gate is open; None = it never opens."""
-        return next((now for now in self.moments() if is_open(start, now)), None)
+        """Return the first point of `schedule` at which a gate is open; None = it never opens."""
+        return next((now for now in self.schedule() if is_open(start, now)), None)
 
     @property
     def mean_lr_scale(self) -> float:
-        moments = self.moments()
-        return sum(now.lr_scale for now in moments) / len(moments)
+        schedule = self.schedule()
+        return sum(now.lr_scale for now in schedule) / len(schedule)
 
 
 def expected_step_time(config: Config, machine: Machine, finished: Sequence[FinishedTrial]) -> StepTime:
-    """What finished trials say about an arm's pace; those with its very techniques go before others."""
-    same = [f for f in finished if f.is_on(machine) and _work(f.config) == _work(config)]
-    same = [f for f in same if f.result.hardware == same[-1].result.hardware]  # a folder may have moved to another one
-    twins = [f for f in same if _techniques(f.config) == _techniques(config)]
-    chosen = twins or same
+    """Take the median step time of comparable trials; those with the same techniques on come first."""
+    same = [f for f in finished if f.is_on(machine) and _work_per_step(f.config) == _work_per_step(config)]
+    same = [f for f in same if f.result.hardware == same[-1].result.hardware]  # the folder may have changed machines
+    with_same_techniques = [f for f in same if _techniques_on(f.config) == _techniques_on(config)]
+    chosen = with_same_techniques or same
     iterations = config.train.iterations
     if not chosen:
         return StepTime(config, iterations)
@@ -63,11 +63,11 @@ def expected_step_time(config: Config, machine: Machine, finished: Sequence[Fini
     return StepTime(config, steps, step_ms, len(chosen))
 
 
-def _work(config: Config) -> dict[str, Any]:
-    """What a step costs, techniques on the weights aside."""
+def _work_per_step(config: Config) -> dict[str, Any]:
+    """Return the settings that decide how long a step takes, except for weight techniques."""
     train = config.train.model_dump(include={"seq_len", "batch_tokens", "micro_batch_tokens", "compile"})
     return {**model_part(config), **train, "ns_steps": config.optim.ns_steps}
 
 
-def _techniques(config: Config) -> dict[str, Any]:
+def _techniques_on(config: Config) -> dict[str, Any]:
     return {name: section for name, section in config.weight_techniques.items() if section.is_on}

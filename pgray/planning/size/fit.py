@@ -177,6 +177,6 @@ def _bits_distance(a: Config, b: Config) -> int:
 def _from_published(arm: _Candidate, code: int) -> SizePrediction:
     factor, rest = arm.training_factor, arm.stored.fixed_bytes + code
     symbols = arm.stored.symbol_bytes(arm.stored.default_factors(1.0))
-    low, high = (1 - DEFAULT_SPREAD) * factor.low, (1 + DEFAULT_SPREAD) * factor.high
-    sizes = (round(rest + symbols * share) for share in (factor.value, low, high))
-    return SizePrediction(*sizes, "default table")
+    shares = factor.value, (1 - DEFAULT_SPREAD) * factor.low, (1 + DEFAULT_SPREAD) * factor.high
+    num_bytes, low_bytes, high_bytes = (round(rest + symbols * share) for share in shares)
+    return SizePrediction(num_bytes, low_bytes, high_bytes, "default table")

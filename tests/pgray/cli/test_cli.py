@@ -76,7 +76,7 @@ def test_plan_for_people(write_sweep: Callable[..., Path], tmp_path: Path, capsy
     assert "6 trials in 4 jobs: 2 training runs saved by sharing" in out
     assert "int8 (control)" in out
     assert "arms int8 and same have the same configuration" in out
-    assert "warning: arm late: qat starts at step 9 of 4: never" in out
+    assert "warning: arm late: qat never starts: it is set to step 9 of 4" in out
     assert "at most 1.33 GPU-hours, $4.00" in out
 
 

@@ -112,7 +112,7 @@ def test_a_small_model_does_not_predict_a_large_one(small: Callable[..., Config]
     assert SizeModel(finished_trials(RunLayout(tmp_path))).predict(large) == SizeModel([]).predict(large)
 
 
-@pytest.mark.parametrize(("source", "run", "model_bytes"), published_runs())
+@pytest.mark.parametrize(("source", "run", "model_bytes"), list(published_runs()))
 def test_published_artifacts_are_predicted_by_the_others(
     source: str, run: StepTime, model_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
