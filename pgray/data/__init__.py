@@ -1,1 +1,1 @@
-"""Where token shards come from, and whether they can be trusted."""
+"""Get token shards, and check them."""

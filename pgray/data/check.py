@@ -1,12 +1,11 @@
-"""Can a data folder be trusted? Said before a GPU is paid for, with file, place, value and fix.
+"""Check a data folder before it is used for training. Each problem names file, position, value and fix.
 
-Two depths. `preflight` reads headers, sizes, the tokenizer and a few kilobytes, takes milliseconds and raises at the
-first problem: it stands before every launch. `check_folder` reads every token and lists every problem.
+`preflight` reads headers, sizes, the tokenizer and a few kilobytes. It takes milliseconds, raises at the first problem, and
+runs before every launch. `check_folder` reads every token and lists every problem.
 
-A wrong denominator moves every bpb of a table without a trace in the losses, so the tokenizer is looked at hardest: it
-must have a piece for a space alone and byte fallback, and hold no space inside a piece. Whether it is the one that
-wrote the shards shows when their text is decoded and encoded again: other tokens come back from another tokenizer of
-the same size. That is a warning and not a problem, because synthetic shards are not text at all.
+A tokenizer that counts bytes wrongly changes every bpb of a table but no loss. It must have a piece for a single space and byte
+fallback, and no space inside a piece. Whether it wrote the shards is tested by decoding and encoding their text again: another
+tokenizer of the same size gives other tokens. That is only a warning, because synthetic shards are not text.
 Source: the mistakes listed in openai/parameter-golf issues 897 and 1719.
 """
 
@@ -15,6 +14,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -43,7 +43,7 @@ _MIN_AGREEMENT = 0.98  # measured on 90 samples: the right tokenizer at least 0.
 
 @dataclass(frozen=True)
 class DataReport:
-    """What a data folder holds, and what is wrong with it. None = could not be told, or not read at this depth."""
+    """The contents and problems of a data folder. None = unknown, or not read by `preflight`."""
 
     folder: Path
     tokenizer: Path | None
@@ -55,10 +55,10 @@ class DataReport:
     train_tokens: int
     val_tokens: int
     is_full: bool  # every token was read
-    scored_tokens: int | None = None  # validation targets: whole sequences; the first token is never a target
-    scored_bytes: int | None = None  # bytes of text they stand for: the denominator of bpb
-    problems: tuple[str, ...] = ()  # each names file, what was found, and the fix
-    warnings: tuple[str, ...] = ()  # what may be right, but probably is not
+    scored_tokens: int | None = None  # validation targets in whole sequences; the first token is never a target
+    scored_bytes: int | None = None  # their bytes of text: the denominator of bpb
+    problems: tuple[str, ...] = ()  # each names the file, the finding and the fix
+    warnings: tuple[str, ...] = ()  # probably a mistake
 
     @property
     def is_ok(self) -> bool:
@@ -72,13 +72,13 @@ class DataReport:
 def preflight(
     folder: Path, tokenizer: str = "", vocab_size: int | None = None, seq_len: int | None = None
 ) -> DataReport:
-    """Check what can be checked without reading the shards, and identify the data.
+    """Check everything that needs no reading of whole shards, and hash the data.
 
     Args:
         folder: a data folder.
         tokenizer: `data.tokenizer`; empty = the one `*.model` in the folder.
         vocab_size: `model.vocab_size` that the data must fit; None = any.
-        seq_len: the longest sequence asked for, in tokens; None = any.
+        seq_len: the longest sequence in tokens; None = any.
     Returns:
         DataReport without problems, and with `data_sha` and `tokenizer_sha`.
     Raises:
@@ -94,11 +94,7 @@ def preflight(
 def check_folder(
     folder: Path, tokenizer: str = "", vocab_size: int | None = None, seq_len: int | None = None
 ) -> DataReport:
-    """Read everything and list every problem; nothing is raised for bad data. Arguments as in `preflight`.
-
-    Returns:
-        DataReport with `is_full`, and the counts of whatever could be read.
-    """
+    """Read every token and list every problem instead of raising it. Arguments as in `preflight`."""
     folder = Path(folder)
     problems: list[DataError] = []
     model: Path | None = None
@@ -110,38 +106,29 @@ def check_folder(
         problems += _tokenizer_problems(model, vocab_size)
     except DataError as error:
         problems.append(error)
-    problems += _size_problems(folder, seq_len)
-    problems += _token_problems(folder, limit)
-    problems += _repeat_problems(folder)
+    problems += [*_size_problems(folder, seq_len), *_token_problems(folder, limit), *_repeat_problems(folder)]
     report = _report(folder, model, is_full=True, problems=tuple(dict.fromkeys(map(str, problems))))
     if model is None or problems:
         return report
     scored_tokens, scored_bytes = _scored(folder, model, seq_len)
-    warnings = tuple(_mismatches(folder, model))
-    return replace(report, scored_tokens=scored_tokens, scored_bytes=scored_bytes, warnings=warnings)
+    return replace(
+        report, scored_tokens=scored_tokens, scored_bytes=scored_bytes, warnings=tuple(_mismatches(folder, model))
+    )
 
 
-def _report(
-    folder: Path,
-    model: Path | None,
-    is_full: bool = False,
-    problems: tuple[str, ...] = (),
-    warnings: tuple[str, ...] = (),
-) -> DataReport:
+def _report(folder: Path, model: Path | None, **fields: Any) -> DataReport:
     counts = {split: [_num_tokens(shard) for shard in _shards(folder, split)] for split in _SPLITS}
     return DataReport(
-        folder=folder,
-        tokenizer=model,
+        folder,
+        model,
         tokenizer_sha=tokenizer_sha(model) if model else None,
-        data_sha=None if problems else data_sha(folder),
+        data_sha=None if fields.get("problems") else data_sha(folder),
         vocab_size=int(load_processor(model).vocab_size()) if model else None,
         train_shards=len(counts["train"]),
         val_shards=len(counts["val"]),
         train_tokens=sum(counts["train"]),
         val_tokens=sum(counts["val"]),
-        is_full=is_full,
-        problems=problems,
-        warnings=warnings,
+        **{"is_full": False, **fields},
     )
 
 
@@ -159,7 +146,7 @@ def _num_tokens(shard: Path) -> int:
         return 0
 
 
-def _readable(folder: Path) -> Iterator[tuple[Split, Path, Tokens]]:
+def _readable_shards(folder: Path) -> Iterator[tuple[Split, Path, Tokens]]:
     for split in _SPLITS:
         for shard in _shards(folder, split):
             if _num_tokens(shard):
@@ -171,9 +158,8 @@ def _tokenizer_problems(model: Path, vocab_size: int | None) -> Iterator[DataErr
     found = int(processor.vocab_size())
     if vocab_size is not None and vocab_size != found:
         problem = f"tokenizer has {found} pieces, model.vocab_size is {vocab_size}"
-        yield DataError(
-            model, problem, f"set model.vocab_size to {found}, or data.path and data.tokenizer to data that fit"
-        )
+        fix = f"set model.vocab_size to {found}, or data.path and data.tokenizer to data that fit"
+        yield DataError(model, problem, fix)
     if processor.piece_to_id(SPACE) == processor.unk_id():
         problem = "no piece for a space (U+2581) alone, so a lone space would cost three byte tokens"
         yield DataError(model, problem, "train the tokenizer with that piece in its vocabulary")
@@ -207,10 +193,10 @@ def _size_problems(folder: Path, seq_len: int | None) -> Iterator[DataError]:
 
 
 def _token_problems(folder: Path, limit: int | None) -> Iterator[DataError]:
-    """Token values that the vocabulary does not have: where the first is, what it is, how many there are."""
+    """Find tokens outside the vocabulary: position and value of the first, and their number, for each shard."""
     if limit is None:
         return
-    for _, shard, tokens in _readable(folder):
+    for _, shard, tokens in _readable_shards(folder):
         first: int | None = None
         num_bad = 0
         for start in range(0, len(tokens), _CHUNK_TOKENS):
@@ -226,9 +212,9 @@ def _token_problems(folder: Path, limit: int | None) -> Iterator[DataError]:
 
 
 def _repeat_problems(folder: Path) -> Iterator[DataError]:
-    """Shards that occur twice. A validation shard among the training shards makes every score a lie."""
+    """Find shards that occur twice. A validation shard among the training shards invalidates every score."""
     seen: dict[str, Path] = {}
-    for split, shard, _ in _readable(folder):
+    for split, shard, _ in _readable_shards(folder):
         first = seen.setdefault(shard_sha(shard), shard)
         if first != shard:
             why = "training would see the validation text" if split == "val" else "it would be trained on twice"
@@ -236,7 +222,7 @@ def _repeat_problems(folder: Path) -> Iterator[DataError]:
 
 
 def _mismatches(folder: Path, model: Path) -> Iterator[str]:
-    """One line per split whose first tokens this tokenizer would not have written."""
+    """Yield a line for each split whose first tokens this tokenizer probably did not write."""
     processor = load_processor(model)
     for split in _SPLITS:
         shard = list_shards(folder, split)[0]
@@ -244,14 +230,13 @@ def _mismatches(folder: Path, model: Path) -> Iterator[str]:
         is_within = int(tokens.max()) < int(processor.vocab_size())
         agreement = _agreement(processor, tokens) if is_within else 0.0
         if agreement < _MIN_AGREEMENT:
-            problem = f"of its first {len(tokens)} tokens {agreement:.0%} come back when decoded and encoded again"
-            yield str(
-                DataError(shard, problem, f"{model.name} probably did not write it; bytes may be counted wrongly")
-            )
+            problem = f"of its first {len(tokens)} tokens {agreement:.0%} are the same when decoded and encoded again"
+            fix = f"{model.name} probably did not write it; bytes may be counted wrongly"
+            yield str(DataError(shard, problem, fix))
 
 
 def _agreement(processor: sentencepiece.SentencePieceProcessor, tokens: Tokens) -> float:
-    """Share of tokens that come back when each document of a sample is decoded and encoded again, 0..1."""
+    """Return the share of tokens (0 to 1) that are the same after each document is decoded and encoded again."""
     documents: list[list[int]] = [[]]
     for token in tokens.tolist():
         if processor.is_control(token):
@@ -264,12 +249,12 @@ def _agreement(processor: sentencepiece.SentencePieceProcessor, tokens: Tokens) 
 
 
 def _scored(folder: Path, model: Path, seq_len: int | None) -> tuple[int, int]:
-    """(targets, bytes they stand for) of the validation split, in whole sequences of `seq_len` as it is scored."""
+    """Return the number of validation targets, in whole sequences of `seq_len`, and their bytes of text."""
     table = token_bytes(model)
     val = np.concatenate([map_tokens(shard) for shard in list_shards(folder, "val")])
     num_targets = (len(val) - 1) // (seq_len or 1) * (seq_len or 1)
-    starts = range(0, num_targets, _CHUNK_TOKENS)
-    ends = (min(start + _CHUNK_TOKENS, num_targets) for start in starts)
-    return num_targets, sum(
-        count_bytes(table, val[start:end], val[start + 1 : end + 1]) for start, end in zip(starts, ends, strict=True)
-    )
+    num_bytes = 0
+    for start in range(0, num_targets, _CHUNK_TOKENS):
+        end = min(start + _CHUNK_TOKENS, num_targets)
+        num_bytes += count_bytes(table, val[start:end], val[start + 1 : end + 1])
+    return num_targets, num_bytes

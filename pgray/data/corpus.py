@@ -1,11 +1,10 @@
-"""The embedded corpus: real English, on every machine, without a download.
+"""Build the embedded corpus: real English text on every machine, without a download.
 
-The text is the documentation inside the installed, pinned packages and the standard library (`prose.py`), so it costs
-no network and no megabytes in the repository. It is small and of one kind: good for developing, testing and comparing
-techniques on a laptop, NOT for claims about FineWeb (`pgray data fetch`).
+The text is the documentation in the installed, pinned packages and the standard library (`pgray/data/prose.py`). It is small
+and of one kind: good for developing and comparing techniques on a laptop, NOT for claims about FineWeb (`pgray data fetch`).
 
-The same packages give the same bytes: nothing depends on the order of the file system, the clock, the number of
-workers or where things are installed, and the manifest says what everything was made of.
+The same packages give the same bytes. The result does not depend on the order of the file system, the clock, the number of
+workers or the install paths, and the manifest records what it was made from.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pgray.data.documents import STDLIB, CorpusSpec, first_chars, read_modules, split
 from trainer.errors import DataError, InputError
@@ -25,16 +24,16 @@ from trainer.errors import DataError, InputError
 if TYPE_CHECKING:
     from filelock import FileLock
 
-BUILDER_VERSION = 1  # raise it with every change that can change a byte of the corpus
+BUILDER_VERSION = 1  # increase it with every change that can change a byte of the corpus
 TOKENIZER_NAME = "tokenizer.model"
 MANIFEST_NAME = "manifest.json"
 
 
 @dataclass(frozen=True)
 class CorpusManifest:
-    """What a corpus folder holds: `manifest.json`."""
+    """The contents of a corpus folder: `manifest.json`."""
 
-    recipe: dict[str, Any]  # all that decides the bytes: builder version, spec, Python and package versions
+    recipe: dict[str, Any]  # everything the bytes depend on: builder version, spec, Python and package versions
     train_tokens: int
     val_tokens: int
     train_documents: int
@@ -52,21 +51,21 @@ def build_corpus(
     spec: CorpusSpec = CorpusSpec(),
     workers: int | None = None,
 ) -> CorpusManifest:
-    """Build the corpus into `out`, or do nothing where it is already there.
+    """Build the corpus in `out`, unless it is up to date.
 
     Args:
-        out: a folder that does not exist, is empty, or holds a corpus. It appears whole or not at all.
-        force: build even if the manifest says that nothing changed.
+        out: a folder that does not exist, is empty, or holds a corpus. It is replaced as a whole or not at all.
+        force: build even if it is up to date.
         report: called with one line per stage.
-        spec: what goes in.
-        workers: processes that read sources; None = up to 8, 1 = this process. Does not change a byte.
+        spec: sources and sizes.
+        workers: processes that read sources; None = up to 8, 1 = this process. The bytes do not depend on it.
     Raises:
         InputError: `out` holds something else.
         DataError: a package is not installed, or there is too little text.
     """
     recipe = _recipe(spec)
     manifest = read_manifest(out)
-    if manifest and manifest.recipe == recipe and not force and _is_whole(out, manifest):
+    if manifest and not force and _is_current(out, manifest, recipe):
         report(f"{out}: up to date ({manifest.train_tokens:,} train tokens, {manifest.val_tokens:,} validation tokens)")
         return manifest
     if out.exists() and not manifest and (not out.is_dir() or any(out.iterdir())):
@@ -75,7 +74,7 @@ def build_corpus(
     lock = _lock(out)
     try:
         manifest = read_manifest(out)  # another process may have built it while this one waited
-        if not (manifest and manifest.recipe == recipe and not force and _is_whole(out, manifest)):
+        if not (manifest and not force and _is_current(out, manifest, recipe)):
             manifest = _replace(out, lambda folder: _build(folder, spec, recipe, workers, report))
     finally:
         lock.release()
@@ -84,7 +83,7 @@ def build_corpus(
 
 
 def _lock(out: Path) -> "FileLock":
-    """One builder per folder; taken when this returns."""
+    """Take the lock that allows one builder per folder."""
     from filelock import FileLock
 
     lock = FileLock(out.parent / f".{out.name}.lock")
@@ -97,9 +96,9 @@ def _lock(out: Path) -> "FileLock":
 
 
 def _replace(out: Path, build: Callable[[Path], CorpusManifest]) -> CorpusManifest:
-    """Build beside `out` and rename, so that `out` is the old corpus, absent, or the new one. Needs the lock."""
+    """Build in another folder and rename it: `out` is always the old corpus, absent, or the new one. Needs the lock."""
     building, old = out.parent / f".{out.name}.building", out.parent / f".{out.name}.old"
-    for leftover in (building, old):  # of a builder that was killed; the lock says that nobody works there
+    for leftover in (building, old):  # of a killed builder
         shutil.rmtree(leftover, ignore_errors=True)
     building.mkdir()
     try:
@@ -114,17 +113,18 @@ def _replace(out: Path, build: Callable[[Path], CorpusManifest]) -> CorpusManife
 
 
 def read_manifest(folder: Path) -> CorpusManifest | None:
-    """The manifest of a corpus folder, or None where there is no readable one."""
+    """Return the manifest of a corpus folder, or None if there is no readable one."""
     try:
         return CorpusManifest(**json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _is_whole(folder: Path, manifest: CorpusManifest) -> bool:
-    """Sizes only: this runs before every quickstart. `pgray data check` reads the content."""
+def _is_current(folder: Path, manifest: CorpusManifest, recipe: dict[str, Any]) -> bool:
+    """Check recipe and file sizes only, since this runs before every quickstart."""
     files = ((folder / name, entry["bytes"]) for name, entry in manifest.files.items())
-    return all(path.is_file() and path.stat().st_size == size_bytes for path, size_bytes in files)
+    is_complete = all(path.is_file() and path.stat().st_size == size_bytes for path, size_bytes in files)
+    return is_complete and manifest.recipe == recipe
 
 
 def _recipe(spec: CorpusSpec) -> dict[str, Any]:
@@ -133,17 +133,11 @@ def _recipe(spec: CorpusSpec) -> dict[str, Any]:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            raise DataError(
-                f"package {name}", "not installed", "run `make setup`; the corpus is made of its docs"
-            ) from None
-    recipe = {
-        "builder": BUILDER_VERSION,
-        "python": platform.python_version(),
-        "packages": versions,
-        "spec": asdict(spec),
-    }
-    restored: dict[str, Any] = json.loads(json.dumps(recipe))  # tuples become lists, as in the file
-    return restored
+            fix = "run `make setup`; the corpus is made from its documentation"
+            raise DataError(f"package {name}", "not installed", fix) from None
+    python = platform.python_version()
+    recipe = {"builder": BUILDER_VERSION, "python": python, "packages": versions, "spec": asdict(spec)}
+    return cast(dict[str, Any], json.loads(json.dumps(recipe)))  # tuples become lists, as in the file
 
 
 def _build(

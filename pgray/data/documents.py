@@ -1,8 +1,7 @@
-"""Which text the embedded corpus holds: modules of installed packages -> documents -> two splits.
+"""Choose the text of the embedded corpus: modules of installed packages, cut into documents, in two splits.
 
-Modules are taken in the order of a hash of their name, never of the file system: first validation, the rest training.
-A paragraph occurs once in the whole corpus, and validation drops what training nearly contains. It does NOT know about
-tokens, but for how many characters a validation split of a given size needs.
+Modules are ordered by the hash of their name, so that the order does not depend on the file system. The first ones become
+validation, the others training. A paragraph occurs only once in the corpus, and validation drops what training nearly contains.
 """
 
 import hashlib
@@ -25,15 +24,15 @@ _SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "testing", "_testing", "idlelib", "lib2to3", "turtledemo"}
     | {"site-packages", "dist-packages", "_bundled", "_vendor", "vendored_packages", "thirdparty_files", "externals"}
 )
-_DOCUMENT_CHARS = 4000  # a module's paragraphs are cut into documents of about this size, as web pages are
-_VAL_MODULE_CHARS = 8000  # no module may fill the validation split
-_CHARS_PER_TOKEN = 4  # more than there are, because overlap with training takes some validation text away
+_DOCUMENT_CHARS = 4000  # approximate size of a document, like that of a web page
+_VAL_MODULE_CHARS = 8000  # from one module, so that none fills the validation split
+_CHARS_PER_TOKEN = 4  # more than the real ratio, since validation loses the text that training contains
 _SHINGLE_WORDS = 8
 
 
 @dataclass(frozen=True)
 class CorpusSpec:
-    """What goes into a corpus. The default is the embedded corpus; tests build smaller ones."""
+    """The sources and sizes of a corpus. The defaults define the embedded corpus; tests build smaller ones."""
 
     packages: tuple[str, ...] = (
         STDLIB,
@@ -49,14 +48,14 @@ class CorpusSpec:
         "typer",
     )
     train_chars: int = 9_000_000
-    val_tokens: int = 64 * 1024 + 1  # whole sequences of any power of two up to 64Ki, and the last one's target
+    val_tokens: int = 64 * 1024 + 1  # whole sequences of any power of two up to 64Ki, plus the last target
     vocab_size: int = 1024
     tokenizer_chars: int = 4_000_000
     shard_tokens: int = 1_000_000
 
 
 def _sources(package: str) -> Iterator[tuple[str, Path]]:
-    """(name that is the same on every machine, file) of each source file of a package."""
+    """Yield the name, equal on every machine, and the path of each source file of a package."""
     if package == STDLIB:
         root = Path(sysconfig.get_path("stdlib"))
     else:
@@ -77,7 +76,7 @@ def _hash(name: str) -> str:
 
 
 def read_modules(spec: CorpusSpec, workers: int | None = None) -> Iterator[tuple[str, list[str]]]:
-    """(name, prose paragraphs) of every module that has any, in the order of the names' hashes, read as they are taken."""
+    """Yield the name and prose paragraphs of each module that has any, ordered by the hash of the name. Reads lazily."""
     sources = sorted(itertools.chain.from_iterable(map(_sources, spec.packages)), key=lambda item: _hash(item[0]))
     workers = min(8, os.cpu_count() or 1) if workers is None else workers
     texts = _read([path for _, path in sources], workers)
@@ -89,13 +88,13 @@ def _read(paths: list[Path], workers: int) -> Iterator[list[str]]:
 
     num_done = 0
     if workers > 1:
-        # spawn, not fork: the caller may hold threads (Ray, torch)
+        # spawn, since forking a process with threads (Ray, torch) is unsafe
         pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
         try:
             for text in pool.map(document, paths, chunksize=32):
                 num_done += 1
                 yield text
-        except BrokenProcessPool:  # killed for memory, or the main script cannot be imported again: go on alone
+        except BrokenProcessPool:  # out of memory, or the main script cannot be imported: continue in this process
             pass
         finally:
             pool.shutdown(cancel_futures=True)
@@ -103,7 +102,7 @@ def _read(paths: list[Path], workers: int) -> Iterator[list[str]]:
 
 
 def _unique(modules: Iterable[tuple[str, list[str]]]) -> Iterator[tuple[str, list[str]]]:
-    """Leave out every paragraph that an earlier module has."""
+    """Drop every paragraph that an earlier module contains."""
     from pgray.data.prose import paragraph_key
 
     seen: set[bytes] = set()
@@ -119,18 +118,18 @@ def _unique(modules: Iterable[tuple[str, list[str]]]) -> Iterator[tuple[str, lis
 
 
 def first_chars(text: list[str], limit_chars: int) -> list[str]:
-    """The leading paragraphs that fit into `limit_chars`; at least one."""
+    """Return the first paragraphs that fit into `limit_chars`, at least one."""
     ends = list(itertools.accumulate(len(paragraph) + 1 for paragraph in text))
     return text[: max(1, sum(end <= limit_chars for end in ends))]
 
 
 def _shingles(paragraph: str) -> set[int]:
-    words = paragraph.lower().split()  # hash() differs between processes, but these never leave this one
+    words = paragraph.lower().split()  # hash() differs between processes, but these stay in this one
     return {hash(tuple(words[i : i + _SHINGLE_WORDS])) for i in range(max(1, len(words) - _SHINGLE_WORDS + 1))}
 
 
 def _not_in_training(val: list[list[str]], train: list[list[str]]) -> list[list[str]]:
-    """Drop validation paragraphs of which training has half or more of the runs of eight words."""
+    """Drop validation paragraphs half or more of whose eight-word sequences occur in training."""
     wanted = set().union(*(_shingles(paragraph) for text in val for paragraph in text))
     known = {shingle for text in train for paragraph in text for shingle in _shingles(paragraph) & wanted}
     kept = [[p for p in text if 2 * len((s := _shingles(p)) & known) < len(s)] for text in val]
@@ -151,15 +150,15 @@ def _documents(name: str, text: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def split(modules: Iterable[tuple[str, list[str]]], spec: CorpusSpec) -> tuple[list[str], list[str]]:
-    """Choose the documents of both splits. Takes no more modules than they need.
+    """Choose the documents of both splits, reading only as many modules as needed.
 
     Args:
-        modules: (name, paragraphs), in the order that decides who goes where.
-        spec: how much is wanted.
+        modules: name and paragraphs of each; the first ones become validation.
+        spec: the sizes of the splits.
     Returns:
-        Training documents and validation documents, each one text with a paragraph a line.
+        Training documents and validation documents, with one paragraph per line.
     Raises:
-        DataError: there is nothing left for training.
+        DataError: no text is left for training.
     """
     rest = iter(_unique(modules))
     val: list[list[str]] = []
@@ -180,6 +179,6 @@ def split(modules: Iterable[tuple[str, list[str]]], spec: CorpusSpec) -> tuple[l
         problem = f"only {val_chars:,} characters of documentation, all of them needed for validation"
         raise DataError("embedded corpus", problem, "name more packages or ask for fewer validation tokens")
     val = _not_in_training(val, [text for _, text in train])
-    # by hash, so that the parts of a long module are spread over the split
+    # ordered by hash, which spreads the parts of a long module over the split
     parts = sorted((part for name, text in train for part in _documents(name, text)), key=lambda part: _hash(part[0]))
     return ["\n".join(text) for _, text in parts], ["\n".join(text) for text in val]

@@ -1,10 +1,10 @@
-"""English prose out of Python source files: docstrings, as paragraphs, without code.
+"""Extract English prose from Python source files: their docstrings as paragraphs, without code.
 
-Documentation is the one large body of real English that is on every machine that can run this project, under licences
-that allow reading it, at versions that `constraints.txt` pins. Files are parsed, never imported: importing runs code.
+Every machine that can run this project has this text, under licences that allow reading it, at the versions that
+`constraints.txt` pins. Files are parsed, never imported, since importing runs code.
 
-A paragraph is kept when it reads as a sentence or more; doctest, tables, signatures and markup go. It does NOT
-try to be complete: there is more documentation than a corpus needs, so whatever is in doubt is dropped.
+A paragraph is kept if it reads like a sentence or more; doctests, tables, signatures and markup are dropped. There is more
+documentation than a corpus needs, so doubtful text is dropped, too.
 """
 
 import ast
@@ -17,7 +17,7 @@ from pathlib import Path
 
 _MIN_WORDS = 6
 _MIN_LETTER_FRAC = 0.9  # letters, digits, spaces and sentence punctuation
-_MIN_COMMON_FRAC = 0.15  # share of words that are everyday English
+_MIN_COMMON_FRAC = 0.15  # share of words in _COMMON
 _COMMON = re.compile(
     r"\b(?:an?|and|are|as|at|be|but|by|can|does|each|for|from|has|have|if|in|into|is|its?|may|more|must|not|of|only|on|or|"
     r"other|same|should|some|so|such|than|that|their|then|there|these|they|the|this|to|used|was|when|where|which|will|"
@@ -39,7 +39,7 @@ _PLAIN = re.compile(r"[\w\s.,;:!?'\"()’“”—–-]")
 
 
 def paragraphs(text: str) -> Iterator[str]:
-    """The prose paragraphs of one docstring, each on one line, markup taken off."""
+    """Yield the prose paragraphs of a docstring, each on one line and without markup."""
     indented_code = False
     for block in re.split(r"\n\s*\n", inspect.cleandoc(text)):
         if indented_code and block.startswith((" ", "\t")):
@@ -52,7 +52,7 @@ def paragraphs(text: str) -> Iterator[str]:
 
 
 def _pieces(block: str) -> Iterator[str]:
-    """Split a block where a list item, a field or a change of indentation starts a new thought."""
+    """Split a block at list items, fields and changes of indentation."""
     piece: list[str] = []
     last_indent = None
     for raw in block.split("\n"):
@@ -85,16 +85,16 @@ def _is_prose(line: str) -> bool:
 
 
 def paragraph_key(paragraph: str) -> bytes:
-    """What makes two paragraphs the same: their letters, case folded. Numbers and punctuation do not count."""
+    """Return a hash of the letters, ignoring case, numbers and punctuation: equal paragraphs have equal keys."""
     letters = " ".join(_LETTERS.findall(paragraph.lower()))
     return hashlib.blake2b(letters.encode(), digest_size=12).digest()
 
 
 def docstrings(source: bytes) -> Iterator[str]:
-    """Every docstring of a source file in order, and every text that a call or a name with `doc` in it holds.
+    """Yield every docstring of a source file, and every string in a call or an assignment whose name contains `doc`.
 
-    numpy and torch document their compiled functions by calls (`add_newdoc`, `add_docstr`), pandas and pydoc by tables
-    (`_shared_docs`, `topics`). A file that does not parse with this Python gives nothing.
+    numpy and torch document compiled functions with calls (`add_newdoc`, `add_docstr`), pandas and pydoc with tables
+    (`_shared_docs`, `topics`). A file that this Python cannot parse yields nothing.
     """
     if b'"""' not in source and b"'''" not in source and b"doc" not in source:
         return
@@ -140,7 +140,7 @@ def _texts(*values: ast.expr) -> Iterator[str]:
 
 
 def document(path: Path) -> list[str]:
-    """The prose paragraphs of one source file, repeats within the file left out."""
+    """Return the prose paragraphs of a source file without repetitions."""
     kept: dict[bytes, str] = {}
     for text in docstrings(path.read_bytes()):
         for paragraph in paragraphs(text):

@@ -1,10 +1,10 @@
-"""Train a SentencePiece tokenizer that the byte count of bpb can trust.
+"""Train a SentencePiece tokenizer whose byte counts are exact.
 
-Same kind as the challenge's `fineweb_1024_bpe.model`: BPE, byte fallback, split digits, pad 0, bos 1, eos 2, unk 3,
-a space put before each text. One difference on purpose: text is not normalized (theirs is NFKC with spaces merged), so
-that the bytes counted for a document are exactly the bytes of its text, which makes the count testable.
+It is like the challenge's `fineweb_1024_bpe.model`: BPE, byte fallback, split digits, pad 0, bos 1, eos 2, unk 3, a space
+before each text. One difference is intended: text is not normalized (theirs is NFKC with spaces merged), so that the bytes
+counted for a document are exactly the bytes of its text, which a test can check.
 
-The model holds no path and no time, so equal texts give an equal file.
+The model contains no path and no time, so equal texts give an equal file.
 """
 
 import io
@@ -18,14 +18,12 @@ BOS = 1
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
-    """Train a BPE model.
+    """Train a BPE model and return its serialized `.model`.
 
     Args:
         texts: training text, one paragraph each; at least a few hundred kilobytes for 1,024 pieces.
-        vocab_size: number of pieces, 260 bytes and specials included.
-    Returns:
-        The serialized `.model`: exactly `vocab_size` pieces, one of them U+2581 alone, so that a space costs one
-        token and one byte.
+        vocab_size: number of pieces, including 260 for bytes and special tokens. One of them is U+2581 alone, so that a
+            space is one token and one byte.
     Raises:
         ValueError: too little text for that many pieces.
     """
@@ -46,19 +44,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
             bos_id=BOS,
             eos_id=2,
             unk_id=3,
-            num_threads=1,  # BPE trains on one thread anyway; said aloud because the file must not depend on the machine
+            num_threads=1,  # the file must not depend on the machine
             minloglevel=2,
         )
     except RuntimeError as error:
         raise ValueError(f"cannot train {vocab_size} pieces on this text: {error}") from None
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     if processor.vocab_size() != vocab_size or processor.piece_to_id(SPACE) == processor.unk_id():
-        raise ValueError(f"got {processor.vocab_size()} pieces, wanted {vocab_size} with U+2581 alone among them")
+        raise ValueError(f"got {processor.vocab_size()} pieces, expected {vocab_size} with U+2581 alone among them")
     return model.getvalue()
 
 
 def encode_documents(model: bytes, documents: Iterable[str]) -> Iterable[list[int]]:
-    """Token ids of each document, BOS first: how the published shards mark where a document starts."""
+    """Yield the token ids of each document. Each begins with BOS, as in the published shards."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     for document in documents:
         yield [BOS, *processor.encode(document, out_type=int)]

@@ -8,11 +8,10 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -70,18 +69,14 @@ class ModelCheck:
                 self._facts[key] = ModelFacts.model_validate_json(self._file(key).read_bytes())
             except (OSError, ValidationError):
                 to_build[key] = _sections(arm.config)
-        self._process = self._start(json.dumps(to_build)) if to_build else None
+        self._request = json.dumps(to_build)
+        self._process = self._start() if to_build else None
 
-    def _start(self, request: str) -> "subprocess.Popen[str]":
-        self._output, self._errors = (
-            _temporary_file(),
-            _temporary_file(),
-        )  # not pipes, which could fill up before `wait`
-        with _temporary_file() as stdin:
-            stdin.write(request)
-            stdin.seek(0)
-            command = [sys.executable, "-m", "trainer.run.preflight"]
-            return subprocess.Popen(command, stdin=stdin, stdout=self._output, stderr=self._errors, text=True)
+    def _start(self) -> "subprocess.Popen[str]":
+        command, pipe = [sys.executable, "-m", "trainer.run.preflight"], subprocess.PIPE
+        return subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        )  # loads torch, then reads stdin
 
     def __enter__(self) -> Self:
         return self
@@ -111,21 +106,16 @@ class ModelCheck:
     def cancel(self) -> None:
         """End the subprocess without an answer; does nothing after `wait`."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            with self._process as process:
+                process.kill()
             self._process = None
-            self._output.close()
-            self._errors.close()
 
     def _read_answer(self, process: "subprocess.Popen[str]") -> None:
-        code = process.wait()
-        with self._output as output, self._errors as errors:
-            output.seek(0)
-            errors.seek(0)
-            if code:
-                last = (errors.read().strip().splitlines() or ["no message"])[-1]
-                raise RuntimeError(f"python -m trainer.run.preflight ended with code {code}: {last}")
-            answer = _ANSWER.validate_json(output.read())
+        output, errors = process.communicate(self._request)
+        if process.returncode:
+            last = (errors.strip().splitlines() or ["no message"])[-1]
+            raise RuntimeError(f"python -m trainer.run.preflight ended with code {process.returncode}: {last}")
+        answer = _ANSWER.validate_json(output)
         self._facts |= answer
         for key, facts in answer.items():
             if facts.error is None:
@@ -149,7 +139,3 @@ def cache_folder() -> Path:
 
 def _sections(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", include={"model", "recurrence"})
-
-
-def _temporary_file() -> IO[str]:
-    return tempfile.TemporaryFile("w+", encoding="utf-8")

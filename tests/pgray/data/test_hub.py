@@ -1,4 +1,4 @@
-"""Fetching published shards, against a real HTTP server that answers as the Hugging Face hub does."""
+"""`pgray data fetch` against a real HTTP server that answers like the Hugging Face hub."""
 
 import hashlib
 import json
@@ -23,8 +23,8 @@ SHARD_TOKENS = 50_000
 
 
 @dataclass
-class StandIn:
-    """Files by path, what was asked, and how to misbehave."""
+class FakeHub:
+    """A hub: its files by path, the requests it got, and the faults it should show."""
 
     files: dict[str, bytes]
     address: str = ""
@@ -35,7 +35,7 @@ class StandIn:
     status: int | None = None
 
 
-def _handler(hub: StandIn) -> type[BaseHTTPRequestHandler]:
+def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -107,7 +107,7 @@ def _handler(hub: StandIn) -> type[BaseHTTPRequestHandler]:
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[StandIn]:
+def hub(tmp_path: Path) -> Iterator[FakeHub]:
     rng = np.random.default_rng(3)
     files: dict[str, bytes] = {"datasets/tokenizers/fineweb_1024_bpe.model": b"a model"}
     for name in ("train_000000", "train_000001", "train_000002", "val_000000"):
@@ -126,12 +126,12 @@ def hub(tmp_path: Path) -> Iterator[StandIn]:
         ],
     }
     files["datasets/manifest.json"] = json.dumps(manifest).encode()
-    stand_in = StandIn(files)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(stand_in))
-    stand_in.address = f"http://127.0.0.1:{server.server_port}"
+    fake_hub = FakeHub(files)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(fake_hub))
+    fake_hub.address = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield stand_in
+    yield fake_hub
     server.shutdown()
     server.server_close()
     thread.join()
@@ -139,7 +139,7 @@ def hub(tmp_path: Path) -> Iterator[StandIn]:
 
 @pytest.fixture(autouse=True)
 def _own_hub_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No cache, token or offline switch of whoever runs the tests."""
+    """Ignore the user's cache, token and offline switch."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -152,7 +152,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "data" / "fineweb10B_sp1024"
 
 
-def _fetch(hub: StandIn, out: Path, shards: int = 2, **settings: Any) -> FetchReport:
+def _fetch(hub: FakeHub, out: Path, shards: int = 2, **settings: Any) -> FetchReport:
     return fetch(shards=shards, out=out, endpoint=hub.address, **settings)
 
 
@@ -164,7 +164,7 @@ SHARDS = {"fineweb_val_000000.bin", "fineweb_train_000000.bin", "fineweb_train_0
 ALL = {*SHARDS, "fineweb_1024_bpe.model", SOURCE_NAME}
 
 
-def test_fetch_places_the_published_bytes(hub: StandIn, out: Path) -> None:
+def test_fetch_places_the_published_bytes(hub: FakeHub, out: Path) -> None:
     lines: list[str] = []
     result = _fetch(hub, out, report=lines.append)
     assert _names(out) == ALL
@@ -190,7 +190,7 @@ def test_fetch_places_the_published_bytes(hub: StandIn, out: Path) -> None:
     assert len(lines) == 4
 
 
-def test_what_is_there_is_not_fetched_again(hub: StandIn, out: Path) -> None:
+def test_complete_files_are_not_fetched_again(hub: FakeHub, out: Path) -> None:
     _fetch(hub, out)
     hub.gets.clear()
     again = _fetch(hub, out)
@@ -200,20 +200,18 @@ def test_what_is_there_is_not_fetched_again(hub: StandIn, out: Path) -> None:
     assert hub.gets == ["manifest.json", "fineweb_train_000002.bin"]
 
 
-def test_when_all_is_there_no_network_is_needed(hub: StandIn, out: Path) -> None:
+def test_a_complete_folder_needs_no_network(hub: FakeHub, out: Path) -> None:
     _fetch(hub, out)
     assert fetch(shards=1, out=out, endpoint="http://127.0.0.1:9").train_tokens == SHARD_TOKENS
 
 
-def test_a_folder_stays_with_the_commit_it_began_with(hub: StandIn, out: Path) -> None:
+def test_a_folder_keeps_its_commit(hub: FakeHub, out: Path) -> None:
     _fetch(hub, out, shards=1)
     hub.commit = NEWER_COMMIT
     assert _fetch(hub, out, shards=2).commit == COMMIT
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(
-    hub: StandIn, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_connection_resumes_where_it_broke(hub: FakeHub, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)  # it resumes at whole chunks, else of 10 MB
@@ -224,7 +222,7 @@ def test_a_broken_connection_is_taken_up_where_it_broke(
     assert (out / "fineweb_val_000000.bin").stat().st_size == 1024 + 2 * SHARD_TOKENS
 
 
-def test_an_interrupted_fetch_goes_on_with_the_missing_shards(hub: StandIn, out: Path) -> None:
+def test_an_interrupted_fetch_resumes_with_the_missing_shards(hub: FakeHub, out: Path) -> None:
     hub.corrupt.add("fineweb_train_000001.bin")
     with pytest.raises(DataError, match=r"fineweb_train_000001\.bin: content does not have the sha256 .* fetch again"):
         _fetch(hub, out)
@@ -236,14 +234,14 @@ def test_an_interrupted_fetch_goes_on_with_the_missing_shards(hub: StandIn, out:
     assert _names(out) == ALL
 
 
-def test_a_file_cut_short_on_disk_is_fetched_again(hub: StandIn, out: Path) -> None:
+def test_a_file_cut_short_on_disk_is_fetched_again(hub: FakeHub, out: Path) -> None:
     _fetch(hub, out)
     with (out / "fineweb_train_000000.bin").open("r+b") as file:
         file.truncate(5000)
     assert _fetch(hub, out).fetched == ("fineweb_train_000000.bin",)
 
 
-def test_a_published_file_that_is_no_shard(hub: StandIn, out: Path) -> None:
+def test_a_published_file_that_is_not_a_shard_is_an_error(hub: FakeHub, out: Path) -> None:
     hub.files["datasets/datasets/fineweb10B_sp1024/fineweb_val_000000.bin"] = b"PK" * 5000
     for _ in range(2):
         with pytest.raises(DataError, match=r"fineweb_val_000000\.bin: magic is .*: not a token shard"):
@@ -266,14 +264,14 @@ def test_a_published_file_that_is_no_shard(hub: StandIn, out: Path) -> None:
         ),
     ],
 )
-def test_wrong_input_leaves_no_data(hub: StandIn, out: Path, settings: dict[str, Any], message: str) -> None:
+def test_wrong_input_downloads_nothing(hub: FakeHub, out: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         _fetch(hub, out, **settings)
     assert str(caught.value) == message
     assert not list(out.parent.rglob("*.bin"))
 
 
-def test_a_folder_with_other_data_is_left_alone(hub: StandIn, out: Path) -> None:
+def test_a_folder_with_other_data_is_not_touched(hub: FakeHub, out: Path) -> None:
     _fetch(hub, out)
     with pytest.raises(InputError, match=f"it holds sp1024 of {REPO}; give a new folder"):
         _fetch(hub, out, variant="sp4096")
@@ -285,7 +283,7 @@ def test_a_folder_with_other_data_is_left_alone(hub: StandIn, out: Path) -> None
         _fetch(hub, out)
 
 
-def test_a_disk_too_small_is_said_at_once(hub: StandIn, out: Path) -> None:
+def test_a_disk_that_is_too_small_fails_before_the_download(hub: FakeHub, out: Path) -> None:
     manifest = json.loads(hub.files["datasets/manifest.json"])
     manifest["datasets"][0]["stats"]["tokens_train"] = 10**18
     hub.files["datasets/manifest.json"] = json.dumps(manifest).encode()
@@ -294,30 +292,30 @@ def test_a_disk_too_small_is_said_at_once(hub: StandIn, out: Path) -> None:
     assert hub.gets == ["manifest.json"]
 
 
-def test_a_folder_that_cannot_be_written(hub: StandIn, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(hub: FakeHub, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises((InputError, DataError), match="folder"):
         _fetch(hub, tmp_path / "file" / "x")
 
 
-def test_no_network_is_said_within_seconds(out: Path) -> None:
+def test_no_network_fails_within_seconds(out: Path) -> None:
     started = time.perf_counter()
     with pytest.raises(DataError) as caught:
         fetch(shards=1, out=out, endpoint="http://127.0.0.1:9")
     assert str(caught.value).startswith(
         f"http://127.0.0.1:9/datasets/{REPO}/datasets/manifest.json: the hub cannot be reached or broke off ("
     )
-    assert str(caught.value).endswith(": check the network and fetch again; what arrived is kept")
+    assert str(caught.value).endswith(": check the network and fetch again; complete files are kept")
     assert time.perf_counter() - started < 5
 
 
-def test_a_hub_in_trouble(hub: StandIn, out: Path) -> None:
+def test_a_server_error_is_reported(hub: FakeHub, out: Path) -> None:
     hub.status = 503
     with pytest.raises(DataError, match="the hub answered HTTP 503: wait and fetch again"):
         _fetch(hub, out)
 
 
-def test_a_repo_or_a_file_that_is_not_there(hub: StandIn, out: Path) -> None:
+def test_a_missing_repo_or_file_is_reported(hub: FakeHub, out: Path) -> None:
     with pytest.raises(DataError, match="no such dataset repo, or it is private"):
         _fetch(hub, out, repo="some/other")
     del hub.files["datasets/datasets/fineweb10B_sp1024/fineweb_train_000001.bin"]
@@ -328,13 +326,13 @@ def test_a_repo_or_a_file_that_is_not_there(hub: StandIn, out: Path) -> None:
 @pytest.mark.parametrize(
     "manifest", [b"<html>", b"[]", b'{"datasets": [{}], "tokenizers": []}', b'{"datasets": {}, "tokenizers": 5}']
 )
-def test_a_manifest_that_is_not_one(hub: StandIn, out: Path, manifest: bytes) -> None:
+def test_an_invalid_manifest_is_reported(hub: FakeHub, out: Path, manifest: bytes) -> None:
     hub.files["datasets/manifest.json"] = manifest
     with pytest.raises(DataError, match=r"datasets/manifest\.json: not a manifest of datasets"):
         _fetch(hub, out)
 
 
-def test_a_manifest_entry_that_lacks_counts(hub: StandIn, out: Path) -> None:
+def test_a_manifest_entry_without_counts_is_reported(hub: FakeHub, out: Path) -> None:
     manifest = json.loads(hub.files["datasets/manifest.json"])
     del manifest["datasets"][0]["stats"]["files_val"]
     hub.files["datasets/manifest.json"] = json.dumps(manifest).encode()
