@@ -1,4 +1,4 @@
-"""Every way that data can be wrong ends in one line with the file, what was found, and the fix."""
+"""Every defect of a data folder is reported in one line with the file, the finding and the fix."""
 
 import io
 import time
@@ -38,14 +38,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data(source: Path, tmp_path: Path) -> Path:
-    """A copy that a test may break."""
+    """A copy that a test may damage."""
     for path in source.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path
 
 
 def _problems(data: Path, vocab_size: int | None = VOCAB, seq_len: int | None = 1024) -> tuple[str, ...]:
-    """The problems of the full check; where preflight sees one too, it must be the first of them."""
+    """Return the problems of the full check. If preflight raises one, it must be the first of them."""
     report = check_folder(data, vocab_size=vocab_size, seq_len=seq_len)
     assert report.is_ok == (not report.problems)
     for problem in report.problems:
@@ -73,7 +73,7 @@ def _other_model(vocab_size: int = VOCAB, **settings: object) -> bytes:
     return raw.getvalue()
 
 
-def test_good_data(data: Path) -> None:
+def test_good_data_has_no_problems(data: Path) -> None:
     model = data / "tokenizer.model"
     fast, full = preflight(data, vocab_size=VOCAB, seq_len=1024), check_folder(data, vocab_size=VOCAB, seq_len=1024)
     val = map_tokens(data / "fineweb_val_000000.bin")
@@ -99,7 +99,7 @@ def test_good_data(data: Path) -> None:
     assert (fast.is_full, fast.scored_tokens, fast.bytes_per_token) == (False, None, None)
 
 
-def test_a_tokenizer_outside_the_folder(data: Path) -> None:
+def test_the_tokenizer_may_be_outside_the_folder(data: Path) -> None:
     model = data.parent / f"{data.name}.model"
     (data / "tokenizer.model").rename(model)
     assert preflight(data, str(model)).tokenizer == model
@@ -107,7 +107,7 @@ def test_a_tokenizer_outside_the_folder(data: Path) -> None:
     assert "no *.model in this folder" in _problems(data)[0]
 
 
-def test_validation_over_two_shards_scores_as_one(data: Path) -> None:
+def test_two_validation_shards_score_like_one(data: Path) -> None:
     whole = check_folder(data, seq_len=1024)
     val = np.array(map_tokens(data / "fineweb_val_000000.bin"))
     write_shard(data / "fineweb_val_000000.bin", val[:1234])
@@ -116,12 +116,12 @@ def test_validation_over_two_shards_scores_as_one(data: Path) -> None:
     assert (parts.scored_tokens, parts.scored_bytes) == (whole.scored_tokens, whole.scored_bytes)
 
 
-def test_a_token_outside_the_vocabulary(data: Path) -> None:
+def test_a_token_outside_the_vocabulary_is_located(data: Path) -> None:
     path = data / "fineweb_train_000001.bin"
     tokens = np.array(map_tokens(path))
     tokens[[2500, 2700]] = 600, 65535
     write_shard(path, tokens)
-    preflight(data)  # does not read that far
+    preflight(data)  # reads only the first tokens
     (problem,) = _problems(data)
     offset = HEADER_BYTES + 2 * 2500
     assert problem.startswith(
@@ -200,7 +200,7 @@ def _twice(data: Path) -> None:
         (_twice, "fineweb_train_000002.bin: holds the same tokens as fineweb_train_000000.bin: it would be trained on"),
     ],
 )
-def test_every_damage_is_named(data: Path, damage: Callable[[Path], None], found: str) -> None:
+def test_every_defect_is_reported(data: Path, damage: Callable[[Path], None], found: str) -> None:
     damage(data)
     problems = _problems(data)
     assert len(problems) == 1, problems
@@ -208,7 +208,7 @@ def test_every_damage_is_named(data: Path, damage: Callable[[Path], None], found
     assert str(data) in problems[0]
 
 
-def test_vocabulary_of_another_size(data: Path) -> None:
+def test_a_vocabulary_of_another_size_is_a_problem(data: Path) -> None:
     (problem,) = _problems(data, vocab_size=1024)
     assert (
         f"tokenizer.model: tokenizer has {VOCAB} pieces, model.vocab_size is 1024: set model.vocab_size to {VOCAB}"
@@ -216,8 +216,8 @@ def test_vocabulary_of_another_size(data: Path) -> None:
     )
 
 
-def test_no_piece_for_a_space_alone(data: Path) -> None:
-    """Such a model exists (challenge issue 897); trainers refuse to make one, so the piece is renamed."""
+def test_a_missing_piece_for_a_single_space_is_a_problem(data: Path) -> None:
+    """Such models exist (challenge issue 897). SentencePiece does not train one, so the test renames the piece."""
     from sentencepiece import sentencepiece_model_pb2 as model_proto
 
     proto = model_proto.ModelProto()
@@ -242,7 +242,7 @@ def test_another_tokenizer_of_the_same_size_is_a_warning(data: Path) -> None:
     assert "tokenizer.model probably did not write it" in report.warnings[0]
 
 
-def test_all_problems_at_once_each_once(data: Path) -> None:
+def test_several_problems_are_each_listed_once(data: Path) -> None:
     _truncate(data)
     _foreign(data)
     _twice(data)
@@ -252,7 +252,7 @@ def test_all_problems_at_once_each_once(data: Path) -> None:
     assert check_folder(data).data_sha is None
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder_is_a_problem(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such data folder"):
         preflight(tmp_path / "x")
     report = check_folder(tmp_path / "x")
@@ -261,7 +261,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_preflight_is_fast_and_does_not_read_shards(data: Path) -> None:
-    """50 sparse shards of 200 MB: reading them would take a minute."""
+    """Reading these 50 sparse shards of 200 MB would take a minute."""
     header = (data / "fineweb_train_000000.bin").read_bytes()[:8] + (100_000_000).to_bytes(4, "little")
     for shard in range(2, 52):
         with (data / f"fineweb_train_{shard:06d}.bin").open("wb") as file:

@@ -1,4 +1,4 @@
-"""The embedded corpus: the same bytes every time, no validation text in training, whole or not there at all."""
+"""The embedded corpus: the same bytes every time, no validation text in training, and never a partial folder."""
 
 import json
 import os
@@ -47,10 +47,10 @@ def _documents(folder: Path, split: Split) -> list[str]:
     return [processor.decode(part.tolist()) for part in parts]
 
 
-def test_equal_bytes_in_another_process_place_order_and_hash_seed(
+def test_the_bytes_do_not_depend_on_process_folder_file_order_or_hash_seed(
     built: tuple[Path, CorpusManifest], tmp_path: Path
 ) -> None:
-    """Two workers, another hash seed, another working folder, and a file system that lists everything backwards."""
+    """Builds with two workers, another hash seed, another working folder and a reversed order of files."""
     script = f"""
 import os, pathlib
 from pgray.data import documents
@@ -102,12 +102,12 @@ def test_validation_drops_what_training_nearly_contains() -> None:
     assert documents._not_in_training([[near, far], [near]], [[" ".join(words)]]) == [[far]]
 
 
-def test_a_paragraph_occurs_once_whatever_its_case_and_numbers() -> None:
+def test_paragraphs_that_differ_in_case_and_numbers_occur_once() -> None:
     modules = [("a", ["Raise 1 error, at once.", "Other."]), ("b", ["raise 22 ERROR at once"]), ("c", ["New."])]
     assert list(documents._unique(modules)) == [("a", ["Raise 1 error, at once.", "Other."]), ("c", ["New."])]
 
 
-def test_manifest_tells_what_is_there_and_nothing_of_this_machine(built: tuple[Path, CorpusManifest]) -> None:
+def test_the_manifest_describes_the_folder_without_paths_of_this_machine(built: tuple[Path, CorpusManifest]) -> None:
     folder, manifest = built
     text = (folder / corpus.MANIFEST_NAME).read_text()
     assert manifest == read_manifest(folder)
@@ -122,7 +122,7 @@ def test_manifest_tells_what_is_there_and_nothing_of_this_machine(built: tuple[P
     assert set(manifest.recipe["packages"]) == {"optuna", "rich", "typer", "sentencepiece"}
 
 
-def test_it_is_english_that_the_tokenizer_gives_back(built: tuple[Path, CorpusManifest]) -> None:
+def test_decoded_documents_are_english_text(built: tuple[Path, CorpusManifest]) -> None:
     folder, manifest = built
     text = "\n".join(_documents(folder, "train"))
     assert len(text.encode()) == pytest.approx(manifest.train_text_bytes, rel=1e-3)
@@ -136,7 +136,7 @@ def test_it_is_english_that_the_tokenizer_gives_back(built: tuple[Path, CorpusMa
     assert (processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()) == (0, 1, 2, 3)
 
 
-def test_it_passes_the_full_check(built: tuple[Path, CorpusManifest]) -> None:
+def test_the_corpus_passes_the_full_check(built: tuple[Path, CorpusManifest]) -> None:
     folder, manifest = built
     report = check_folder(folder, vocab_size=SPEC.vocab_size, seq_len=1024)
     assert (report.problems, report.warnings) == ((), ())
@@ -144,7 +144,7 @@ def test_it_passes_the_full_check(built: tuple[Path, CorpusManifest]) -> None:
     assert report.scored_tokens == 4096
 
 
-def test_the_second_build_does_nothing_and_force_does_it_again(
+def test_a_second_build_does_nothing_unless_forced(
     built: tuple[Path, CorpusManifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, manifest = built
@@ -155,11 +155,11 @@ def test_the_second_build_does_nothing_and_force_does_it_again(
     assert "up to date" in lines[0]
     with pytest.raises(pytest.fail.Exception, match="built again"):
         build_corpus(folder, spec=SPEC, force=True)
-    assert read_manifest(folder) == manifest  # a build that failed took nothing away
+    assert read_manifest(folder) == manifest  # a failed build keeps the old corpus
 
 
 @pytest.mark.parametrize("change", ["version", "truncated", "missing", "spec"])
-def test_what_makes_it_build_again(
+def test_an_outdated_or_damaged_corpus_is_rebuilt(
     built: tuple[Path, CorpusManifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     folder = tmp_path / "embedded"
@@ -199,7 +199,7 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
         assert {path.name for path in tmp_path.iterdir()} <= {".embedded.lock"}
 
 
-def test_it_never_replaces_what_it_did_not_build(tmp_path: Path) -> None:
+def test_other_files_are_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="not a corpus folder: it holds other files"):
         build_corpus(tmp_path, spec=SPEC, force=True)
@@ -211,6 +211,6 @@ def test_it_never_replaces_what_it_did_not_build(tmp_path: Path) -> None:
         build_corpus(tmp_path / "thesis.txt" / "x", spec=SPEC)
 
 
-def test_a_package_that_is_not_installed(tmp_path: Path) -> None:
+def test_a_missing_package_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="package no_such_package: not installed: run `make setup`"):
         build_corpus(tmp_path / "x", spec=CorpusSpec(packages=("no_such_package",)))

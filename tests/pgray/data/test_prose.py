@@ -1,4 +1,4 @@
-"""What counts as prose, and where it is found in a source file."""
+"""Which text counts as prose, and where source files contain it."""
 
 import textwrap
 
@@ -74,10 +74,10 @@ def test_docstrings_are_found_without_importing() -> None:
 
 
 @pytest.mark.parametrize("source", [b'"""never closed', b'"""\x00"""', b'x = """a"""\xff\xfe', b""])
-def test_a_file_that_does_not_parse_gives_nothing(source: bytes) -> None:
+def test_a_file_that_does_not_parse_yields_nothing(source: bytes) -> None:
     assert list(docstrings(source)) == []
 
 
-def test_paragraphs_are_the_same_when_their_letters_are() -> None:
+def test_the_key_of_a_paragraph_depends_on_its_letters_only() -> None:
     assert paragraph_key("The 1st axis, or None.") == paragraph_key("the 2st axis -- or none")
     assert paragraph_key("The first axis.") != paragraph_key("The last axis.")

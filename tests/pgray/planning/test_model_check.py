@@ -1,4 +1,4 @@
-"""Models are built before anything is launched: once each, in a process of their own, and an error names its arm."""
+"""The model check builds each distinct model once, in one subprocess, and an error names its arm."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ def arm(name: str, **model: Any) -> Arm:
     return Arm(name, {}, build_config({f"model.{key}": value for key, value in model.items()}, name))
 
 
-def test_one_process_for_all_arms_and_none_for_known_models(tmp_path: Path) -> None:
+def test_all_arms_share_one_process_and_cached_models_need_none(tmp_path: Path) -> None:
     arms = [arm("a", layers=2), arm("same", layers=2), arm("b", layers=3)]
     found = ModelCheck(arms, "sweep.yaml", tmp_path).wait()
     assert found["a"] == found["same"] != found["b"]
@@ -27,13 +27,13 @@ def test_one_process_for_all_arms_and_none_for_known_models(tmp_path: Path) -> N
     assert again.wait() == found
 
 
-def test_the_arm_whose_model_fails_is_named(tmp_path: Path) -> None:
+def test_an_error_names_the_arm_whose_model_cannot_be_built(tmp_path: Path) -> None:
     good, bad = arm("good", layers=2), arm("bad", layers=3)
     broken = bad.config.model_copy(update={"model": bad.config.model.model_copy(update={"vocab_size": -1})})
     check = ModelCheck([good, Arm("bad", {}, broken)], "sweep.yaml", tmp_path)
     with pytest.raises(InputError, match=r"sweep.yaml: arm bad: model: cannot be built: .*vocab_size"):
         check.wait()
-    assert len(list(tmp_path.iterdir())) == 1  # what is wrong is asked again, not remembered
+    assert len(list(tmp_path.iterdir())) == 1  # errors are not cached
 
 
 def test_a_cancelled_check_leaves_no_process(tmp_path: Path) -> None:

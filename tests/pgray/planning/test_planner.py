@@ -147,7 +147,7 @@ def warnings_of(run: StepTime, size: SizePrediction | None = None) -> str:
     return "\n".join(forecast_warnings({"a": run}, {"a": size or usual}))
 
 
-def test_a_warm_down_longer_than_the_run() -> None:
+def test_a_warm_down_longer_than_the_run_is_reported() -> None:
     config = config_of("sp1024-11l")
     assert "warmdown" not in warnings_of(StepTime(config, 7173, 83.66))
     one_gpu = warnings_of(StepTime(config, 943, 636.0))  # PR 1032: the LR multiplier never exceeded 0.27
@@ -184,12 +184,14 @@ def test_a_warm_down_longer_than_the_run() -> None:
         ({"average": {"kind": "sqwa", "decay": 0.9}}, 1000, None),
     ],
 )
-def test_averages_that_start_early_or_never(changes: dict[str, Any], steps: int, expected: str | None) -> None:
+def test_averages_that_start_too_early_or_never_are_reported(
+    changes: dict[str, Any], steps: int, expected: str | None
+) -> None:
     found = warnings_of(StepTime(config_of(**{"train.iterations": steps, "average.decay": 0.95, **changes}), steps))
     assert (expected in found) if expected else not re.search("averag|EMA", found), found
 
 
-def test_gates_that_never_open_or_are_open_at_once() -> None:
+def test_gates_that_open_never_or_at_once_are_reported() -> None:
     late: dict[str, Any] = {"qat.enabled": True, "train.iterations": 1000}
     known = StepTime(config_of(**late, **{"qat.start": {"kind": "step", "value": 900}}), 500, 1200.0)
     assert "qat never starts: it is set to step 900 of 500" in warnings_of(known)
@@ -219,15 +221,15 @@ def test_a_new_codec_can_be_planned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     toy = "from trainer.quant.codecs._base import ByteCodec\nCODEC = ByteCodec(squeeze=bytes, expand=bytes)\n"
-    (tmp_path / "toy.py").write_text(toy)
+    (tmp_path / "planned_toy.py").write_text(toy)
     monkeypatch.setattr(codecs, "__path__", [*codecs.__path__, str(tmp_path)])
-    path = write_sweep(arms="  int8: {export.codec: zstd}\n  toy: {export.codec: toy}\n")
+    path = write_sweep(arms="  int8: {export.codec: zstd}\n  toy: {export.codec: planned_toy}\n")
     zstd, toy_arm = plan_json(capsys, str(path), "--runs", str(tmp_path / "runs"))["arms"]
-    assert toy_arm["config"]["export"]["codec"] == "toy"
+    assert toy_arm["config"]["export"]["codec"] == "planned_toy"
     assert toy_arm["predicted_artifact_bytes"] > zstd["predicted_artifact_bytes"]
 
 
-def test_techniques_that_cover_nothing(write_sweep: Callable[..., Path]) -> None:
+def test_techniques_without_effect_are_reported(write_sweep: Callable[..., Path]) -> None:
     arms = """
   int8: {}
   scope: {qat.enabled: true, qat.scope: [other]}
@@ -258,12 +260,12 @@ def test_techniques_that_cover_nothing(write_sweep: Callable[..., Path]) -> None
         ((17_000_000, 16_500_000, 17_500_000), "will be over"),
     ],
 )
-def test_sizes_near_the_cap(size: tuple[int, int, int], expected: str | None) -> None:
+def test_sizes_near_the_cap_are_reported(size: tuple[int, int, int], expected: str | None) -> None:
     found = warnings_of(StepTime(config_of(), 250), SizePrediction(*size, "test"))
     assert (expected in found) if expected else ("cap" not in found)
 
 
-def test_dropped_arms_and_odd_data_are_named(
+def test_dropped_arms_and_data_warnings_are_listed(
     write_sweep: Callable[..., Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -282,7 +284,7 @@ def test_dropped_arms_and_odd_data_are_named(
     assert found["warnings"].count("shard 0 is odd") == 1
 
 
-def test_trained_weights_on_disk_cost_no_training(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
+def test_usable_trained_weights_cost_no_training(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
     sweep = Sweep.from_yaml(write_sweep(seeds="[1]"))
     layout = RunLayout(tmp_path)
     groups = decide(make_plan(sweep), layout).jobs_to_run()
