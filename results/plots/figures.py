@@ -2,7 +2,7 @@
 
 Each function takes the rows of `results.load` and compares them as `results.ablation` does: current trials only, paired with
 the control's seeds. Arms that failed, are over the cap or cannot be compared are marked or named as missing. A chart
-without data shows the reason.
+without data shows the reason. Arguments are those of `results.ablation`; an unknown control or metric raises InputError.
 """
 
 import statistics
@@ -30,10 +30,7 @@ _SAME_STEP_TIME = 0.001  # relative difference below which two step times count 
 
 
 def deltas(trials: pd.DataFrame, control: str | None = None, metric: str = "sliding_bpb") -> go.Figure:
-    """Draw each arm's difference from the control with its 95 % interval, and the difference of each pair of seeds.
-
-    Args: as `results.ablation`. Raises: InputError: no such control or metric.
-    """
+    """Draw each arm's difference from the control with its 95 % interval, and the difference of each pair of seeds."""
     title = f"Difference in {_label(metric)} from the control"
     arms = _grouped(trials, control, metric)
     lines = records(ablation(trials, control, metric, on_mismatch="mark"))[1:] if arms else []
@@ -79,10 +76,7 @@ def deltas(trials: pd.DataFrame, control: str | None = None, metric: str = "slid
 
 
 def sizes(trials: pd.DataFrame, control: str | None = None, metric: str = "sliding_bpb") -> go.Figure:
-    """Draw bpb (mean over seeds) by artifact bytes (largest seed), with the cap and the Pareto front within it.
-
-    Args: as `results.ablation`. Raises: InputError: no such control or metric.
-    """
+    """Draw bpb (mean over seeds) by artifact bytes (largest seed), with the cap and the Pareto front within it."""
     title = f"Artifact bytes and {_label(metric)}"
     arms = _grouped(trials, control, metric)
     points = []
@@ -128,10 +122,7 @@ def sizes(trials: pd.DataFrame, control: str | None = None, metric: str = "slidi
 
 
 def gaps(trials: pd.DataFrame, control: str | None = None) -> go.Figure:
-    """Draw the quantization gap by stored bits per parameter, after the codec.
-
-    Args: as `results.ablation`. Raises: InputError: no such control.
-    """
+    """Draw the quantization gap by stored bits per parameter, after the codec."""
     title = "Quantization gap and stored bits"
     needed = ("quant_gap", "model_bytes", "num_params")
     arms = _grouped(trials, control, "quant_gap")
@@ -159,7 +150,8 @@ def step_tax(
 ) -> go.Figure:
     """Draw the difference from the control by relative step time, at the end of training and at equal steps.
 
-    Args: as `results.decompose`. Raises: InputError: no such control or metric.
+    Args:
+        curves: as in `results.decompose`.
     """
     title = "Cost of step time"
     arms = _grouped(trials, control, metric)
@@ -184,11 +176,11 @@ def step_tax(
                 go.Scatter(x=[slower], y=[end - tax], mode="markers", hoverinfo="skip", showlegend=False, marker=marker)
             )
     if not points:
-        return empty(title, f"every arm takes as long per step as {arms.control}: they differ after training only")
+        return empty(title, f"every arm has the step time of {arms.control}: they differ after training only")
     chart = arm_scatter(
         title,
         f"Solid: the difference from {arms.control} at the end. Hollow: at equal steps, without the effect of fewer or more "
-        f"steps. {f'Omitted, as fast as the control: {listed(same)}. ' if same else ''}{_missing(arms, metric)}",
+        f"steps. {f'Omitted, same step time as the control: {listed(same)}. ' if same else ''}{_missing(arms, metric)}",
         points,
         style_of,
         [],

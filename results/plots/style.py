@@ -24,7 +24,7 @@ MOST_ARMS = 40
 _SYMBOLS = ("circle", "square", "triangle-up", "cross", "star", "triangle-down", "hexagon", "bowtie", "pentagon")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # 5 and 9 have no common divisor with the number of colours
 _OUTLIER_FACTOR = 10
-_NAME_CHARS = 18
+_NAME_CHARS = 16
 
 
 def _template(background: str, text: str, faint: str) -> go.layout.Template:

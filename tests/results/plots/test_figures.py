@@ -53,13 +53,13 @@ def contrast(a: str, b: str) -> float:
 
 
 @pytest.mark.parametrize("template", [style.LIGHT, style.DARK])
-def test_colours_can_be_told_from_both_backgrounds(template: go.layout.Template) -> None:
+def test_colours_have_contrast_on_both_backgrounds(template: go.layout.Template) -> None:
     back = template.layout.paper_bgcolor
     assert contrast(template.layout.font.color, back) >= 7
     assert all(contrast(color, back) >= 3 for color in (*style.COLORS, style.GREY))
 
 
-def test_every_arm_has_a_style_of_its_own_and_the_same_in_any_order_of_the_control() -> None:
+def test_every_arm_has_its_own_style() -> None:
     arms = [f"a{i}" for i in range(73)]
     look = style.styles(arms, "a0")
     assert len({(style.color, style.symbol) for style in look.values()}) == 73
@@ -105,23 +105,23 @@ def test_points_with_free_space_are_labelled() -> None:
 
 
 @given(st.lists(st.floats(-500, 500), max_size=20), st.floats(1, 20))
-def test_names_beside_lines_keep_their_distance_and_order(heights: list[float], gap: float) -> None:
+def test_spread_positions_keep_distance_and_order(heights: list[float], gap: float) -> None:
     moved = labels.spread(heights, gap)
     order = sorted(range(len(heights)), key=heights.__getitem__)
     assert all(moved[b] - moved[a] >= gap - 1e-9 for a, b in itertools.pairwise(order))
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
-def test_only_few_and_far_values_are_left_out_of_sight(values: list[float]) -> None:
+def test_only_few_and_distant_values_are_outliers(values: list[float]) -> None:
     kept = style.core(values)
     assert len(kept) >= len(values) - len(values) // 4
     if len(kept) < len(values):
         assert max(values) - min(values) > 10 * (max(kept) - min(kept)) > 0
 
 
-def test_one_far_value_does_not_squash_the_others() -> None:
+def test_one_distant_value_does_not_compress_the_others() -> None:
     assert sorted(style.core([0.1, 0.2, 0.3, 9.0])) == [0.1, 0.2, 0.3]
-    assert style.core([0.1, 0.2, 9.0]) == [0.1, 0.2, 9.0]  # one of three may be the point
+    assert style.core([0.1, 0.2, 9.0]) == [0.1, 0.2, 9.0]  # a quarter of three values is none
 
 
 def test_deltas_are_those_of_the_ablation(trials: pd.DataFrame) -> None:
@@ -138,7 +138,7 @@ def test_deltas_are_those_of_the_ablation(trials: pd.DataFrame) -> None:
     assert {round(shape.x0, 9) for shape in figure.layout.shapes} == {0, round(rule, 9), round(-rule, 9)}
 
 
-def test_verdicts_and_failures_are_told_by_shape_and_word(trials: pd.DataFrame) -> None:
+def test_verdicts_and_failures_have_a_symbol_and_a_text(trials: pd.DataFrame) -> None:
     figure = plots.deltas(trials)
     drawn = by_name(figure)
     symbols = {arm: drawn[arm].marker.symbol for arm in ("late-qat", "qna", "wide")}
@@ -159,7 +159,7 @@ def test_verdicts_and_failures_are_told_by_shape_and_word(trials: pd.DataFrame) 
     assert [trace.x for trace in crosses] == 3 * [(0,)]
 
 
-def test_sizes_show_the_cap_the_front_and_who_is_missing(trials: pd.DataFrame) -> None:
+def test_sizes_show_the_cap_the_front_and_missing_arms(trials: pd.DataFrame) -> None:
     figure = plots.sizes(trials)
     drawn = by_name(figure)
     measured = trials[trials["status"] == "finished"]
@@ -181,13 +181,21 @@ def test_sizes_show_the_cap_the_front_and_who_is_missing(trials: pd.DataFrame) -
         assert arm in figure.layout.meta["note"]
 
 
-def test_a_cap_far_away_is_said_not_drawn(tmp_path: Path) -> None:
+def test_a_distant_cap_is_mentioned_not_drawn(tmp_path: Path) -> None:
     run = Run(tmp_path / "bits")
     for arm, num_bytes in (("int8", 500_000), ("int6", 400_000)):
         run.finish(arm, 1, model_bytes=num_bytes)
     figure = plots.sizes(results.load(run.layout.root), metric="post_quant_bpb")
     assert not figure.layout.shapes
     assert "16,000,000 bytes is far to the right" in figure.layout.meta["note"]
+
+
+def test_sizes_without_an_arm_within_the_cap_have_no_front(tmp_path: Path) -> None:
+    run = Run(tmp_path / "bits")
+    run.finish("int8", 1, model_bytes=17_000_000)
+    figure = plots.sizes(results.load(run.layout.root), metric="post_quant_bpb")
+    assert by_name(figure)["int8"].marker.symbol.endswith("-open")
+    assert not next(trace for trace in figure.data if trace.line.shape == "hv").x
 
 
 def test_gaps_are_per_stored_bit(trials: pd.DataFrame) -> None:
@@ -211,7 +219,7 @@ def test_step_tax_is_that_of_the_decomposition(trials: pd.DataFrame) -> None:
         assert hollow.y[0] == pytest.approx(line["delta"] - line["fewer_steps"])
         ends = (trace.y[0] - trace.error_y.arrayminus[0], trace.y[0] + trace.error_y.array[0])
         assert ends == pytest.approx(sorted([trace.y[0], hollow.y[0]]))  # the bar joins the two
-    assert "qna" in figure.layout.meta["note"]  # as fast as the control
+    assert "qna" in figure.layout.meta["note"]  # same step time as the control
 
 
 def test_curves_share_lines_mark_gates_and_failures(trials: pd.DataFrame) -> None:
@@ -249,7 +257,7 @@ def test_training_loss_where_nothing_was_validated(trials: pd.DataFrame) -> None
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_no_label_is_markup_of_somebody_else(trials: pd.DataFrame, name: str) -> None:
+def test_names_of_arms_are_escaped(trials: pd.DataFrame, name: str) -> None:
     figure = FIGURES[name](trials)
     texts: list[str] = []
     for trace in figure.data:
@@ -262,7 +270,7 @@ def test_no_label_is_markup_of_somebody_else(trials: pd.DataFrame, name: str) ->
 
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("kind", ["empty", "one arm", "all failed", "imported"])
-def test_where_there_is_nothing_to_draw_it_says_why(tmp_path: Path, kind: str, name: str) -> None:
+def test_a_chart_without_data_shows_the_reason(tmp_path: Path, kind: str, name: str) -> None:
     run = Run(tmp_path / "bits")
     if kind == "one arm":
         run.finish("int8", 1)
@@ -297,11 +305,11 @@ def test_a_large_search_shows_its_best(tmp_path: Path) -> None:
     assert min(dots.y) > max(trace.y[0] for arm, trace in by_name(plane).items() if arm != "t000") - 1e-9
 
 
-def test_a_control_that_is_not_there_is_refused(trials: pd.DataFrame) -> None:
+def test_an_unknown_control_is_refused(trials: pd.DataFrame) -> None:
     with pytest.raises(InputError, match="not among the arms"):
         plots.deltas(trials, control="nobody")
 
 
-def test_seeds_are_dots_only_where_they_pair(trials: pd.DataFrame) -> None:
+def test_paired_seeds_are_dots(trials: pd.DataFrame) -> None:
     dots = [trace for trace in plots.deltas(trials).data if trace.marker.size == 4]
     assert {len(trace.x) for trace in dots} == {len(SEEDS)}

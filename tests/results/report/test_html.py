@@ -121,7 +121,7 @@ def test_every_arm_is_in_every_table(page: Page) -> None:
     assert configs == [arm for arm in ARMS if arm != "int6"]
 
 
-def test_its_numbers_are_those_of_the_table(root: Path, page: Page) -> None:
+def test_numbers_equal_those_of_the_table(root: Path, page: Page) -> None:
     run_table = build_table(root)
     for arm_table, table in zip(run_table.tables, page.tables["table"], strict=True):
         columns = [column.texts() for column in arm_table.columns.values()]
@@ -186,7 +186,7 @@ def test_cost_and_provenance(page: Page) -> None:
         assert word in page.texts["provenance"]
 
 
-def test_the_verdict_leads(page: Page) -> None:
+def test_the_verdict_is_at_the_top(page: Page) -> None:
     assert "late-qat beats int6 by 0.01" in page.texts["top"]
     assert "1 arm is over the cap" in page.texts["top"]
     assert "3 arms are without a result" in page.texts["top"]
@@ -254,7 +254,7 @@ def test_imported_rows_are_reported(tmp_path: Path) -> None:
     assert page.tables["trials"][0][1][0] == "<b>theirs</b>"
 
 
-def test_another_control_can_be_asked_for_but_must_exist(root: Path) -> None:
+def test_another_control_must_exist(root: Path) -> None:
     assert "Sliding bpb against wide".lower() in report(root, "wide").lower()
     with pytest.raises(InputError, match="not among the arms"):
         report(root, "nobody")
@@ -270,7 +270,7 @@ def test_log_tail_without_a_launcher_report_is_the_end_of_the_log(tmp_path: Path
     assert log_tail(log)[-1] == "last"
 
 
-def test_too_few_seeds_is_no_victory(tmp_path: Path) -> None:
+def test_too_few_seeds_are_inconclusive(tmp_path: Path) -> None:
     run = Run(tmp_path / "bits")
     for seed in (1, 2):
         run.finish("int8", seed, 2.5)
@@ -279,7 +279,7 @@ def test_too_few_seeds_is_no_victory(tmp_path: Path) -> None:
     assert said == "Inconclusive: no arm has 3 seeds to compare; int6 is 0.1000 bpb ahead of int8 so far."
 
 
-def test_the_command_says_where_it_is(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_path(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(root)]) == 0
     assert capsys.readouterr().out == f"{root / 'report.html'}\n"
     assert main(["report", str(root), "--control", "qna", "--json"]) == 0
