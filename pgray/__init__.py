@@ -1,4 +1,4 @@
-"""Ray Tune driver: one sweep file in, one ablation table out. Start at `scheduler/driver.py`.
+"""Run a sweep file with Ray Tune and write its ablation table. Start reading at `pgray/scheduler/driver.py`.
 
 from pgray import Sweep
 Sweep.from_yaml("sweeps/quickstart.yaml").run(runs="runs")
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pgray.api import Sweep as Sweep
     from pgray.api import run_sweep as run_sweep
 
-# Imported on first use: `pgray --help` and the supervisor of every job import this package.
+# Imported on first use, since `pgray --help` and every job's supervisor import this package and must start fast.
 __all__ = ["Outcome", "Sweep", "run_sweep"]
 
 

@@ -1,4 +1,4 @@
-"""What a script imports: `from pgray import Sweep`."""
+"""The Python interface: `from pgray import Sweep`."""
 
 from pathlib import Path
 
@@ -12,5 +12,5 @@ class Sweep(sweep.Sweep):
     """A sweep file that can be run: `Sweep.from_yaml("sweeps/quickstart.yaml").run(runs="runs")`."""
 
     def run(self, runs: str | Path = "runs", *, address: str | None = None) -> Outcome:
-        """Run what the ledger of `runs/<name>` lacks, and wait for it. See `run_sweep`."""
+        """Run the trials that `runs/<name>` does not have yet, and wait for them. See `run_sweep`."""
         return run_sweep(self, runs, address=address)

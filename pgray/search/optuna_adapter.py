@@ -21,12 +21,7 @@ from pgray.spec.search import Dimension
 
 ScoredProposals = Sequence[tuple[Proposal, Score]]
 
-_STATES = {
-    "open": TrialState.RUNNING,
-    "complete": TrialState.COMPLETE,
-    "failed": TrialState.FAIL,
-    "outside": TrialState.FAIL,
-}
+_STATES = {"open": TrialState.RUNNING, "complete": TrialState.COMPLETE}  # all others have failed
 
 
 @contextmanager
@@ -130,7 +125,7 @@ def frozen_trial(space: Space, proposal: Proposal, score: Score) -> FrozenTrial:
         "reason": score.reason,
     }
     return create_trial(
-        state=_STATES[score.state],
+        state=_STATES.get(score.state, TrialState.FAIL),
         values=_values(space, score) if is_complete else None,
         params=_params(proposal) if is_inside else {},
         distributions=_distributions(space, proposal) if is_inside else {},

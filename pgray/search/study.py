@@ -20,7 +20,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from pgray.search.export import ExportedStudy, export
 from pgray.search.optuna_adapter import ScoredProposals, optuna_study, quiet, suggest
 from pgray.search.proposals import Proposal, Score, SeedRow, score
-from pgray.search.samplers import make_sampler
+from pgray.search.samplers import load_sampler
 from pgray.search.space import BuildConfig, make_space
 from pgray.spec.expressions import Condition
 from pgray.spec.search import Search
@@ -179,7 +179,7 @@ class Study:
             return self.space.draw(lambda key: suggest(trial, key, self.search.space[key]))
 
     def _sampler(self, index: int, attempt: int = 0) -> BaseSampler:
-        return make_sampler(self.search, self._seed_of(index, attempt))
+        return load_sampler(self.search.sampler).build(self.search, self._seed_of(index, attempt))
 
     def _seed_of(self, index: int, attempt: int) -> int:
         return int(np.random.SeedSequence([self._seed, index, attempt]).generate_state(1)[0])

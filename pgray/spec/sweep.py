@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 from pydantic import Field, ValidationError
 
@@ -84,6 +84,14 @@ class SweepFile(SweepSection):
         return next(name for name in DESIGNS if getattr(self, name) is not None)
 
 
+class SweepOptions(TypedDict, total=False):
+    """Options of a launch, which take precedence over the sweep file."""
+
+    preset: str | None  # replaces the file's preset, its `resources` and its `nproc`
+    seeds: Sequence[int] | None  # replace the file's seeds
+    overrides: Mapping[str, Any] | None  # dotted key -> value, applied to every arm after everything in the file
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A sweep that is ready to be expanded. Create it with `from_yaml` or `from_text`."""
@@ -124,37 +132,14 @@ class Sweep:
         return self.file.budget.usd_per_gpu_hour if self.file.budget else None
 
     @classmethod
-    def from_yaml(
-        cls,
-        path: str | Path,
-        *,
-        preset: str | None = None,
-        seeds: Sequence[int] | None = None,
-        overrides: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Read a sweep file.
-
-        Args:
-            path: the file.
-            preset: replaces the file's preset, its `resources` and its `nproc`.
-            seeds: replaces the file's seeds.
-            overrides: dotted key -> value, applied to every arm after everything in the file.
-        Raises:
-            InputError: names file, key, value and fix.
-        """
-        return cls.from_text(read_text(Path(path)), str(Path(path)), preset=preset, seeds=seeds, overrides=overrides)
+    def from_yaml(cls, path: str | Path, **options: Unpack[SweepOptions]) -> Self:
+        """Read a sweep file. `options`: see `SweepOptions`. Raises InputError, which names file, key, value and fix."""
+        return cls.from_text(read_text(Path(path)), str(Path(path)), **options)
 
     @classmethod
-    def from_text(
-        cls,
-        text: str,
-        origin: str = "<sweep>",
-        *,
-        preset: str | None = None,
-        seeds: Sequence[int] | None = None,
-        overrides: Mapping[str, Any] | None = None,
-    ) -> Self:
+    def from_text(cls, text: str, origin: str = "<sweep>", **options: Unpack[SweepOptions]) -> Self:
         """Read the text of a sweep file, as `from_yaml` does. `origin` names it in errors."""
+        preset, seeds = options.get("preset"), options.get("seeds")
         file = _parse(text, origin)
         loaded = load_preset(preset or file.preset, "--preset" if preset else origin)
         return cls(
@@ -164,7 +149,7 @@ class Sweep:
             preset=loaded,
             machine=loaded.machine if preset else _machine(file, loaded.machine, origin),
             seeds=_check_seeds(file.seeds, origin) if seeds is None else _check_seeds(seeds, "--seeds"),
-            overrides=dict(overrides or {}),
+            overrides=dict(options.get("overrides") or {}),
         )
 
 

@@ -1,4 +1,4 @@
-"""The lab book: every sweep expands at full scale and at cpu-smoke, asks what its header says, and costs what it says."""
+"""Every sweep expands at full scale and at cpu-smoke, and agrees with its header and with sweeps/README.md."""
 
 import re
 from collections import Counter
@@ -18,8 +18,8 @@ FILES = sorted(path.stem for path in SWEEPS.glob("*.yaml"))
 QUESTIONS = [stem for stem in FILES if stem != "quickstart"]  # the quickstart has no full scale
 SIZES = ("full", "cpu-smoke")
 
-# Of the five pull requests: sweep -> (arms, training runs per seed after sharing, at either size). A later sweep need not
-# stand here: its header says as much, and is held to it.
+# Sweeps about the five pull requests -> (arms, training runs per seed after sharing, at both sizes). Later sweeps need no
+# entry: `test_cost_matches_the_plan` checks the numbers in their headers.
 EXPECTED = {
     "bit_widths": (16, 1),
     "codecs": (15, 1),
@@ -33,9 +33,9 @@ EXPECTED = {
     "recurrence": (10, 5),
     "warmdown_averaging": (12, 4),
 }
-_NO_STAND_INS = PresetOverrides()
+_NO_OVERRIDES = PresetOverrides()
 FIELDS = ("Question", "Source", "Published", "Confound", "Prediction", "Cost")
-TRAIN_S, LEAST_EXPORT_S, EACH_EXPORT_S = 600, 600, 100  # of a job on 8xH100, as sweeps/README.md counts
+TRAIN_S, LEAST_EXPORT_S, EACH_EXPORT_S = 600, 600, 100  # of a job on 8xH100, as in sweeps/README.md
 
 
 @cache
@@ -60,13 +60,13 @@ def _jobs(stem: str, size: str) -> Counter[str]:
 
 
 def _num_proposed(stem: str, size: str) -> int:
-    """Trials that a search adds, each a job of its own; the searches here are over exports and train nothing more."""
+    """Return how many trials a search adds, one job each; the searches here are over exports and add no training run."""
     sweep = _sweep(stem, size)
     return sweep.search.trials * len(sweep.seeds) if sweep.search else 0
 
 
 def _header(stem: str) -> dict[str, str]:
-    """Field -> text of the comment that the file begins with; a line that begins with a space goes on."""
+    """Return field -> text of the comment at the top of the file; indented lines continue a field."""
     fields: dict[str, str] = {}
     last = ""
     for line in (SWEEPS / f"{stem}.yaml").read_text(encoding="utf-8").splitlines():
@@ -124,7 +124,7 @@ def test_full_scale_is_the_challenge(stem: str) -> None:
 
 @pytest.mark.parametrize("stem", EXPECTED)
 def test_cpu_smoke_asks_the_same_question(stem: str) -> None:
-    """The same arms change the same keys; only values may stand in, and everything fits a run of 250 steps."""
+    """The same arms change the same keys, only values differ, and everything fits a run of 250 steps."""
     full, smoke = (_expansion(stem, size) for size in SIZES)
     assert [arm.name for arm in smoke.arms] == [arm.name for arm in full.arms]
     for big, small in zip(full.arms, smoke.arms, strict=True):
@@ -136,15 +136,15 @@ def test_cpu_smoke_asks_the_same_question(stem: str) -> None:
 
 
 @pytest.mark.parametrize("stem", EXPECTED)
-def test_shares_of_the_run_are_kept_at_cpu_smoke(stem: str) -> None:
-    """EMA memory and warm-down, as shares of 7,170 and of 250 steps, agree where a sweep is about them."""
+def test_cpu_smoke_keeps_shares_of_the_run(stem: str) -> None:
+    """EMA memory and warm-down are equal shares of 7,170 and of 250 steps in sweeps about them."""
     for name, small in _configs(stem, "cpu-smoke").items():
         big = _configs(stem, "full")[name]
         warmdowns = [config.optim.warmdown for config in (big, small)]
         assert warmdowns[0].kind == warmdowns[1].kind
         if warmdowns[0].kind == "iterations":
             assert warmdowns[1].value / 250 == pytest.approx(warmdowns[0].value / 7170, rel=0.05)
-        if "average.decay" in _sweep(stem, "cpu-smoke").file.at.get("cpu-smoke", _NO_STAND_INS).set:
+        if "average.decay" in _sweep(stem, "cpu-smoke").file.at.get("cpu-smoke", _NO_OVERRIDES).set:
             assert (1 - small.average.decay) * 250 == pytest.approx((1 - big.average.decay) * 7170, rel=0.1)
 
 
@@ -185,11 +185,11 @@ def test_header(stem: str) -> None:
     assert [field for field in FIELDS if not header.get(field)] == []
     assert _words(header["Question"]) == _words(_sweep(stem, "full").file.question)
     for number in re.findall(r"\d+", _sweep(stem, "full").file.source):
-        assert number in header["Source"], f"PR {number} stands in source: and not in the header"
+        assert number in header["Source"], f"PR {number} is in source: but not in the header"
 
 
 @pytest.mark.parametrize("stem", QUESTIONS)
-def test_cost_is_what_the_plan_says(stem: str) -> None:
+def test_cost_matches_the_plan(stem: str) -> None:
     jobs, proposed = _jobs(stem, "full"), _num_proposed(stem, "full")
     seconds = sum(TRAIN_S + max(LEAST_EXPORT_S, EACH_EXPORT_S * trials) for trials in jobs.values())
     hours = (seconds + proposed * LEAST_EXPORT_S) * _sweep(stem, "full").machine.gpus / 3600

@@ -1,13 +1,14 @@
 """The samplers of a search: one module per sampler, named after it and found by its file.
 
-To add one, add a module with `SAMPLER = SearchSampler(...)`; see `pgray/search/samplers/_base.py`.
+To add one, add a module here with `SAMPLER = SearchSampler(...)`.
 """
 
 import importlib
 import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from pgray.search.samplers._base import SearchSampler
 from pgray.spec.search import Search
 from trainer.errors import InputError
 
@@ -15,19 +16,26 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 
+@dataclass(frozen=True)
+class SearchSampler:
+    """How to build one of Optuna's samplers, and what it supports. `build`: (search, random seed) -> a new sampler."""
+
+    build: "Callable[[Search, int], BaseSampler]"
+    several_objectives: bool = True
+    conditional_keys: bool = True
+    choices: bool = True
+    constraints: bool = True  # otherwise the sampler sees a trial that breaks one as failed
+    keeps_state_in_study: bool = False  # in attributes of the trials that it draws: resuming repeats these draws
+
+
 def sampler_names() -> list[str]:
     """Return the values that `sampler` may have, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def load_sampler(name: str) -> SearchSampler:
     """Import the sampler `name`, which must be one of `sampler_names()`."""
     return cast(SearchSampler, importlib.import_module(f"{__name__}.{name}").SAMPLER)
-
-
-def make_sampler(search: Search, seed: int) -> "BaseSampler":
-    """Return a new sampler of the kind that the search asks for. `seed`: of its random draws."""
-    return load_sampler(search.sampler).build(search, seed)
 
 
 def check_sampler(search: Search, origin: str) -> None:

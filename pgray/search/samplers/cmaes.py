@@ -2,7 +2,7 @@
 
 from optuna.samplers import CmaEsSampler
 
-from pgray.search.samplers._base import SearchSampler
+from pgray.search.samplers import SearchSampler
 
 SAMPLER = SearchSampler(
     lambda _, seed: CmaEsSampler(seed=seed),

@@ -2,7 +2,7 @@
 
 from optuna.samplers import NSGAIISampler
 
-from pgray.search.samplers._base import SearchSampler
+from pgray.search.samplers import SearchSampler
 from pgray.spec.search import Search
 
 

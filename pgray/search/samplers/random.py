@@ -2,6 +2,6 @@
 
 from optuna.samplers import RandomSampler
 
-from pgray.search.samplers._base import SearchSampler
+from pgray.search.samplers import SearchSampler
 
 SAMPLER = SearchSampler(lambda _, seed: RandomSampler(seed=seed))

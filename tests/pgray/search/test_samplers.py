@@ -68,7 +68,7 @@ def test_a_sampler_supports_what_it_declares_and_refuses_the_rest(sampler: str, 
 
 TOY = """
 from optuna.samplers import QMCSampler
-from pgray.search.samplers._base import SearchSampler
+from pgray.search.samplers import SearchSampler
 
 SAMPLER = SearchSampler(lambda _, seed: QMCSampler(seed=seed, warn_asynchronous_seeding=False), conditional_keys=False)
 """

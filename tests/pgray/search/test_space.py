@@ -1,4 +1,4 @@
-"""The section `search:`: what is refused, with one line that names place, key, value and fix; what a draw contains."""
+"""The section `search:`: bad input is refused in one line that names file, key, value and fix; contents of a draw."""
 
 import random
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def build(changes: Mapping[str, Any], where: str) -> Config:
 
 
 def space_of(raw: Any) -> Space:
-    """As a sweep file's section is read: InputError or a space."""
+    """Read the section as from a sweep file: InputError or a space."""
     try:
         search = Search.model_validate(raw)
     except ValidationError as error:
@@ -83,7 +83,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("changes", "parts"), REFUSED, ids=[str(number) for number in range(len(REFUSED))])
-def test_bad_input_is_one_line_that_says_what_to_do(changes: dict[str, Any], parts: list[str]) -> None:
+def test_bad_input_is_refused_in_one_line_with_a_fix(changes: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         space_of(raw(**changes))
     message = str(caught.value)
@@ -93,7 +93,7 @@ def test_bad_input_is_one_line_that_says_what_to_do(changes: dict[str, Any], par
         assert part in message
 
 
-def test_a_circle_of_conditions_names_its_keys() -> None:
+def test_circular_conditions_name_their_keys() -> None:
     space = {"model.layers": {"int": [4, 6]}, "optim.ns_steps": {"int": [1, 3]}, "optim.matrix_lr": {"uniform": [0, 1]}}
     when = {"model.layers": "optim.ns_steps > 1", "optim.ns_steps": "model.layers > 4"}
     with pytest.raises(InputError, match=r"circular conditions: .*model\.layers -> optim\.ns_steps"):
@@ -111,14 +111,14 @@ def test_defaults() -> None:
         make_space(search, lambda c, w: build({"eval.stride": 0, **c}, w), "t.yaml")
 
 
-def test_the_cap_stays_unless_another_is_given() -> None:
+def test_the_byte_cap_is_a_constraint_unless_another_is_given() -> None:
     texts = [bound.text for bound in Search.model_validate(raw(constraints={"train_s": "<= 600"})).bounds]
     assert texts == ["artifact_bytes <= 16000000", "train_s <= 600"]
     texts = [bound.text for bound in Search.model_validate(raw(constraints={"artifact_bytes": "<= 4_000_000"})).bounds]
     assert texts == ["artifact_bytes <= 4000000"]
 
 
-def test_bounds_measure_how_far_a_value_is_on_the_wrong_side() -> None:
+def test_excess_is_positive_on_the_wrong_side_of_a_bound() -> None:
     search = Search.model_validate(raw(constraints={"artifact_bytes": "<= 100", "qat_coverage": ">=0.5"}))
     at_most, at_least = search.bounds
     assert (at_most.excess(103), at_most.excess(100), at_most.excess(90)) == (3, 0, -10)
@@ -155,7 +155,7 @@ CHAIN = {
 
 @given(st.randoms(use_true_random=False))
 @settings(max_examples=40, deadline=None)
-def test_conditional_keys_are_there_exactly_where_their_condition_holds(rng: random.Random) -> None:
+def test_conditional_keys_are_drawn_exactly_if_their_condition_holds(rng: random.Random) -> None:
     space = space_of(CHAIN)
     picks = {
         key: rng.choice(d.choice) if d.choice is not None else rng.randint(*d.ends)

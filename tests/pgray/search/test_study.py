@@ -1,4 +1,4 @@
-"""A search over the ledger: what is proposed, what the sampler hears, what is best, and that a kill changes nothing."""
+"""A search over the ledger: proposals, the scores that the sampler gets, the best proposals, and resuming after a kill."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pgray.search.export import ExportedStudy
 from pgray.search.optuna_adapter import optuna_study, quiet, suggest
 from pgray.search.proposals import Proposal, SeedRow, read_proposals
-from pgray.search.samplers import make_sampler, sampler_names
+from pgray.search.samplers import sampler_names
 from pgray.search.study import Study
 from pgray.spec.expressions import Condition
 from pgray.spec.search import Search
@@ -56,7 +56,7 @@ def make_study(
 
 
 def measured(changes: Mapping[str, Any], seed: int = 1) -> dict[str, float]:
-    """A made-up landscape: bpb falls with size, so that the best of all is beyond the cap."""
+    """Return made-up metrics: bpb falls with size, so that the best proposal exceeds the cap."""
     lr, mult, steps = (float(changes[key]) for key in NUMBERS)
     bpb = 2 + (math.log10(lr) + 2) ** 2 - 0.5 * mult + 0.01 * steps + 0.02 * random.Random(f"{lr} {seed}").random()
     return {"sliding_bpb": bpb, "post_quant_bpb": bpb, "artifact_bytes": 6_000_000 * mult, "train_s": 10.0 * steps}
@@ -77,7 +77,7 @@ def run(study: Study, seeds: Iterable[int] = (1,)) -> Study:
 
 
 class Ledger:
-    """A ledger in memory with the results that it speaks of, and a driver that is told what to do next."""
+    """A ledger and its results in memory, with a driver whose steps are chosen by the test."""
 
     def __init__(self, entries: Iterable[LedgerEntry] = (), results: Mapping[str, TrialResult] | None = None) -> None:
         self.entries, self.results = list(entries), dict(results or {})
@@ -106,7 +106,7 @@ class Ledger:
         return next(proposal.seeds for proposal in self.proposals() if proposal.name == name)
 
     def step(self, study: Study, action: int) -> None:
-        """Ask for a proposal, or end one seed of an open one; which one, and how, the action says."""
+        """Ask for a proposal or end one seed of an open one, as the number `action` selects."""
         todo = [(p, r.seed) for p in self.proposals() for r in p.seeds if r.is_open]
         if not todo or (action % 3 == 0 and study.num_open < 3):
             proposal = study.ask()
@@ -128,9 +128,7 @@ class Ledger:
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "cmaes"])
 @given(actions=st.lists(st.integers(0, 20), min_size=1, max_size=24), data=st.data())
 @settings(max_examples=12, deadline=None)
-def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
-    sampler: str, actions: list[int], data: st.DataObject
-) -> None:
+def test_a_killed_search_resumes_with_the_same_proposals(sampler: str, actions: list[int], data: st.DataObject) -> None:
     extra = {} if sampler == "cmaes" else {"space": NUMBERS | CONDITIONAL, "when": WHEN}
     study, ledger = make_study(sampler=sampler, **extra), Ledger()
     states = []
@@ -150,7 +148,7 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_what_is_over_the_cap_is_never_best(sampler: str) -> None:
+def test_a_proposal_over_the_cap_is_never_best(sampler: str) -> None:
     num_trials = 16
     if sampler == "gp":  # the first 10 of gp and tpe are random, and gp is slow
         torch.set_num_threads(1)
@@ -167,7 +165,7 @@ def test_what_is_over_the_cap_is_never_best(sampler: str) -> None:
     assert states == {name: ("complete", name not in over) for name in results}
 
 
-def test_nothing_is_best_where_nothing_is_within_the_cap() -> None:
+def test_without_a_feasible_proposal_none_is_best() -> None:
     study = run(make_study(trials=4, constraints={"artifact_bytes": "<= 1000"}))
     assert study.best() == []
     assert study.importances() == {}
@@ -192,20 +190,20 @@ def test_two_objectives_give_their_pareto_set(sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "cmaes"])
 def test_proposals_are_those_of_one_long_optuna_study(sampler: str) -> None:
-    """The study that is made anew for each draw forgets nothing: neither generations nor CMA-ES's distribution."""
-    study, lag = make_study(trials=32, sampler=sampler), 3  # so many proposals are open at a time
+    """The study that is rebuilt for each draw keeps generations and CMA-ES's distribution."""
+    study, lag = make_study(trials=32, sampler=sampler), 3  # number of open proposals
     with quiet():
         reference = optuna.create_study()
     asked: list[optuna.Trial] = []
     for number in range(32):
         made = [proposal.changes for proposal in study.proposals]
         for attempt in itertools.count():
-            reference.sampler = make_sampler(study.search, study._seed_of(number, attempt))
+            reference.sampler = study._sampler(number, attempt)
             trial = reference.ask()
             expected = study.space.draw(lambda key, trial=trial: suggest(trial, key, study.search.space[key]))  # type: ignore[misc]
             if expected not in made:
                 break
-            reference.tell(trial, state=optuna.trial.TrialState.FAIL)  # samplers look away from what failed
+            reference.tell(trial, state=optuna.trial.TrialState.FAIL)  # samplers ignore failed trials
         asked.append(trial)
         assert ask(study).changes == expected
         if number < lag:
@@ -223,14 +221,14 @@ def test_proposals_are_those_of_one_long_optuna_study(sampler: str) -> None:
     assert sampler in ("random", "tpe") or max(generations) >= 1
 
 
-def test_another_seed_makes_other_proposals_and_no_two_are_alike() -> None:
+def test_another_seed_gives_other_proposals_and_no_two_are_equal() -> None:
     first, second = (run(make_study(sampler="random", seed=seed)) for seed in (1, 2))
     changes = [p.changes for study in (first, second) for p in study.proposals]
     assert all(a != b for a, b in itertools.combinations(changes, 2))
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
-def test_nothing_is_proposed_twice_and_a_small_space_ends(sampler: str) -> None:
+def test_no_proposal_repeats_and_a_small_space_is_exhausted(sampler: str) -> None:
     space = {"optim.ns_steps": {"int": [1, 3]}, "optim.muon_momentum_steps": {"int": [10, 12]}}
     study = make_study(sampler=sampler, trials=30, space=space)
     while (proposal := study.ask()) is not None:
@@ -243,7 +241,7 @@ def test_nothing_is_proposed_twice_and_a_small_space_ends(sampler: str) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_invalid_and_unwanted_combinations_are_not_proposed(sampler: str) -> None:
+def test_invalid_and_excluded_combinations_are_not_proposed(sampler: str) -> None:
     space = {
         "model.heads": {"choice": [2, 4]},
         "model.kv_heads": {"choice": [1, 2, 4]},
@@ -268,7 +266,7 @@ def test_conditional_keys_are_absent_where_their_condition_does_not_hold() -> No
             assert proposal.changes["quant.keep_fp16"] in ([], ["embed*"])
 
 
-def test_the_sampler_hears_the_mean_over_seeds_once_all_have_ended() -> None:
+def test_the_sampler_gets_the_mean_over_seeds_once_all_have_ended() -> None:
     study = make_study(constraints={"train_s": "<= 10"})
     name = ask(study).name
     rows = [
@@ -293,7 +291,7 @@ def test_the_sampler_hears_the_mean_over_seeds_once_all_have_ended() -> None:
 
 
 @pytest.mark.parametrize("state", ["failed", "killed"])
-def test_a_seed_that_failed_fails_its_proposal_and_a_retry_can_mend_it(state: TrialState) -> None:
+def test_a_failed_seed_fails_its_proposal_until_a_retry_succeeds(state: TrialState) -> None:
     study = make_study()
     name = ask(study).name
     good = row(1, {"sliding_bpb": 1.0, "artifact_bytes": 5.0})
@@ -305,7 +303,7 @@ def test_a_seed_that_failed_fails_its_proposal_and_a_retry_can_mend_it(state: Tr
     assert (unmeasured.state, unmeasured.reason) == ("failed", "sliding_bpb was not measured")
 
 
-def test_every_row_of_the_ledger_is_read() -> None:
+def test_read_proposals_from_a_ledger() -> None:
     ledger, study = Ledger(), make_study()
     for _ in range(3):
         proposal = ask(study)
@@ -328,7 +326,7 @@ def test_every_row_of_the_ledger_is_read() -> None:
     assert ledger.proposals()[0].ended_after == 4
 
 
-def test_a_lost_line_of_the_ledger_does_not_give_a_name_twice() -> None:
+def test_a_lost_ledger_line_does_not_repeat_a_name() -> None:
     before = run(make_study(trials=4)).proposals
     study = make_study([before[0], before[1], before[3]])
     assert ask(study).name == "t004"
@@ -378,7 +376,7 @@ def content(url: str) -> list[tuple[Any, ...]]:
     return [(t.number, t.state.name, t.values, t.params, t.constraints, t.user_attrs) for t in trials]
 
 
-def test_an_export_has_every_trial_and_a_second_one_doubles_nothing(tmp_path: Path) -> None:
+def test_an_export_has_every_trial_and_repeating_it_adds_none(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/searches.db"
     objectives = {"sliding_bpb": "min", "artifact_bytes": "min"}
     study = make_study(trials=12, sampler="nsga2", objectives=objectives, space=NUMBERS | CONDITIONAL, when=WHEN)

@@ -1,4 +1,4 @@
-"""Designs and merging: what a sweep file expands to. Pure; no disk but presets."""
+"""Designs and the order of overrides: the arms and trials that a sweep file expands to."""
 
 import itertools
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_later_wins_from_preset_to_command_line() -> None:
     assert {config.qna.magnitude for config in found.values()} == {9.0}
 
 
-def test_another_preset_replaces_the_machine_and_brings_its_stand_ins() -> None:
+def test_another_preset_replaces_the_machine_and_applies_its_overrides() -> None:
     parts: dict[str, Any] = {
         "preset": "sp1024-11l",
         "resources": {"gpus": 4, "cpus": 8},
@@ -136,7 +136,7 @@ def test_where_must_not_drop_the_control() -> None:
         expanded(arms={"a": {}, "b": {}}, control="a", where=["model.layers > 100"])
 
 
-def test_when_takes_a_key_out_where_it_does_not_act() -> None:
+def test_when_removes_a_key_if_its_condition_does_not_hold() -> None:
     grid = {"qat.enabled": [False, True], "qat.reset_ema": [False, True]}
     expansion = expanded(grid=grid, when={"qat.reset_ema": "qat.enabled"})
     assert [arm.name for arm in expansion.arms] == [
@@ -153,7 +153,7 @@ def test_when_for_keys_that_only_make_sense_together() -> None:
     assert list(found) == ["qat.enabled=false", "qat.enabled=true,qat.start.kind=wallclock_frac,qat.start.value=0.5"]
 
 
-def test_changes_are_short_for_people() -> None:
+def test_changes_text_shortens_uniform_sections() -> None:
     classes = ("mlp", "attn", "embed", "bigram", "value_embed", "other")
     all_six = {f"quant.bits.{name}": 6 for name in classes}
     assert (
@@ -189,7 +189,7 @@ def test_conditions(text: str, is_true: bool) -> None:
 @pytest.mark.parametrize(
     "text", ["__import__('os')", "model.layers.real", "model", "lambda: 1", "x <", "", "model.layers[0]", "layers == 4"]
 )
-def test_what_is_not_a_condition_is_refused(text: str) -> None:
+def test_other_expressions_are_refused_as_conditions(text: str) -> None:
     with pytest.raises(InputError, match=r"t\.yaml: where\.0: "):
         Condition(text, "t.yaml", "where.0")
 
