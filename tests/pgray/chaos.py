@@ -1,8 +1,7 @@
-"""Chaos: runs a sweep while killing its driver, workers, supervisors, agents and ranks at random, and counts what went wrong.
+"""Run a sweep while killing its driver, workers, supervisors, torchrun agents and ranks at random; report violations.
 
-A storm is one sweep from its start to its end. The driver is started again whenever it died; everything else is the
-driver's own business. Random numbers come from the storm's generator alone, but when a process is hit differs from
-machine to machine.
+The driver is started again whenever it died; it must recover from everything else itself. All random numbers come from
+one generator, but the moment at which a process is killed differs from machine to machine.
 """
 
 import contextlib
@@ -27,65 +26,65 @@ from tests.pgray.conftest import marked
 from trainer.records.layout import RunLayout
 
 ROOT = Path(__file__).resolve().parents[2]
-VICTIMS = ("driver", "worker", "supervisor", "agent", "rank")
+TARGETS = ("driver", "worker", "supervisor", "agent", "rank")
 _RECORDS = ("ledger.jsonl", "trials/*/result.json", "trained/*/training.json", "jobs/*/exit.json", "jobs/*/launch.json")
-_PATIENCE_S = 240.0  # for a sweep to end when it is left in peace
-_NEWS_SHARE = 0.7  # of the blows that fall just after something was written down
-_STARTING_SHARE = 0.05  # of the blows that fall while no job runs; a driver takes long to start, and must get anywhere
-_LAST_WORDS_S = 10.0  # for processes to go when all is over
+_SWEEP_TIMEOUT_S = 240.0  # for a sweep to end after the last kill
+_AFTER_WRITE_SHARE = 0.7  # share of the kills that come just after a record was written
+_STARTING_SHARE = 0.05  # share of the kills while no job runs: drivers start slowly, and the sweep must make progress
+_END_TIMEOUT_S = 10.0  # for processes to end after the sweep
 
 
 @dataclass
 class Tally:
-    """What happened in one or more storms."""
+    """What happened in one or more chaos runs."""
 
-    kills: Counter[str] = field(default_factory=Counter)  # by victim, or by signal where it was not SIGKILL
-    starts: int = 0  # of a driver
-    storms: int = 0
+    kills: Counter[str] = field(default_factory=Counter)  # by target, with the signal if it was not SIGKILL
+    num_starts: int = 0  # of a driver
+    num_sweeps: int = 0
     took_s: float = 0.0
     violations: list[str] = field(default_factory=list)
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(
             self.kills + other.kills,
-            self.starts + other.starts,
-            self.storms + other.storms,
+            self.num_starts + other.num_starts,
+            self.num_sweeps + other.num_sweeps,
             self.took_s + other.took_s,
             self.violations + other.violations,
         )
 
     def __str__(self) -> str:
-        hits = ", ".join(f"{count} {what}" for what, count in sorted(self.kills.items()))
+        kills = ", ".join(f"{count} {target}" for target, count in sorted(self.kills.items()))
         return (
-            f"{self.kills.total()} hits ({hits}) in {self.storms} sweeps, driver started {self.starts} times, "
+            f"{self.kills.total()} kills ({kills}) in {self.num_sweeps} sweeps, driver started {self.num_starts} times, "
             f"{self.took_s:.0f} s, {len(self.violations)} violations"
         )
 
 
 @dataclass
-class Storm:
-    """Runs `sweep` into `runs/<its name>` until it is done.
+class ChaosRun:
+    """Runs `sweep` into `runs/<its name>` until it is finished.
 
     Args:
-        start: `plain` or `torchrun`: what starts the ranks of a job, for messages; the sweep says it.
-        address: of a Ray that outlives the driver; None: each driver has its own.
-        ray_owner: pid above all workers of that Ray.
-        hits: how many blows to deal, at most.
-        mean_s: between two of them.
-        stop: sent to the driver alone instead of SIGKILL to anyone.
+        launcher: the sweep's launcher, for messages.
+        max_kills: how many processes to kill.
+        address: of a Ray that outlives the driver; None: each driver starts its own.
+        ray_owner: pid of the ancestor of all workers of that Ray.
+        mean_s: mean time between two kills.
+        stop: send this signal, to the driver only, instead of SIGKILL to any process.
     """
 
     sweep: Path
     runs: Path
-    start: str
+    launcher: str
     random: random.Random
-    hits: int
+    max_kills: int
     address: str | None = None
     ray_owner: int | None = None
     mean_s: float = 1.0
     stop: signal.Signals | None = None
     tally: Tally = field(default_factory=Tally)
-    _sent: signal.Signals | None = None  # to the driver that runs now
+    _sent: signal.Signals | None = None  # to the current driver
     _drivers: list[int] = field(default_factory=list)
 
     @property
@@ -94,14 +93,14 @@ class Storm:
 
     def run(self) -> Tally:
         began = time.monotonic()
-        self.tally.storms = 1
+        self.tally.num_sweeps = 1
         driver = self._start_driver()
         try:
-            while (code := self._blow(driver)) != 0:
+            while (code := self._kill_until_end(driver)) != 0:
                 self._check_exit(driver, code)
                 driver = self._start_driver()
         except subprocess.TimeoutExpired:
-            self._complain(f"the sweep was not done {_PATIENCE_S:.0f} s after the last blow")
+            self._violation(f"the sweep was not finished {_SWEEP_TIMEOUT_S:.0f} s after the last kill")
         finally:
             driver.kill()
             driver.wait()
@@ -112,56 +111,56 @@ class Storm:
     def _start_driver(self) -> "subprocess.Popen[bytes]":
         where = ["--runs", str(self.runs), *(["--address", self.address] if self.address else [])]
         command = [sys.executable, "-m", "tests.pgray.drive", str(self.sweep), *where]
-        # A test run in the background of a shell has inherited that SIGINT is ignored, and the driver would respect it.
-        heeds_ctrl_c = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-        with (self.runs / f"{self.sweep.stem}.driver-{self.tally.starts}.txt").open("wb") as output:
-            driver = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, preexec_fn=heeds_ctrl_c)
-        self.tally.starts += 1
+        # Tests in the background of a shell inherit that SIGINT is ignored, and the driver would respect that.
+        restore_sigint = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+        with (self.runs / f"{self.sweep.stem}.driver-{self.tally.num_starts}.txt").open("wb") as output:
+            driver = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, preexec_fn=restore_sigint)
+        self.tally.num_starts += 1
         self._drivers.append(driver.pid)
         self._sent = None
         return driver
 
-    def _blow(self, driver: "subprocess.Popen[bytes]") -> int:
-        """Deal blows until the driver has ended. Returns its exit code."""
-        while self.tally.kills.total() < self.hits:
+    def _kill_until_end(self, driver: "subprocess.Popen[bytes]") -> int:
+        """Kill processes until the driver has ended. Returns its exit code."""
+        while self.tally.kills.total() < self.max_kills:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return driver.wait(self.random.expovariate(1 / self.mean_s))
-            if self.random.random() < _NEWS_SHARE:
-                self._await_news(driver)
+            if self.random.random() < _AFTER_WRITE_SHARE:
+                self._wait_for_a_write(driver)
             if self.stop:
-                self._hit("driver", psutil.Process(driver.pid), self.stop)
+                self._send("driver", psutil.Process(driver.pid), self.stop)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return driver.wait(60)
-                self._complain(f"the driver did not end within 60 s of {self.stop.name}")
-            if self._victims(driver).keys() == {"driver"} and self.random.random() > _STARTING_SHARE:
+                self._violation(f"the driver did not end within 60 s of {self.stop.name}")
+            if self._targets(driver).keys() == {"driver"} and self.random.random() > _STARTING_SHARE:
                 continue
-            # Now and then several at once: what watches over the one may be the other.
+            # Sometimes several at once: one of them may be what supervises another.
             for _ in range(self.random.choice((1, 1, 1, 2, 3))):
-                if victims := self._victims(driver):
-                    kind = self.random.choice(list(victims))
-                    self._hit(kind, self.random.choice(victims[kind]), signal.SIGKILL)
-        return driver.wait(_PATIENCE_S)
+                if targets := self._targets(driver):
+                    kind = self.random.choice(list(targets))
+                    self._send(kind, self.random.choice(targets[kind]), signal.SIGKILL)
+        return driver.wait(_SWEEP_TIMEOUT_S)
 
-    def _await_news(self, driver: "subprocess.Popen[bytes]") -> None:
-        """Wait until a record of some kind is written, and a moment longer: much is decided in few moments."""
+    def _wait_for_a_write(self, driver: "subprocess.Popen[bytes]") -> None:
+        """Wait until a random record is written, and a moment longer: races happen around these moments."""
         kind, deadline = self.random.choice(_RECORDS), time.monotonic() + 5
-        before = self._written(kind)
-        while self._written(kind) == before and driver.poll() is None and time.monotonic() < deadline:
+        before = self._num_bytes(kind)
+        while self._num_bytes(kind) == before and driver.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(self.random.choice((0.0, 0.02, 0.1, 0.4)) * self.random.random())
 
-    def _written(self, kind: str) -> int:
+    def _num_bytes(self, kind: str) -> int:
         return sum(path.stat().st_size for path in self.root.glob(kind))
 
-    def _hit(self, kind: str, process: psutil.Process, number: signal.Signals) -> None:
+    def _send(self, kind: str, process: psutil.Process, number: signal.Signals) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
             self.tally.kills[kind if number == signal.SIGKILL else f"{kind} {number.name}"] += 1
             if kind == "driver":
                 self._sent = number
 
-    def _victims(self, driver: "subprocess.Popen[bytes]") -> Mapping[str, list[psutil.Process]]:
-        found: dict[str, list[psutil.Process]] = {kind: [] for kind in VICTIMS}
+    def _targets(self, driver: "subprocess.Popen[bytes]") -> Mapping[str, list[psutil.Process]]:
+        found: dict[str, list[psutil.Process]] = {kind: [] for kind in TARGETS}
         if driver.poll() is None:
             found["driver"].append(psutil.Process(driver.pid))
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -174,23 +173,23 @@ class Storm:
         return {kind: processes for kind, processes in found.items() if processes}
 
     def _check_exit(self, driver: "subprocess.Popen[bytes]", code: int) -> None:
-        """A driver that ended without being done: by what was sent, with the exit code that goes with it."""
-        output = (self.runs / f"{self.sweep.stem}.driver-{self.tally.starts - 1}.txt").read_text(errors="replace")
+        """Check that a driver that ended early was sent a signal, and ended with the exit code of that signal."""
+        output = (self.runs / f"{self.sweep.stem}.driver-{self.tally.num_starts - 1}.txt").read_text(errors="replace")
         if self._sent == signal.SIGKILL:
             allowed: tuple[int, ...] = (-signal.SIGKILL,)
         elif self._sent is not None:
             allowed = (130,)
             if marked(self.root) and not _gone(lambda: marked(self.root)):
-                self._complain(f"processes outlived {self._sent.name} to the driver: {_described(marked(self.root))}")
+                self._violation(f"processes outlived {self._sent.name} of the driver: {_described(marked(self.root))}")
             if is_held(self.root):
-                self._complain("the lock outlived the driver")
+                self._violation("the lock outlived the driver")
         else:
             allowed = ()
         is_starting = self._sent in (signal.SIGINT, signal.SIGTERM) and " trials: " not in output
         if is_starting and code == -self._sent:
-            return  # so early that Python itself was still importing
+            return  # Python was still importing modules
         if code not in allowed or "Traceback" in output:
-            self._complain(f"driver {driver.pid} ended with {code} after {self._sent}: {output[-2000:]}")
+            self._violation(f"driver {driver.pid} ended with {code} after {self._sent}: {output[-2000:]}")
 
     def _check_end(self) -> None:
         ledger = Ledger(RunLayout(self.root).ledger)
@@ -198,36 +197,36 @@ class Storm:
         finished = Counter(entry.trial_id for entry in entries if entry.state == "finished")
         for trial_id, entry in states.items():
             if entry.state != "finished" or finished[trial_id] != 1:
-                self._complain(
+                self._violation(
                     f"{trial_id} is {entry.state} ({entry.reason}) with {finished[trial_id]} finished entries"
                 )
             ends = [e.state for e in entries if e.trial_id == trial_id]
             if "finished" in ends and ends.index("finished") != len(ends) - 1:
-                self._complain(f"{trial_id} went on after it had finished: {ends}")
+                self._violation(f"{trial_id} had entries after it had finished: {ends}")
         for path in (self.root / "trials").glob("*/attempt-*/result.json"):
             with contextlib.suppress(ValueError):
                 if json.loads(path.read_text())["trial_id"] == path.parent.parent.name:
-                    self._complain(f"a finished trial was launched again: {path}")
+                    self._violation(f"a finished trial was launched again: {path}")
         for path in (self.root / "trained").glob("*/overlaps.txt"):
-            self._complain(f"{len(path.read_text().split())} launches on weights that another job worked on: {path}")
+            self._violation(f"{len(path.read_text().split())} launches on weights that another job worked on: {path}")
         for pid in self._drivers:
             if self.address is None and not _gone(partial(_of_own_ray, pid)):
-                self._complain(f"the Ray of driver {pid} outlived it: {_described(_of_own_ray(pid))}")
+                self._violation(f"the Ray of driver {pid} outlived it: {_described(_of_own_ray(pid))}")
         if not _gone(lambda: marked(self.root)):
-            self._complain(f"processes outlived the sweep: {_described(marked(self.root))}")
+            self._violation(f"processes outlived the sweep: {_described(marked(self.root))}")
 
-    def _complain(self, what: str) -> None:
-        self.tally.violations.append(f"{self.root} ({self.start}): {what}")
+    def _violation(self, what: str) -> None:
+        self.tally.violations.append(f"{self.root} ({self.launcher}): {what}")
 
 
 def results_of(root: Path) -> dict[str, str]:
-    """Trial id -> its valid result as text, without what may differ between two runs: the commit."""
+    """Map each trial id to its valid result as text, without the commit, which may differ between two runs."""
     trials = {path: read_result(RunLayout(root).trial(path.name)) for path in (root / "trials").iterdir()}
     return {path.name: r.model_dump_json(exclude={"git_sha"}) for path, r in trials.items() if r is not None}
 
 
 def _gone(search: Callable[[], list[psutil.Process]]) -> bool:
-    deadline = time.monotonic() + _LAST_WORDS_S
+    deadline = time.monotonic() + _END_TIMEOUT_S
     while search():
         if time.monotonic() > deadline:
             return False
@@ -240,7 +239,7 @@ def _below(pid: int) -> Iterator[psutil.Process]:
 
 
 def _of_own_ray(driver: int) -> list[psutil.Process]:
-    """Processes of the Ray that a dead driver had started: its session is named after the driver's pid."""
+    """Find processes of the Ray that a dead driver had started: its session is named after the driver's pid."""
     mark, found = f"_{driver}/", []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):

@@ -1,7 +1,8 @@
-"""Sweeps on Ray's own test cluster: nodes that are processes of this machine, with GPUs that are only numbers.
+"""Run sweeps on Ray's own test cluster, whose nodes are processes of this machine and whose GPUs are only numbers.
 
-`python -m tests.pgray.cluster_story RUNS CROWD WIDE`: runs two sweeps (see `test_cluster.py`) one after the other and
-prints their exit codes. In a process of its own, since the other tests share a Ray of one node.
+`python -m tests.pgray.cluster_story RUNS CROWD WIDE` runs two sweeps one after the other and prints their exit codes;
+`tests/pgray/execution/test_cluster.py` checks what they leave. It needs its own process, since the other tests share a Ray
+of one node.
 """
 
 import json
@@ -39,23 +40,23 @@ def drive(path: str, runs: str, cluster: Any) -> Outcome:
     return run_sweep(sweep, runs, address=cluster.address, trainer_command=PLAIN, grace_s=3.0)
 
 
-def in_thread(what: Callable[[], None]) -> None:
-    threading.Thread(target=what, daemon=True).start()
+def in_thread(function: Callable[[], None]) -> None:
+    threading.Thread(target=function, daemon=True).start()
 
 
 def job_of(run_root: Path, arm: str) -> Path | None:
-    """The folder of the job that trains an arm, once that has begun."""
+    """Return the folder of the job that trains an arm, once training has begun."""
     logs = [*run_root.glob(f"trials/{arm}-*/log.txt")]
     jobs = [own.parent for own in run_root.glob("jobs/*/log.txt") for log in logs if own.samefile(log)]
     has_begun = jobs and any("step step=2" in log.read_text() for log in jobs[0].glob("log*.txt"))
     return jobs[0] if has_begun else None
 
 
-def take_a_node_away(cluster: Any, run_root: Path) -> None:
-    """The node of the one long job."""
+def remove_a_node(cluster: Any, run_root: Path) -> None:
+    """Remove the node of the one long job."""
     node_id = read_json(wait_for(lambda: job_of(run_root, "long"), 200) / "launch.json")["ray_node"]
     node = next(node for node in cluster.worker_nodes if node.node_id == node_id)
-    (run_root / "taken_away").write_text(node_id)
+    (run_root / "removed_node").write_text(node_id)
     cluster.remove_node(node, allow_graceful=False)
 
 
@@ -72,7 +73,7 @@ def main(runs: str, crowd: str, wide: str) -> None:
 
     cluster = start_cluster()
     try:
-        in_thread(lambda: take_a_node_away(cluster, Path(runs) / "crowd"))
+        in_thread(lambda: remove_a_node(cluster, Path(runs) / "crowd"))
         in_thread(lambda: kill_the_second_agent(Path(runs) / "wide"))
         print(json.dumps([drive(path, runs, cluster).exit_code for path in (crowd, wide)]))
     finally:

@@ -1,10 +1,10 @@
-"""Stands in for `python -m trainer`: keeps its contract with the run folder, in milliseconds and without torch.
+"""Replaces `python -m trainer` in tests: writes the same files, in milliseconds and without torch.
 
-What it does is asked for through knobs that have no meaning here: `train.iterations` steps of `optim.ns_steps` x 10 ms;
-`optim.muon_momentum_steps` picks an accident (see ACCIDENTS); the loss is worse by 10 x (`optim.matrix_lr` - 0.04), and
-`train.val_every` is the size of the noise between seeds, in 1e-4 bpb; seed 13 has a slow node; an export takes as long as
-a step. Every launch leaves a line in `trained/<fp>/launches.txt`, and one that finds another at work on the same weights a
-line in `overlaps.txt`.
+Config keys that mean nothing here control it: it takes `train.iterations` steps of `optim.ns_steps` x 10 ms, and an export
+takes as long as a step; `optim.muon_momentum_steps` selects an accident (see ACCIDENTS); the loss is worse by
+10 x (`optim.matrix_lr` - 0.04); `train.val_every` is the size of the noise between seeds, in 1e-4 bpb; seed 13 has a slow
+node. Every launch adds a line to `trained/<fp>/launches.txt`. A launch that finds another one working on the same weights
+adds a line to `overlaps.txt`.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from trainer.records.trained import usable_training
 
 ACCIDENTS = {
     0: "none",
-    1: "says that it diverged",
+    1: "reports that it diverged",
     2: "dies of an exception",
     3: "hangs",
     4: "rank 0 is killed by SIGKILL",
-    5: "leaves a process behind in a session of its own",
-    6: "ends well without a result",
+    5: "leaves a process behind in another session",
+    6: "succeeds without a result",
     7: "ignores SIGTERM",
     8: "writes half a result",
     9: "runs out of memory",
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def claim(lock: IO[str], how: int, is_main: bool) -> None:
-    """Hold the weights until this process ends, alone while it trains; say so where another process is in the way."""
+    """Lock the weights until this process ends, exclusively while it trains; record it if another process has the lock."""
     try:
         if is_main:
             fcntl.flock(lock, how | fcntl.LOCK_NB)

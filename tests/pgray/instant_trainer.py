@@ -1,7 +1,6 @@
-"""Stands in for the trainer in bench/thousand_trials.py: `python -S -E instant_trainer.py RESULT --config JOB --out RUN`.
+"""Replaces the trainer in bench/thousand_trials.py: `python -S -E instant_trainer.py RESULT --config JOB --out RUN`.
 
-Writes the valid result in the file RESULT for every trial of a job, under the trial's own name. Ends in 20 ms, since it
-imports next to nothing.
+Writes a copy of the valid result in the file RESULT for every trial of a job. Takes 20 ms, since it imports almost nothing.
 """
 
 import json

@@ -136,9 +136,10 @@ class Launcher(ABC):
 
 def find_launchers() -> dict[str, Launcher]:
     """Return every launcher by name: the subclasses of `Launcher` in the modules of this package."""
-    for module in pkgutil.iter_modules(launchers.__path__):
-        importlib.import_module(f"{launchers.__name__}.{module.name}")
-    return {cls.name: cls() for cls in sorted(Launcher.__subclasses__(), key=lambda cls: cls.name)}
+    names = sorted(module.name for module in pkgutil.iter_modules(launchers.__path__))
+    modules = [importlib.import_module(f"{launchers.__name__}.{name}") for name in names]
+    values = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
+    return {cls.name: cls() for cls in values if issubclass(cls, Launcher) and cls is not Launcher}
 
 
 def trainer_command(settings: LaunchSettings, job: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""A cluster of four nodes with eight GPUs each: what stands in the run folders after `cluster_story.py`."""
+"""A cluster of four nodes with eight GPUs each: checks the run folders that `tests/pgray/cluster_story.py` leaves."""
 
 import itertools
 import json
@@ -31,7 +31,7 @@ def write_sweep(path: Path, data: Path, iterations: int, step: int, **more: Any)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    """The run folders of the story."""
+    """Return the folder with both run folders."""
     folder = tmp_path_factory.mktemp("cluster")
     whole_node = {"resources": {"gpus": 8, "cpus": 1}, "nproc": 1, "launcher": "plain"}
     two_nodes = {"resources": {"gpus": 2, "cpus": 1, "nodes": 2}, "nproc": 2, "failures": {"retries": {"infra": 0}}}
@@ -41,7 +41,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
         write_sweep(folder / "wide.yaml", data, 4, 1, arms=pair, **two_nodes),
     ]
     command = [sys.executable, "-m", "tests.pgray.cluster_story", str(folder), *map(str, paths)]
-    with tempfile.TemporaryDirectory(prefix="r") as ray_folder:  # or every `ray.init()` of this machine would find it
+    with tempfile.TemporaryDirectory(
+        prefix="r"
+    ) as ray_folder:  # or every `ray.init()` on this machine would find this cluster
         environment = {**os.environ, "RAY_TMPDIR": ray_folder}
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
@@ -78,7 +80,7 @@ def gpus_seen(logs: Iterable[Path]) -> set[str]:
     return set(re.findall("CUDA_VISIBLE_DEVICES (.*)", "".join(log.read_text() for log in logs)))
 
 
-def test_when_a_node_goes_its_job_is_run_on_another(runs: Path) -> None:
+def test_the_job_of_a_removed_node_runs_again_on_another(runs: Path) -> None:
     root = runs / "crowd"
     trials = results.load(root)
     assert (trials["status"] == "finished").all()
@@ -88,13 +90,13 @@ def test_when_a_node_goes_its_job_is_run_on_another(runs: Path) -> None:
     assert failed[0].reason is not None
     assert failed[0].reason.startswith("the job's Ray worker died: ")
     assert failed[0].arm == "long"
-    gone = (root / "taken_away").read_text()
+    removed = (root / "removed_node").read_text()
     nodes = [
         json.loads(path.read_text())["ray_node"]
         for path in sorted(root.glob(f"jobs/{failed[0].train_fingerprint}-*/launch.json"))
     ]
     assert len(nodes) == 2
-    assert nodes[0] == gone != nodes[1]
+    assert nodes[0] == removed != nodes[1]
 
 
 def test_two_nodes_are_one_job(runs: Path) -> None:
@@ -111,7 +113,7 @@ def test_two_nodes_are_one_job(runs: Path) -> None:
     assert rows.loc["whole", "world_size"] == 4
 
 
-def test_when_one_of_two_agents_dies_the_job_ends(runs: Path) -> None:
+def test_when_one_of_two_torchrun_agents_dies_the_job_ends(runs: Path) -> None:
     record = exit_of(job_of(runs / "wide", "cut"))
     first, second = record["nodes"]
     assert second["code"] == -9
@@ -123,5 +125,5 @@ def test_when_one_of_two_agents_dies_the_job_ends(runs: Path) -> None:
     assert row["gpu_held_s"] == pytest.approx(4 * (record["ended_at"] - record["started_at"]))
 
 
-def test_nothing_is_left(runs: Path) -> None:
+def test_no_process_is_left(runs: Path) -> None:
     assert [process.cmdline() for name in ("crowd", "wide") for process in marked(runs / name)] == []

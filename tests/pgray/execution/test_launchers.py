@@ -13,11 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgray.execution import launchers
 from pgray.execution.cluster import Cluster, check_fits
 from pgray.execution.launchers.base import LaunchSettings, NodeRendezvous, find_launchers, free_port
 from pgray.execution.multinode import run_to_end
 from pgray.execution.node_runner import NodeRunner
 from pgray.execution.worker import follow_job, write_job
+from pgray.planning.planner import make_plan
+from pgray.spec.sweep import Sweep
 from pgray.store.exit_record import ExitRecord
 from pgray.store.process_records import read_record
 from tests.pgray.conftest import PLAIN, marked, wait_for
@@ -163,6 +166,24 @@ class TestEveryLauncher:
 
     def test_one_rank_is_always_possible(self, name: str) -> None:
         assert LAUNCHERS[name].problem(Machine(launcher=name)) is None
+
+
+TOY = """
+from pgray.execution.launchers.plain import Plain
+
+class Toy(Plain):
+    name = "toy"
+"""
+
+
+def test_a_new_launcher_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy.py").write_text(TOY)
+    sweep = Sweep.from_text("name: s\npreset: cpu-smoke\nseeds: [1]\narms: {a: {}}\nlauncher: toy")
+    with pytest.raises(InputError, match="launcher: toy: must be one of: plain, srun, torchrun"):
+        make_plan(sweep, reads_data=False)
+    monkeypatch.setattr(launchers, "__path__", [*launchers.__path__, str(tmp_path)])
+    assert list(find_launchers()) == ["plain", "srun", "torchrun", "toy"]
+    assert make_plan(sweep, reads_data=False).sweep.machine.launcher == "toy"
 
 
 def test_only_srun_keeps_the_allocation_and_sets_the_ranks_group(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pgray.chaos import Storm, Tally, results_of
+from tests.pgray.chaos import ChaosRun, Tally, results_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.usefixtures("ray")]
 KILLS = int(os.environ.get("PGRAY_CHAOS_KILLS", "8"))
@@ -48,7 +48,7 @@ def storm(write_sweep: Callable[..., Path], tmp_path: Path, request: pytest.Fixt
             if start == "torchrun":
                 path.write_text(f"{path.read_text()}nproc: 2\n")
             ray_owner = None if has_own_ray else os.getpid()
-            tally = Storm(path, runs, start, rng, left, address, ray_owner, **options).run()
+            tally = ChaosRun(path, runs, start, rng, left, address, ray_owner, **options).run()
             found = results_of(runs / path.stem)
             undisturbed = undisturbed or found
             if found != undisturbed or len(found) != 20:
