@@ -30,7 +30,7 @@ class NodeAddress(NamedTuple):
 class PeerNodes:
     """Runs the nodes of a job other than the caller's own. `own_rendezvous`: for the node that the caller is to run."""
 
-    def __init__(self, job: Job, settings: LaunchSettings) -> None:
+    def __init__(self, job: Job, settings: LaunchSettings, token: str) -> None:
         import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -50,16 +50,17 @@ class PeerNodes:
         nodes = [own_address(), *others]
         order = sorted(range(machine.nodes), key=lambda bundle: nodes[bundle].ip)
         endpoint = f"{nodes[order[0]].ip}:{nodes[order[0]].free_port}"
-        by_bundle = {bundle: NodeRendezvous(rank, nodes[bundle].ip, endpoint) for rank, bundle in enumerate(order)}
-        self.own_rendezvous = by_bundle.pop(0)
-        self._others = by_bundle
+        self._others = {
+            bundle: NodeRendezvous(rank, nodes[bundle].ip, endpoint, token, nodes[bundle].ray_node)
+            for rank, bundle in enumerate(order)
+        }
+        self.own_rendezvous = self._others.pop(0)
 
-    def start(self, token: str) -> None:
+    def start(self) -> None:
         """Start the other nodes."""
-        self._token = token
         job_file = str(RunLayout(self._settings.run_root).job(self._job.job_id).job)
         for bundle, rendezvous in self._others.items():
-            arguments = (job_file, self._settings.to_json(), asdict(rendezvous), token)
+            arguments = (job_file, self._settings.to_json(), asdict(rendezvous))
             self._running[self._actors[bundle - 1].run.remote("run_to_end", *arguments)] = rendezvous
 
     def poll(self) -> None:
@@ -82,7 +83,7 @@ class PeerNodes:
             ray.kill(actor)
 
     def _write_lost(self, rendezvous: NodeRendezvous, why: str) -> None:
-        spec = supervisor_spec(self._job, self._settings, rendezvous, self._token)
+        spec = supervisor_spec(self._job, self._settings, rendezvous)
         if not Path(spec.exit_file).exists():
             error = f"node {rendezvous.rank} of the job was lost: {why}"
             record = ExitRecord(stop=StopReason.LOST, error=error, ended_at=time.time())
@@ -95,10 +96,10 @@ def own_address() -> NodeAddress:
     return NodeAddress(ray.util.get_node_ip_address(), free_port(), ray.get_runtime_context().get_node_id())
 
 
-def run_to_end(job_file: str, settings: str, rendezvous: dict[str, Any], token: str) -> None:
+def run_to_end(job_file: str, settings: str, rendezvous: dict[str, Any]) -> None:
     """Run one node until it is over, inside an actor. The arguments are plain values, which Ray can send."""
-    job, ray_node = load_job(Path(job_file)), own_address().ray_node
-    runner = NodeRunner(job, LaunchSettings.from_json(settings), NodeRendezvous(**rendezvous), token, ray_node)
+    job = load_job(Path(job_file))
+    runner = NodeRunner(job, LaunchSettings.from_json(settings), NodeRendezvous(**rendezvous))
     while not runner.is_over():
         time.sleep(_POLL_S)
     runner.close()

@@ -23,18 +23,16 @@ from trainer.records.layout import RunLayout
 from trainer.records.results import JobFailure
 
 
-def supervisor_spec(
-    job: Job, settings: LaunchSettings, rendezvous: NodeRendezvous, token: str, ray_node: str | None = None
-) -> SupervisorSpec:
-    """Return what the supervisor of one node needs, except for the command. `ray_node`: Ray's id of the node."""
+def supervisor_spec(job: Job, settings: LaunchSettings, rendezvous: NodeRendezvous) -> SupervisorSpec:
+    """Return what the supervisor of one node needs, except for the command."""
     layout, num_nodes = RunLayout(settings.run_root), settings.machine.nodes
     records = layout.job(job.job_id)
     nodes = [records.node(rank, num_nodes) for rank in range(num_nodes)]
     node, is_first = nodes[rendezvous.rank], rendezvous.rank == 0
     return SupervisorSpec(
-        token=token,
+        token=rendezvous.token,
         rank=rendezvous.rank,
-        ray_node=ray_node,
+        ray_node=rendezvous.ray_node,
         run_dir=str(settings.run_root),
         code=str(settings.code),
         cwd=str(records.root),
@@ -57,16 +55,14 @@ def supervisor_spec(
 class NodeRunner:
     """Starts one node of a job, and runs it until it is over or closed."""
 
-    def __init__(
-        self, job: Job, settings: LaunchSettings, rendezvous: NodeRendezvous, token: str, ray_node: str | None = None
-    ) -> None:
+    def __init__(self, job: Job, settings: LaunchSettings, rendezvous: NodeRendezvous) -> None:
         records = RunLayout(settings.run_root).job(job.job_id)
         self._node = records.node(rendezvous.rank, settings.machine.nodes)
-        self._spec = supervisor_spec(job, settings, rendezvous, token, ray_node)
+        self._spec = supervisor_spec(job, settings, rendezvous)
         self._lifeline: int | None = None
         launcher = find_launchers()[settings.machine.launcher]
         try:
-            command = launcher.command(settings, records.job, rendezvous, token)
+            command = launcher.command(settings, records.job, rendezvous)
         except InputError as error:
             write_json(records.failure, JobFailure(kind=error.kind, reason=str(error)).model_dump())
             self._write_exit(ExitRecord(error=str(error)))

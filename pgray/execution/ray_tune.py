@@ -35,13 +35,14 @@ def run_jobs(settings: LaunchSettings, events: JobEvents) -> None:
     machine = settings.machine
     bundle = {"CPU": float(machine.cpus)} | ({"GPU": float(machine.gpus)} if machine.gpus else {})
     strategy = "STRICT_PACK" if machine.nodes == 1 else "STRICT_SPREAD"
+    source, stopper, callback = _tune_hooks(events, machine)
     tuner = tune.Tuner(
         tune.with_resources(
             worker_function(str(settings.code), settings.to_json()),
             tune.PlacementGroupFactory([bundle] * machine.nodes, strategy=strategy),
         ),
         tune_config=tune.TuneConfig(
-            search_alg=_job_source(events, machine),
+            search_alg=source,
             num_samples=-1,  # unlimited
             reuse_actors=True,  # a new worker takes 2 to 3 s to start
             trial_dirname_creator=lambda trial: str(trial.config["job_id"]),
@@ -50,9 +51,9 @@ def run_jobs(settings: LaunchSettings, events: JobEvents) -> None:
             name="sweep",
             storage_path=str(scratch),
             verbose=0,
-            stop=_stopper(events),
+            stop=stopper,
             failure_config=tune.FailureConfig(max_failures=0),
-            callbacks=[_callback(events)],
+            callbacks=[callback],
         ),
     )
     try:
@@ -89,21 +90,23 @@ class _Unpicklable:
         return object, ()
 
 
-def _job_source(events: JobEvents, machine: Machine) -> Any:
+def _tune_hooks(events: JobEvents, machine: Machine) -> tuple[Any, Any, Any]:
+    """Return the Searcher, the Stopper and the Callback through which Tune calls `events`."""
+    from ray import tune
+    from ray.tune.progress_reporter import TrialProgressCallback
     from ray.tune.search import Searcher
 
+    unpicklable = _Unpicklable(events)
+
     class JobSource(Searcher):  # type: ignore[misc]
-        def __init__(self, unpicklable: _Unpicklable) -> None:
-            super().__init__()
-            self.unpicklable = unpicklable
-            self.slots, self.slots_known_until = 0, 0.0
+        slots, slots_known_until = 0, 0.0
 
         def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-            if not self.unpicklable.events.poll():  # Tune does not call the stopper before the first trial
+            if not unpicklable.events.poll():  # Tune does not call the stopper before the first trial
                 return str(Searcher.FINISHED)
             if time.monotonic() >= self.slots_known_until:  # nodes join and leave
                 self.slots, self.slots_known_until = alive_nodes().slots(machine), time.monotonic() + _SLOTS_S
-            job_id = self.unpicklable.events.next_job(max(1, self.slots))
+            job_id = unpicklable.events.next_job(max(1, self.slots))
             return None if job_id is None else {"job_id": job_id}
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -112,50 +115,30 @@ def _job_source(events: JobEvents, machine: Machine) -> Any:
         def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
             pass  # the ledger has everything
 
-    return JobSource(_Unpicklable(events))
-
-
-def _stopper(events: JobEvents) -> Any:
-    from ray import tune
-
     class Stopper(tune.Stopper):  # type: ignore[misc]
-        def __init__(self, unpicklable: _Unpicklable) -> None:
-            self.unpicklable = unpicklable
-
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
             return False
 
         def stop_all(self) -> bool:
-            return not self.unpicklable.events.poll()
+            return not unpicklable.events.poll()
 
-    return Stopper(_Unpicklable(events))
-
-
-def _callback(events: JobEvents) -> Any:
-    from ray.tune.progress_reporter import TrialProgressCallback
-
-    # A subclass of this one, so that Tune does not add its own, which prints.
-    class Callback(TrialProgressCallback):  # type: ignore[misc]
-        def __init__(self, unpicklable: _Unpicklable) -> None:
-            super().__init__()
-            self.unpicklable = unpicklable
-
+    class Callback(TrialProgressCallback):  # type: ignore[misc]  # or Tune adds its own, which prints
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.unpicklable.events.on_started(trial.config["job_id"])
+            unpicklable.events.on_started(trial.config["job_id"])
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
             if progress := JobProgress.from_report(result):  # Tune adds a last result without progress
-                self.unpicklable.events.on_progress(trial.config["job_id"], progress)
+                unpicklable.events.on_progress(trial.config["job_id"], progress)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.unpicklable.events.on_ended(trial.config["job_id"], None)
+            unpicklable.events.on_ended(trial.config["job_id"], None)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.unpicklable.events.on_ended(trial.config["job_id"], _error_text(trial.error_file))
+            unpicklable.events.on_ended(trial.config["job_id"], _error_text(trial.error_file))
 
-    return Callback(_Unpicklable(events))
+    return JobSource(), Stopper(), Callback()
 
 
 def _error_text(path: str | None) -> str | None:

@@ -38,7 +38,7 @@ def run_job(job_id: str, settings_text: str) -> None:
     if settings.machine.nodes > 1:
         from pgray.execution.multinode import PeerNodes
 
-        peers = PeerNodes(job, settings)
+        peers = PeerNodes(job, settings, uuid.uuid4().hex)
     follow_job(job, settings, tune.report, ray.get_runtime_context().get_node_id(), peers)
 
 
@@ -69,13 +69,12 @@ def follow_job(
     for trial in job.trials:
         archive_attempt(layout.trial(trial.trial_id))
         write_text(layout.trial(trial.trial_id).config, trial.config.model_dump_json(indent=1) + "\n")
-    token = uuid.uuid4().hex
-    rendezvous = peers.own_rendezvous if peers else NodeRendezvous(endpoint=f"127.0.0.1:{free_port()}")
-    runner = NodeRunner(job, settings, rendezvous, token, ray_node)
+    alone = NodeRendezvous(endpoint=f"127.0.0.1:{free_port()}", token=uuid.uuid4().hex, ray_node=ray_node)
+    runner = NodeRunner(job, settings, peers.own_rendezvous if peers else alone)
     reported = 0.0
     try:
         if peers:
-            peers.start(token)
+            peers.start()
         while not (runner.is_over() and records.exit.exists()):
             if peers:
                 peers.poll()

@@ -75,11 +75,13 @@ _ADAPTER = TypeAdapter(LaunchSettings)
 
 @dataclass(frozen=True)
 class NodeRendezvous:
-    """How one node of a job finds the others. `endpoint`: host:port on the node of rank 0."""
+    """Identifies one node of a job, and says how it finds the others."""
 
     rank: int = 0
     address: str = "127.0.0.1"
-    endpoint: str = ""
+    endpoint: str = ""  # host:port on the node of rank 0
+    token: str = ""  # of the job: marks its processes, and tells its rendezvous from others
+    ray_node: str | None = None  # Ray's id of the node
 
 
 class Launcher(ABC):
@@ -96,13 +98,9 @@ class Launcher(ABC):
         return None
 
     @abstractmethod
-    def command(self, settings: LaunchSettings, job: Path, rendezvous: NodeRendezvous, token: str) -> list[str]:
-        """Return the command that starts the ranks of one node.
+    def command(self, settings: LaunchSettings, job: Path, rendezvous: NodeRendezvous) -> list[str]:
+        """Return the command that starts the ranks of one node. `job`: the job file.
 
-        Args:
-            job: the job file.
-            rendezvous: which of the job's nodes this is, and how it finds the others.
-            token: distinguishes this rendezvous from all others.
         Raises:
             InputError: this node cannot run the launcher.
         """

@@ -13,5 +13,5 @@ class Plain(Launcher):
         count = machine.world_size
         return None if count == 1 else f"starts one process, not {count} ranks; use torchrun"
 
-    def command(self, settings: LaunchSettings, job: Path, rendezvous: NodeRendezvous, token: str) -> list[str]:
+    def command(self, settings: LaunchSettings, job: Path, rendezvous: NodeRendezvous) -> list[str]:
         return trainer_command(settings, job)

@@ -22,7 +22,7 @@ class Srun(Launcher):
         "SLURM_CPUS_PER_TASK", "SLURM_DISTRIBUTION", "SLURM_MEM_", "SLURM_TRES",
     )  # fmt: skip
 
-    def command(self, settings: LaunchSettings, job: Path, rendezvous: NodeRendezvous, token: str) -> list[str]:
+    def command(self, settings: LaunchSettings, job: Path, rendezvous: NodeRendezvous) -> list[str]:
         if "SLURM_JOB_ID" not in os.environ:  # srun would ask for a new allocation and wait for it
             fix = "this node is not in a Slurm allocation; start Ray inside one, or use launcher: torchrun"
             raise InputError("sweep", "launcher", self.name, fix)

@@ -11,7 +11,7 @@ _JOIN_S = 300  # how long nodes wait for each other
 class Torchrun(Launcher):
     name = "torchrun"
 
-    def command(self, settings: LaunchSettings, job: Path, rendezvous: NodeRendezvous, token: str) -> list[str]:
+    def command(self, settings: LaunchSettings, job: Path, rendezvous: NodeRendezvous) -> list[str]:
         machine = settings.machine
         program = ["-m", "trainer"] if settings.program is None else ["--no-python", *settings.program]
         nodes = ["--standalone"]
@@ -19,7 +19,7 @@ class Torchrun(Launcher):
             # Agents take their group ranks in the order of their addresses, see pgray/execution/multinode.py.
             nodes = [
                 f"--nnodes={machine.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous.endpoint}",
-                f"--rdzv-id={token}", f"--rdzv-conf=is_host={int(rendezvous.rank == 0)},join_timeout={_JOIN_S}",
+                f"--rdzv-id={rendezvous.token}", f"--rdzv-conf=is_host={int(rendezvous.rank == 0)},join_timeout={_JOIN_S}",
                 f"--local-addr={rendezvous.address}",
             ]  # fmt: skip
         start = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={machine.nproc}", *nodes]

@@ -147,11 +147,11 @@ class TestEveryLauncher:
 
     def test_the_command_starts_the_trainer_with_the_job(self, name: str, tmp_path: Path) -> None:
         settings = LaunchSettings(tmp_path / "run", machine_for(name))
-        command = LAUNCHERS[name].command(settings, tmp_path / "job.json", NodeRendezvous(), "token")
+        command = LAUNCHERS[name].command(settings, tmp_path / "job.json", NodeRendezvous())
         arguments = ["-m", "trainer", "--config", str(tmp_path / "job.json"), "--out", str(tmp_path / "run")]
         assert command[-len(arguments) :] == arguments
         replaced = replace(settings, program=("/bin/other", "x"))
-        command = LAUNCHERS[name].command(replaced, tmp_path / "job.json", NodeRendezvous(), "token")
+        command = LAUNCHERS[name].command(replaced, tmp_path / "job.json", NodeRendezvous())
         assert command[-6:] == ["/bin/other", "x", *arguments[2:]]
 
     def test_nothing_of_an_outer_launcher_is_left(self, name: str, tmp_path: Path) -> None:
@@ -203,15 +203,15 @@ def test_only_srun_keeps_the_allocation_and_sets_the_ranks_group(tmp_path: Path)
 
 def test_a_plain_job_is_one_process(tmp_path: Path) -> None:
     settings = LaunchSettings(tmp_path / "run", Machine(launcher="plain"))
-    command = LAUNCHERS["plain"].command(settings, tmp_path / "job.json", NodeRendezvous(), "token")
+    command = LAUNCHERS["plain"].command(settings, tmp_path / "job.json", NodeRendezvous())
     assert command[:3] == [sys.executable, "-m", "trainer"]
     assert LAUNCHERS["plain"].problem(Machine(nproc=2)) == "starts one process, not 2 ranks; use torchrun"
 
 
 def test_torchrun_meets_on_the_first_of_several_nodes(tmp_path: Path) -> None:
     settings = LaunchSettings(tmp_path, Machine(nodes=2, nproc=3))
-    second = NodeRendezvous(1, "10.0.0.2", "10.0.0.1:29")
-    options = set(LAUNCHERS["torchrun"].command(settings, tmp_path / "job.json", second, "token"))
+    second = NodeRendezvous(1, "10.0.0.2", "10.0.0.1:29", "token")
+    options = set(LAUNCHERS["torchrun"].command(settings, tmp_path / "job.json", second))
     assert {"--nnodes=2", "--nproc_per_node=3", "--rdzv-endpoint=10.0.0.1:29", "--rdzv-id=token"} <= options
     assert {"--rdzv-conf=is_host=0,join_timeout=300", "--local-addr=10.0.0.2"} <= options
 
@@ -225,11 +225,11 @@ def start_both(job: Job, settings: LaunchSettings) -> tuple[NodeRunner, multipro
     """Run the first node here and the second from a separate process, as the actor of `PeerNodes` would."""
     layout = RunLayout(settings.run_root)
     write_job(job, layout)
-    first = NodeRendezvous(0, "127.0.0.1", f"127.0.0.1:{free_port()}")
-    arguments = (str(layout.job(job.job_id).job), settings.to_json(), asdict(replace(first, rank=1)), "token")
+    first = NodeRendezvous(0, "127.0.0.1", f"127.0.0.1:{free_port()}", "token")
+    arguments = (str(layout.job(job.job_id).job), settings.to_json(), asdict(replace(first, rank=1)))
     peer = multiprocessing.get_context("spawn").Process(target=run_to_end, args=arguments, daemon=True)
     peer.start()
-    return NodeRunner(job, settings, first, "token"), peer
+    return NodeRunner(job, settings, first), peer
 
 
 @pytest.mark.slow
