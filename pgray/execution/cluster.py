@@ -30,9 +30,10 @@ class Cluster:
 
     def __str__(self) -> str:
         cpus, gpus = (sum(node[i] for node in self.nodes) for i in (0, 1))
-        count = len(self.nodes)
-        each = f", at most {max(n[1] for n in self.nodes):.0f} GPUs and {max(n[0] for n in self.nodes):.0f} CPUs on one"
-        return f"{gpus:.0f} GPUs and {cpus:.0f} CPUs on {count} node{'s' * (count != 1)}{each if count > 1 else ''}"
+        most_cpus, most_gpus = (max((node[i] for node in self.nodes), default=0) for i in (0, 1))
+        each = f", at most {_count(most_gpus, 'GPU')} and {_count(most_cpus, 'CPU')} on one"
+        total = f"{_count(gpus, 'GPU')} and {_count(cpus, 'CPU')} on {_count(len(self.nodes), 'node')}"
+        return total + (each if len(self.nodes) > 1 else "")
 
     def slots(self, machine: Machine) -> int:
         """Return how many jobs fit at once, each on as many different nodes as it asks for."""
@@ -43,11 +44,15 @@ class Cluster:
         return slots
 
     def jobs_per_node(self, machine: Machine) -> list[int]:
-        """Return how many jobs each node could be used by at once."""
+        """Return how many jobs fit on each node at once."""
         return [
             int(min(cpus // machine.cpus, gpus // machine.gpus if machine.gpus else float("inf")))
             for cpus, gpus in self.nodes
         ]
+
+
+def _count(number: float, noun: str) -> str:
+    return f"{number:.0f} {noun}{'s' * (round(number) != 1)}"
 
 
 def prepare_ray() -> None:
@@ -106,7 +111,7 @@ def check_fits(cluster: Cluster, machine: Machine, origin: str) -> None:
         return
     able = sum(fit > 0 for fit in cluster.jobs_per_node(machine))
     if able:
-        fix = f"{able} node{'s' * (able != 1)} of the cluster {'has' if able == 1 else 'have'} enough CPUs and GPUs; lower it"
+        fix = f"only {_count(able, 'node')} of the cluster can run such a job; lower it"
         raise InputError(origin, "resources.nodes", machine.nodes, fix)
     most_gpus = max(gpus for _, gpus in cluster.nodes)
     fix = f"the cluster has {cluster}; lower it, or try --preset cpu-smoke"

@@ -105,12 +105,6 @@ class Launcher(ABC):
             InputError: this node cannot run the launcher.
         """
 
-    def rank_environment(
-        self, settings: LaunchSettings, rendezvous: NodeRendezvous, visible_gpus: str
-    ) -> dict[str, str]:
-        """Return the variables that this launcher adds. `visible_gpus`: value of CUDA_VISIBLE_DEVICES."""
-        return {}
-
     def environment(
         self, inherited: Mapping[str, str], settings: LaunchSettings, rendezvous: NodeRendezvous
     ) -> dict[str, str]:
@@ -126,7 +120,6 @@ class Launcher(ABC):
         kept.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")  # ranks end when a peer dies; only torchrun sets it
         if machine.gpus == 0:
             kept["CUDA_VISIBLE_DEVICES"] = ""
-        kept |= self.rank_environment(settings, rendezvous, kept.get("CUDA_VISIBLE_DEVICES", ""))
         paths = [str(settings.code), *kept.get("PYTHONPATH", "").split(":")]
         kept["PYTHONPATH"] = ":".join(dict.fromkeys(path for path in paths if path))
         return kept

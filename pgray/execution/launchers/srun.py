@@ -2,12 +2,13 @@
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from pgray.execution.launchers.base import Launcher, LaunchSettings, NodeRendezvous, cpus_per_rank, trainer_command
 from trainer.errors import InputError
 
-# Slurm numbers the tasks of a step; `rank_environment` sets the rest of what torch reads. Slurm shows each task all GPUs
+# Slurm numbers the tasks of a step; `environment` sets the rest of what torch reads. Slurm shows each task all GPUs
 # of the allocation, but the job may only use those that Ray gave it.
 _START_RANK = (
     "export LOCAL_RANK=$SLURM_LOCALID RANK=$((GROUP_RANK * LOCAL_WORLD_SIZE + SLURM_LOCALID)) "
@@ -35,15 +36,16 @@ class Srun(Launcher):
         ]  # fmt: skip
         return [*start, *trainer_command(settings, job)]
 
-    def rank_environment(
-        self, settings: LaunchSettings, rendezvous: NodeRendezvous, visible_gpus: str
+    def environment(
+        self, inherited: Mapping[str, str], settings: LaunchSettings, rendezvous: NodeRendezvous
     ) -> dict[str, str]:
+        kept = super().environment(inherited, settings, rendezvous)
         machine, (host, _, port) = settings.machine, rendezvous.endpoint.rpartition(":")
-        return {
+        return kept | {
             "MASTER_ADDR": host,
             "MASTER_PORT": port,
             "WORLD_SIZE": str(machine.world_size),
             "LOCAL_WORLD_SIZE": str(machine.nproc),
             "GROUP_RANK": str(rendezvous.rank),
-            "PGRAY_GPUS": visible_gpus,
+            "PGRAY_GPUS": kept.get("CUDA_VISIBLE_DEVICES", ""),
         }

@@ -277,7 +277,7 @@ def test_a_job_that_can_never_start_is_refused_with_the_reason() -> None:
     cluster = Cluster(((16.0, 8.0), (16.0, 8.0), (4.0, 0.0)))
     check_fits(cluster, Machine(gpus=8, cpus=16, nodes=2, nproc=8), "s.yaml")
     with pytest.raises(
-        InputError, match=r"resources\.nodes: 3: 2 nodes of the cluster have enough CPUs and GPUs; lower it"
+        InputError, match=r"resources\.nodes: 3: only 2 nodes of the cluster can run such a job; lower it"
     ):
         check_fits(cluster, Machine(gpus=8, cpus=16, nodes=3, nproc=8), "s.yaml")
     with pytest.raises(InputError, match=r"resources\.gpus: 9: the cluster has 16 GPUs and 36 CPUs on 3 nodes"):
