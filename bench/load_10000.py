@@ -1,10 +1,9 @@
-"""How long a run folder of 10,000 trials takes to read: at first, and again after one more trial has finished.
+"""Measures how long a run folder of 10,000 trials takes to read, first and after one more trial has finished.
 
     python bench/load_10000.py [--trials 10000] [--seeds 10]
 
-The folder is made of the real records, with a byte ledger of 70 tensors in each result, in a temporary place. Reading is
-timed in a process of its own; peak memory is that process's, less what it held after its imports. A driver rewrites the
-table after each trial, which is the last line.
+The temporary folder holds real records, with a byte ledger of 70 tensors in each result. A separate process is timed; its
+peak memory is counted without its imports. The last line is the table, which a driver rewrites after each trial.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""What each technique adds to a training step: QNA, QAT, EMA, SQWA against the plain step, paired in one process.
+"""Measures what QNA, QAT, EMA and SQWA add to the time of a training step, paired in one process.
 
     python bench/technique_tax.py [--preset cpu-smoke] [--rounds 30] [--set key=value ...]
 
-Every round times one step of each variant, in a fresh order, on the same tokens; the tax is the median over rounds of the
-ratio to the plain step of the same round, with the quartiles beside it. Ratios hold on a noisy machine; milliseconds do
-not. SQWA is timed as the cost of one snapshot.
+Every round times one step of each variant, in random order, on the same tokens. The tax is the median over rounds of the
+ratio to the plain step of the same round; quartiles follow it. On a noisy machine ratios are reliable, milliseconds are
+not. SQWA takes a snapshot at every step here.
 """
 
 import argparse

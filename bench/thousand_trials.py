@@ -1,13 +1,13 @@
-"""What the driver costs per trial, and whether that grows: a grid of 1,000 trials that take no time themselves.
+"""Measures the driver's cost per trial, and whether it grows, by 1,000 trials whose jobs take no time.
 
     python bench/thousand_trials.py [--trials 1000]
 
-Real driver, Ray, supervisors and files; only the trainer is a stand-in that writes a valid result at once. CPU time is the
-driver process's own: in what the conductor does (queue, ledger, table), and in the rest, which is Ray Tune's. Run on a Ray
-of its own with eight logical CPUs, in a temporary place.
+Driver, Ray, supervisors and files are real; only the trainer is a substitute that writes a valid result at once. CPU time is
+the driver process's: in the sweep loop (queue, ledger, table), and the rest, in Ray Tune. It starts a Ray with eight
+logical CPUs, in a temporary folder.
 
-Measured on two cores that were shared with other work: 566 s, most of it the starting of 2,000 processes; 34 ms of the
-driver's CPU for each of the first hundred trials (conductor 15, Ray Tune 19), 35 ms for each of the last (8, 27); 254 MiB
+Measured on two shared cores: 566 s, most of it to start 2,000 processes; 34 ms of the
+driver's CPU for each of the first hundred trials (sweep loop 15, Ray Tune 19), 35 ms for each of the last (8, 27); 254 MiB
 with 20 trials, 305 with 1,000; again, with nothing to do: 0.7 s.
 """
 
@@ -48,7 +48,7 @@ def prepare(folder: Path, num_trials: int) -> None:
 
 
 def drive(folder: Path) -> None:
-    """Run the sweep and print, as JSON, how it went: `ends` has [wall s, CPU s, conductor's CPU s] for each job's end."""
+    """Run the sweep and print measurements as JSON: `ends` has [wall s, CPU s, sweep loop's CPU s] for each job's end."""
     import ray
 
     from pgray.execution.cluster import prepare_ray
@@ -113,7 +113,7 @@ def main(num_trials: int) -> None:
         wall, cpu, own = (1000 * (ends[end][i] - ends[start][i]) / window for i in range(3))
         print(
             f"{title} {window}: {wall:.0f} ms per trial, of the driver's CPU {cpu:.1f} ms: "
-            f"conductor {own:.1f} ms, Ray Tune {cpu - own:.1f} ms"
+            f"sweep loop {own:.1f} ms, Ray Tune {cpu - own:.1f} ms"
         )
     print(f"again, nothing to do: {again['wall_s']:.1f} s, {again['cpu_s']:.1f} s CPU, {again['peak_mib']:.0f} MiB")
 

@@ -202,9 +202,7 @@ class TrainingRun:
 
     def _is_checkpoint_due(self, last: float) -> bool:
         every = self.config.train.checkpoint_every_s
-        if not every:
-            return False
-        return self.dist.agree(float(time.monotonic() - last >= every)) == 1.0
+        return bool(every) and self.dist.agree(float(time.monotonic() - last >= every)) == 1
 
     def _save(self, clock: TrainingClock) -> None:
         state = TrainState(

@@ -1,4 +1,4 @@
-"""A tokenizer and shards small enough that a test trains on them in a second, from text that every Python has."""
+"""A tiny model, tokenizer and shards, on which a test trains in a second. The text is Python's own help."""
 
 import json
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards and a tokenizer trained on the interpreter's own help texts."""
+    """A data folder of shards and a tokenizer, made from the interpreter's help texts."""
     folder = tmp_path_factory.mktemp("tiny-data")
     texts = [topics[key] for key in sorted(topics)]
     sentencepiece.SentencePieceTrainer.train(

@@ -1,4 +1,4 @@
-"""Defects that a review found, one test each: stale files, partial overrides, averages that never began, compiled graphs."""
+"""Regression tests of defects found in a review: stale files, partial overrides, averages that never began, graphs."""
 
 import json
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def test_the_model_is_one_graph_under_bf16(tiny: Callable[..., Config], recurren
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
 
 
-def test_a_retraining_leaves_no_average_of_the_run_before(
+def test_retraining_deletes_the_averages_of_the_previous_run(
     tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
 ) -> None:
     ema, swa = tiny(**{"average.kind": "ema"}), tiny(**{"average.kind": "swa", "average.count": 2})
@@ -72,17 +72,17 @@ def test_a_retraining_leaves_no_average_of_the_run_before(
 
 
 @pytest.mark.parametrize("overrides", [{"qat.scope": ["mlp"]}, {"quant.keep_fp16": ["embed"]}, {"qat.scope": ["attn"]}])
-def test_qat_from_the_first_step_is_not_called_dead(
+def test_qat_from_the_first_step_counts_as_live(
     tiny: Callable[..., Config], tmp_path: Path, alone: DistContext, overrides: dict[str, Any]
 ) -> None:
-    """Output projections start at zero, so rounding the MLP cannot move the first loss; the check looks again."""
+    """Output projections start at zero, so rounding the MLP cannot change the first loss; the check is repeated."""
     config = tiny(**{"qat.enabled": True, "qat.start": {"kind": "immediately", "value": 0}, **overrides})
     (r,) = run_job(job_of(config), tmp_path, alone)
     assert r.qat_is_live is True
     assert r.qat_on_step == 0
 
 
-def test_the_short_job_form_is_identified_by_its_content(tmp_path: Path) -> None:
+def test_the_ids_of_a_short_job_depend_on_its_content(tmp_path: Path) -> None:
     jobs = []
     for iterations in (3, 4, 3):
         path = tmp_path / "job.yaml"
@@ -104,7 +104,7 @@ def test_the_short_job_form_is_identified_by_its_content(tmp_path: Path) -> None
         ({"average.kind": "lawa", "average.every": 5}, "average.count: 0: lawa with every needs count"),
     ],
 )
-def test_half_an_override_is_refused(tiny: Callable[..., Config], overrides: dict[str, Any], message: str) -> None:
+def test_incomplete_overrides_are_refused(tiny: Callable[..., Config], overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         tiny(**overrides)
 
@@ -117,7 +117,7 @@ def test_a_pattern_that_matches_nothing_is_refused(
     assert not (tmp_path / "trained").exists()
 
 
-def test_an_average_that_never_began_is_said_in_the_record(
+def test_the_result_notes_an_average_that_never_began(
     tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
 ) -> None:
     (r,) = run_job(job_of(tiny(**{"average.kind": "ema", "average.start": "qat"})), tmp_path, alone)
@@ -125,7 +125,7 @@ def test_an_average_that_never_began_is_said_in_the_record(
     assert r.float_bpb == r.raw_bpb
 
 
-def test_divergence_in_validation_and_after_the_last_step(
+def test_divergence_is_found_in_validation_and_after_the_last_step(
     tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
 ) -> None:
     wild = {"optim.embed_lr": 1e30, "optim.scalar_lr": 1e30, "train.grad_clip": 0, "train.log_every": 1000}
@@ -134,7 +134,7 @@ def test_divergence_in_validation_and_after_the_last_step(
             run_job(job_of(tiny(**wild, **overrides)), tmp_path / name, alone)
 
 
-def test_a_run_cut_off_after_its_last_step_can_finish(
+def test_a_run_killed_after_its_last_step_can_finish(
     tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
 ) -> None:
     config = tiny(**{"train.iterations": 5, "eval.stride": 0})
@@ -157,20 +157,20 @@ def torch_load(path: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("qat", [None, QatCheck(True, 0.5, "no effect on the loss yet", is_final=False)])
-def test_a_checkpoint_keeps_the_qat_check_whole(
+def test_a_checkpoint_keeps_all_fields_of_the_qat_check(
     tiny: Callable[..., Config], tmp_path: Path, alone: DistContext, qat: QatCheck | None
 ) -> None:
-    """A check that must be made again after the next update must be made again after a resume."""
+    """A check that must be repeated after the next update must also be repeated after a resume."""
     config = tiny()
     weights = Weights(build_model(config, "cpu"), config, alone)
     optimizer = Optimizer(weights.master, config, alone)
-    position = TrainState(2, 1.0, 0 if qat else None, qat)
-    Checkpoint(tmp_path, alone).save(position, weights, optimizer, [])
-    assert Checkpoint(tmp_path, alone).load(weights, optimizer, []) == position
+    state = TrainState(2, 1.0, 0 if qat else None, qat)
+    Checkpoint(tmp_path, alone).save(state, weights, optimizer, [])
+    assert Checkpoint(tmp_path, alone).load(weights, optimizer, []) == state
 
 
 @pytest.mark.parametrize("damage", ["latest", "common", "averages"])
-def test_a_checkpoint_that_does_not_fit_is_left_alone(
+def test_a_checkpoint_that_does_not_fit_is_not_loaded(
     tiny: Callable[..., Config], tmp_path: Path, alone: DistContext, damage: str
 ) -> None:
     config = tiny()

@@ -1,4 +1,4 @@
-"""Training runs, for real and small: ranks agree, resuming is exact, gates open when they say, failures are named."""
+"""Small real training runs: equal losses on several ranks, exact resuming, gates, and failures with a reason."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def result(layout: RunLayout, trial: str = "trial0") -> TrialResult:
 
 
 @pytest.mark.parametrize(("is_qat", "tolerance"), [(False, 1e-4), (True, 1e-2)])
-def test_two_ranks_give_the_losses_of_one(
+def test_two_ranks_give_the_same_losses_as_one(
     tiny: Callable[..., Config], tmp_path: Path, is_qat: bool, tolerance: float
 ) -> None:
     """20 steps; 3 layers over 2 ranks, so that a bank is padded.
@@ -82,7 +82,7 @@ def test_two_ranks_give_the_losses_of_one(
     assert (r2.qat_on_step, r2.qat_is_live, r2.qat_coverage) == ((8, True, 1.0) if is_qat else (None, None, None))
 
 
-def test_ranks_read_disjoint_tokens_and_together_the_batch(tiny: Callable[..., Config], tiny_data: Path) -> None:
+def test_the_ranks_divide_each_batch(tiny: Callable[..., Config], tiny_data: Path) -> None:
     train = tiny(**{"train.batch_tokens": 768, "train.micro_batch_tokens": 100}).train
     whole = TokenStream(tiny_data, train, DistContext(0, 1, torch.device("cpu")))
     parts = [TokenStream(tiny_data, train, DistContext(r, 3, torch.device("cpu"))) for r in range(3)]
@@ -106,7 +106,7 @@ def test_micro_batches_do_not_change_the_gradient(
     torch.testing.assert_close(runs[0], runs[1], rtol=0, atol=1e-5)
 
 
-def test_exports_share_one_training_run_and_a_rerun_trains_nothing(
+def test_exports_share_one_training_run_and_a_rerun_does_not_train(
     tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
 ) -> None:
     configs = [tiny(), tiny(**{"quant.bits.mlp": 4}), tiny(**{"average.kind": "ema", "export.codec": "ans"})]
@@ -124,7 +124,7 @@ def test_exports_share_one_training_run_and_a_rerun_trains_nothing(
     assert len(again) == 4
 
 
-def test_the_record_is_what_the_files_say(tiny: Callable[..., Config], tmp_path: Path, alone: DistContext) -> None:
+def test_the_result_agrees_with_the_files(tiny: Callable[..., Config], tmp_path: Path, alone: DistContext) -> None:
     (r,) = run_job(job_of(tiny(**{"average.kind": "ema"})), tmp_path, alone)
     layout = RunLayout(tmp_path)
     assert r.model_bytes == layout.trial("trial0").artifact.stat().st_size
@@ -140,7 +140,7 @@ def test_the_record_is_what_the_files_say(tiny: Callable[..., Config], tmp_path:
     assert ema.initial_share == pytest.approx(0.997**12)
 
 
-def test_dead_qat_is_a_failure_with_a_reason(tiny: Callable[..., Config], tmp_path: Path) -> None:
+def test_qat_without_effect_fails_with_a_reason(tiny: Callable[..., Config], tmp_path: Path) -> None:
     """PR 1032's bug: QAT that wraps only tensors which export keeps in fp16."""
     config = tiny(
         **{
@@ -161,7 +161,7 @@ def test_dead_qat_is_a_failure_with_a_reason(tiny: Callable[..., Config], tmp_pa
     assert not (tmp_path / "out/trials/trial0/result.json").exists()
 
 
-def test_divergence_is_named(tiny: Callable[..., Config], tmp_path: Path) -> None:
+def test_divergence_fails_with_its_kind_and_step(tiny: Callable[..., Config], tmp_path: Path) -> None:
     config = tiny(**{"optim.embed_lr": 1e30, "optim.scalar_lr": 1e30, "train.grad_clip": 0})
     path = write_job(tmp_path / "job.json", job_of(config))
     done = subprocess.run(
@@ -173,7 +173,7 @@ def test_divergence_is_named(tiny: Callable[..., Config], tmp_path: Path) -> Non
     assert "step" in failure["reason"]
 
 
-def test_qat_that_never_opened_is_not_called_live(
+def test_qat_whose_gate_never_opened_is_not_live(
     tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
 ) -> None:
     config = tiny(**{"qat.enabled": True, "qat.start": {"kind": "step", "value": 1000}})
@@ -216,7 +216,7 @@ def test_resuming_after_a_kill_is_bit_identical(tiny: Callable[..., Config], tmp
     assert not latest.exists()
 
 
-def test_lr_falls_by_steps_or_by_the_clock_whichever_is_nearer(tiny: Callable[..., Config]) -> None:
+def test_lr_falls_by_steps_or_by_the_clock_whichever_ends_first(tiny: Callable[..., Config]) -> None:
     config = tiny(**{"train.iterations": 1000, "train.wallclock_s": 600.0, "optim.warmdown.value": 100})
     optim, train = config.optim, config.train
     assert lr_scale(optim, train, 0, 0.0, 0.0) == 1
@@ -240,7 +240,7 @@ def test_gates_open_by_all_four_kinds() -> None:
     assert not is_open(Start(kind="wallclock_frac", value=0.66), now)
 
 
-def test_warm_up_leaves_no_trace(tiny: Callable[..., Config], tmp_path: Path, alone: DistContext) -> None:
+def test_warm_up_changes_no_loss(tiny: Callable[..., Config], tmp_path: Path, alone: DistContext) -> None:
     runs = []
     for warmup in (0, 5):
         config = tiny(**{"train.warmup_steps": warmup, "train.iterations": 4, "qna.magnitude": 1.0, "eval.stride": 0})

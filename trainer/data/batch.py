@@ -5,9 +5,7 @@ from trainer.run.config import TrainConfig
 
 
 def split_batch(train: TrainConfig, world_size: int, origin: str = "config") -> tuple[int, int]:
-    """Return the rows per rank and step, and the number of micro-batches that they are split into.
-
-    Micro-batches are equally large, so that the mean of their means is the mean of all tokens.
+    """Return the rows per rank and step, and the number of equal micro-batches that they are split into.
 
     Raises:
         InputError: batch_tokens cannot be divided among the ranks in whole rows; names `origin`.

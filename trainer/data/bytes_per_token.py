@@ -51,11 +51,7 @@ def load_processor(model_path: Path) -> sentencepiece.SentencePieceProcessor:
 
 
 def token_bytes(model_path: Path) -> TokenBytes:
-    """Return the table of a SentencePiece model.
-
-    Raises:
-        DataError: missing, or not a SentencePiece model.
-    """
+    """Return the table of a SentencePiece model. Raises DataError as `load_processor`."""
     processor = load_processor(model_path)
     vocab_size = int(processor.vocab_size())
     base_bytes = np.zeros(vocab_size, dtype=np.int16)
@@ -76,17 +72,7 @@ def token_bytes(model_path: Path) -> TokenBytes:
 
 
 def count_bytes(table: TokenBytes, prev_tokens: npt.NDArray[np.integer], target_tokens: npt.NDArray[np.integer]) -> int:
-    """Return the bytes of text of the target tokens, summed.
-
-    Args:
-        table: from `token_bytes`.
-        prev_tokens: any shape, integers within 0..V-1: the token before each target.
-        target_tokens: the same shape.
-    Returns:
-        The sum in bytes.
-    Raises:
-        ValueError: the shapes differ.
-    """
+    """Return the bytes of text of all target tokens, given the token before each: arrays of token ids of equal shape."""
     if prev_tokens.shape != target_tokens.shape:
         raise ValueError(f"shapes differ: prev {prev_tokens.shape}, target {target_tokens.shape}")
     base = table.base_bytes[target_tokens].sum(dtype=np.int64)

@@ -39,13 +39,10 @@ class ShardHeader:
 
 
 def write_shard(path: Path, tokens: npt.ArrayLike) -> None:
-    """Write one shard.
+    """Write one shard, in place: use a temporary folder if it must appear whole.
 
-    Args:
-        path: the file; its folder exists. Written in place: write into a temporary folder if it must appear whole.
-        tokens: (N,) integers, each within 0..65535.
     Raises:
-        ValueError: not 1-D, not integers, or a value that uint16 cannot hold. Names shape or value.
+        ValueError: `tokens` is not 1-D, not of integers, or not within 0..65535. Names shape or value.
     """
     array = np.asarray(tokens)
     if array.ndim != 1:
@@ -94,23 +91,13 @@ def read_header(path: Path) -> ShardHeader:
 
 
 def map_tokens(path: Path) -> "np.memmap[tuple[int, ...], np.dtype[np.uint16]]":
-    """Memory-map a shard's tokens.
-
-    Returns:
-        (N,) uint16, read-only. Values are not checked.
-    Raises:
-        DataError: as `read_header`.
-    """
+    """Memory-map a shard's tokens: (N,) uint16, read-only, unchecked. Raises DataError as `read_header`."""
     header = read_header(path)
     return np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES, shape=(header.num_tokens,))
 
 
 def list_shards(folder: Path, split: Split) -> list[Path]:
-    """Return the shards of a split in name order, which is the order of training.
-
-    Raises:
-        DataError: no such folder, or no shard of that split in it.
-    """
+    """Return the shards of a split in name order, the order of training. Raises DataError if there is none."""
     pattern = f"fineweb_{split}_*.bin"
     if not folder.is_dir():
         raise DataError(folder, "no such data folder", _GET_DATA)
@@ -133,16 +120,11 @@ def shard_sha(path: Path) -> str:
 
 
 def data_sha(folder: Path) -> str:
-    """Return the identity of a data folder's tokens. Equal content in equal order has equal identity, whatever the names.
+    """Return the identity of a data folder's tokens, 64 hex digits. Equal content in equal order has equal identity.
 
     Every shard contributes its split, its position and its `shard_sha`, a sample: to hash 100 shards of 200 MB takes
     minutes, and this runs before every job. A change in the middle that keeps size, head and tail goes unnoticed; shards
-    are built and published whole, so another export of the data differs in these too.
-
-    Returns:
-        64 hex digits.
-    Raises:
-        DataError: as `list_shards` and `read_header`.
+    are built and published whole, so another export of the data differs in these too. Raises DataError as `list_shards`.
     """
     digest = hashlib.sha256()
     splits: tuple[Split, Split] = ("train", "val")
@@ -153,13 +135,10 @@ def data_sha(folder: Path) -> str:
 
 
 def find_tokenizer(folder: Path, tokenizer: str = "") -> Path:
-    """Return the SentencePiece model of a data folder.
+    """Return the path `tokenizer` or, if that is empty, the one `*.model` in a data folder.
 
-    Args:
-        folder: a data folder.
-        tokenizer: explicit path of a model; empty = the one `*.model` inside the folder.
     Raises:
-        DataError: the explicit path or the folder does not exist, or the folder holds no model or several.
+        DataError: the path or the folder does not exist, or the folder holds no model or several.
     """
     if tokenizer:
         path = Path(tokenizer)

@@ -85,11 +85,9 @@ def antilayer(
     """Evaluate without one layer at a time: its attn_scale and mlp_scale are set to zero (PR 1032).
 
     Args:
-        weights: of the unpacked artifact.
-        whole: their score, without sliding windows.
-        score: returns such a score of other weights.
+        whole: the plain score of `weights`; `score` returns such a score of other weights.
     Returns:
-        Per layer: its number, the bpb without it, and how much worse that is than with it.
+        Per layer: its number, the bpb without it, and how much worse that is.
     """
     rows = []
     for layer in range(weights["attn_scale"].size(0)):

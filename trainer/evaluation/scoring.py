@@ -65,9 +65,6 @@ def windows(num_targets: int, seq_len: int, stride: int) -> Windows:
     """Return windows that together score each of `num_targets` targets exactly once.
 
     Each window ends `stride` after the one before it. The last ends at the last target and scores only the rest.
-
-    Raises:
-        ValueError: stride is not in 1..seq_len, or there are fewer targets than seq_len.
     """
     if not 1 <= stride <= seq_len:
         raise ValueError(f"stride must be 1..{seq_len}, got {stride}")
@@ -90,11 +87,7 @@ class Validation:
         self._folder = folder
 
     def num_targets(self, seq_len: int) -> int:
-        """Return the number of scored targets: all except a tail that does not fill a sequence.
-
-        Raises:
-            DataError: the split is shorter than one sequence.
-        """
+        """Return the number of targets without a tail shorter than a sequence. Raises DataError if none is left."""
         count = (len(self.tokens) - 1) // seq_len * seq_len
         if count == 0:
             fix = f"is shorter than eval.seq_len {seq_len} + 1; use more validation shards or a shorter eval.seq_len"

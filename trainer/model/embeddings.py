@@ -9,13 +9,7 @@ _PREVIOUS_MULTIPLIER = 27191
 
 
 def bigram_bucket(tokens_BT: Tensor, buckets: int) -> Tensor:
-    """Return the bucket of each (previous, current) token pair. The first position of a row gets the last bucket.
-
-    Args:
-        tokens_BT: (B, T) int64.
-    Returns:
-        (B, T) int64 in 0..buckets-1.
-    """
+    """Return the bucket, (B, T) int64, of each (previous, current) token pair; the last one for a row's first position."""
     mod = max(buckets - 1, 1)
     previous = F.pad(tokens_BT[:, :-1], (1, 0))
     bucket = ((tokens_BT * _CURRENT_MULTIPLIER) ^ (previous * _PREVIOUS_MULTIPLIER)) % mod

@@ -18,11 +18,9 @@ def rms_norm(x_BTD: Tensor) -> Tensor:
 
 
 def rotate(x_BHTN: Tensor, inv_freq: Tensor) -> Tensor:
-    """Apply RoPE to the first 2 * len(inv_freq) of each head's dims; the others stay unchanged (partial RoPE).
+    """Apply RoPE to the first dims of each head of queries or keys; the others stay unchanged (partial RoPE).
 
-    Args:
-        x_BHTN: queries or keys.
-        inv_freq: (rope_dims / 2,) float32, radians per position.
+    inv_freq: (rope_dims / 2,) float32, radians per position.
     """
     half = inv_freq.numel()
     positions = torch.arange(x_BHTN.size(-2), device=x_BHTN.device, dtype=torch.float32)
@@ -42,19 +40,9 @@ def remove_self_value(y_BHTN: Tensor, v_BKTN: Tensor) -> Tensor:
 
 
 def attention(
-    x_BTD: Tensor,
-    w_q: Tensor,
-    w_k: Tensor,
-    w_v: Tensor,
-    w_o: Tensor,
-    q_gain_H: Tensor,
-    inv_freq: Tensor,
-    *,
-    kv_heads: int,
-    is_xsa: bool,
-    extra_q: Tensor | None = None,
-    extra_v: Tensor | None = None,
-) -> Tensor:
+    x_BTD: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, w_o: Tensor, q_gain_H: Tensor, inv_freq: Tensor, *,
+    kv_heads: int, is_xsa: bool, extra_q: Tensor | None = None, extra_v: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Compute causal grouped-query attention with RMS-normalized queries and keys.
 
     Args:

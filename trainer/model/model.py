@@ -131,18 +131,10 @@ class Model(nn.Module):
         normed = rms_norm(x) * norm_scale
         extra_q, extra_v = self.adapters(normed, tokens_BT, call)
         attn_out = attention(
-            normed,
-            self.attn_q[layer],
-            self.attn_k[layer],
-            self.attn_v[layer],
-            self.attn_o[layer],
-            self.q_gain[layer],
-            self.inv_freq,
-            kv_heads=m.kv_heads,
-            is_xsa=layer >= m.layers - m.xsa_last_n,
-            extra_q=extra_q,
+            normed, self.attn_q[layer], self.attn_k[layer], self.attn_v[layer], self.attn_o[layer], self.q_gain[layer],
+            self.inv_freq, kv_heads=m.kv_heads, is_xsa=layer >= m.layers - m.xsa_last_n, extra_q=extra_q,
             extra_v=extra_v,
-        )
+        )  # fmt: skip
         residual = x * (1 + self.deep_delta[layer].to(x.dtype)) if m.deep_delta else x
         x = residual + self.attn_scale[layer].to(x.dtype) * attn_out
         mlp_out = mlp(rms_norm(x) * norm_scale, self.mlp_up[layer], self.mlp_down[layer], m.leaky_slope)

@@ -29,11 +29,7 @@ class BlockCall:
 
 
 def block_calls(config: Config, is_looped: bool) -> list[BlockCall]:
-    """Return the runs of blocks in order.
-
-    Args:
-        is_looped: for `partial`, whether its gate is open; the other kinds always run in full.
-    """
+    """Return the runs of blocks in order. `is_looped`: whether the gate of `partial` is open."""
     layers, recurrence = config.model.layers, config.recurrence
     if recurrence.kind == "loops":
         return [BlockCall(layer, n) for n in range(recurrence.loops) for layer in range(layers)]

@@ -15,12 +15,9 @@ _EPS = 1e-7
 
 
 def newton_schulz(g_LOI: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
-    """Move the singular values of each matrix towards 1 by a quintic iteration in `dtype`.
+    """Move the singular values of each matrix (L, O, I) towards 1 by a quintic iteration in `dtype`.
 
-    Args:
-        g_LOI: (L, O, I), any float dtype. steps: 5 gives singular values of about 0.7 to 1.2; 0 only normalizes.
-    Returns:
-        (L, O, I) of `dtype`.
+    5 steps give singular values of about 0.7 to 1.2; 0 steps only normalize.
     """
     a, b, c = NEWTON_SCHULZ_COEFFICIENTS
     x: Tensor = g_LOI.to(dtype)

@@ -41,14 +41,7 @@ _StrictLoader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """Parse one YAML document.
-
-    Args:
-        text: the document.
-        origin: its name in errors, usually its path.
-    Raises:
-        InputError: not YAML, or a duplicate key; names origin and line.
-    """
+    """Parse one YAML document. Raises InputError with `origin` and the line for wrong syntax and duplicate keys."""
     loader_class = type("Loader", (_StrictLoader,), {"origin": origin})
     try:
         return yaml.load(text, Loader=loader_class)

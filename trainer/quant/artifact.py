@@ -76,7 +76,7 @@ def unpack(blob: bytes, origin: object = "artifact") -> Artifact:
     """Return the stored tensors in an artifact's bytes.
 
     Raises:
-        DataError: wrong magic, truncated, or a tensor whose checksum does not match; names `origin` and the tensor.
+        DataError: no artifact, truncated, or a tensor whose checksum does not match; names `origin` and the tensor.
     """
     start = len(MAGIC) + _LENGTHS.size
     if len(blob) < start or blob[: len(MAGIC)] != MAGIC:

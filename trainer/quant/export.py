@@ -49,13 +49,7 @@ class StoredTensor:
 
 @torch.no_grad()
 def store_weights(weights: Mapping[str, Tensor], quant: QuantConfig) -> list[StoredTensor]:
-    """Prune, factor and quantize weights on their device, and return the stored tensors on the CPU.
-
-    Args:
-        weights: parameter name -> float32.
-    Returns:
-        One StoredTensor per stored name, in the model's order.
-    """
+    """Prune, factor and quantize parameters on their device. Return one tensor per stored name, in order, on the CPU."""
     stored: list[StoredTensor] = []
     for name, plan in plan_tensors(shapes_of(weights), quant).items():
         stored.extend(_store(plan, weights[name].float(), quant))

@@ -12,12 +12,9 @@ from trainer.quant.tensor_plan import TensorPlan
 
 
 def fake_quantize(w: Tensor, plan: TensorPlan) -> Tensor:
-    """Quantize and dequantize a parameter as export does. Layers that export keeps in fp16 stay unchanged.
+    """Quantize and dequantize a float32 parameter of plan.shape as export does.
 
-    Args:
-        w: a parameter of plan.shape, float32.
-    Returns:
-        The same shape, float32; layers that become integers equal the exported weights bit for bit.
+    Layers that become integers then equal the exported weights bit for bit; layers kept in fp16 stay unchanged.
     """
     if plan.scheme is None:
         return w

@@ -5,22 +5,13 @@ from typing import Literal
 TensorClass = Literal["mlp", "attn", "embed", "bigram", "value_embed", "other"]
 TENSOR_CLASSES: tuple[TensorClass, ...] = ("mlp", "attn", "embed", "bigram", "value_embed", "other")
 
-CLASS_OF: dict[str, TensorClass] = {
-    "attn_q": "attn",
-    "attn_k": "attn",
-    "attn_v": "attn",
-    "attn_o": "attn",
-    "mlp_up": "mlp",
-    "mlp_down": "mlp",
+_MATRICES: dict[TensorClass, str] = {
+    "attn": "attn_q attn_k attn_v attn_o",
+    "mlp": "mlp_up mlp_down",
     "embed": "embed",
-    "bigram_table": "bigram",
-    "bigram_proj": "bigram",
-    "value_embed_table": "value_embed",
-    "value_embed_proj": "value_embed",
-    "lora_q_down": "other",
-    "lora_q_up": "other",
-    "lora_v_down": "other",
-    "lora_v_up": "other",
-    "depth_gate": "other",
+    "bigram": "bigram_table bigram_proj",
+    "value_embed": "value_embed_table value_embed_proj",
+    "other": "lora_q_down lora_q_up lora_v_down lora_v_up depth_gate",
 }
+CLASS_OF = {name: tensor_class for tensor_class, names in _MATRICES.items() for name in names.split()}
 """Every matrix of the model. All other parameters are control tensors: gains, scales, mixes, gate vectors."""

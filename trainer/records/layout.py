@@ -10,6 +10,7 @@ RUN/ sweep.yaml provenance.json ledger.jsonl driver.log table.{parquet,csv,md} r
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 class _Entry:
@@ -18,8 +19,16 @@ class _Entry:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __get__(self, layout: "_Layout", owner: type) -> Path:
+    def __get__(self, layout: Any, owner: type) -> Path:
         return layout.root / self._name
+
+
+class _NodeEntry(_Entry):
+    """The same with `-<rank>` before the suffix, except for rank 0."""
+
+    def __get__(self, layout: Any, owner: type) -> Path:
+        path = super().__get__(layout, owner)
+        return path.with_stem(f"{path.stem}-{layout.rank}") if layout.rank else path
 
 
 @dataclass(frozen=True)
@@ -90,31 +99,19 @@ class JobLayout(_Layout):
 
 
 @dataclass(frozen=True)
-class NodeLayout:
+class NodeLayout(_Layout):
     """Files of one node of a job: `log.txt` etc. for the first node, `log-1.txt` etc. for the others."""
 
-    root: Path
     rank: int
     num_nodes: int
 
-    @property
-    def launch(self) -> Path:
-        """Input of the supervisor: command, the token that marks the job's processes, limits."""
-        return self._file("launch", "json")
-
-    @property
-    def supervisor(self) -> Path:
-        """Which process supervises this node; the supervisor writes it when it starts."""
-        return self._file("supervisor", "json")
-
-    @property
-    def log(self) -> Path:
-        return self._file("log", "txt")
+    launch = _NodeEntry(
+        "launch.json"
+    )  # input of the supervisor: command, the token that marks the job's processes, limits
+    supervisor = _NodeEntry("supervisor.json")  # which process supervises this node; written when it starts
+    log = _NodeEntry("log.txt")
 
     @property
     def exit(self) -> Path:
         """How this node ended: `exit.json` in a job with one node, otherwise `exit-0.json` etc."""
         return self.root / ("exit.json" if self.num_nodes == 1 else f"exit-{self.rank}.json")
-
-    def _file(self, stem: str, suffix: str) -> Path:
-        return self.root / f"{stem}{f'-{self.rank}' if self.rank else ''}.{suffix}"

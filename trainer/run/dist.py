@@ -85,11 +85,7 @@ class DistContext:
 
     def all_true(self, flag: bool) -> bool:
         """Return whether the flag is true on every rank."""
-        if self.world_size == 1:
-            return flag
-        box = torch.tensor([0 if flag else 1], dtype=torch.int64)
-        dist.all_reduce(box, group=self.host_group)
-        return int(box.item()) == 0
+        return self.minimum(float(flag)) == 1
 
     def barrier(self) -> None:
         if self.world_size > 1:
@@ -99,10 +95,8 @@ class DistContext:
 def start_ranks(device_name: str) -> DistContext:
     """Join the process group that torchrun's environment variables describe; without them, run as one process.
 
-    Args:
-        device_name: "auto", "cpu" or "cuda".
     Raises:
-        RuntimeError: `device_name` is "cuda" and no CUDA device is visible.
+        RuntimeError: `device_name` ("auto", "cpu" or "cuda") is "cuda" and no CUDA device is visible.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))

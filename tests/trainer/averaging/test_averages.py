@@ -1,4 +1,4 @@
-"""Each average against a slow reference in float64, fed the same made-up run."""
+"""Each average equals a slow float64 reference on the same made-up run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ Run = list[tuple[TrainProgress, dict[str, Tensor]]]
 
 
 def made_up_run(config: Config) -> tuple[dict[str, Tensor], Run]:
-    """Initial weights and (moment after the step, weights) of each step: a random walk."""
+    """Return initial weights, and (progress after the step, weights) of each step: a random walk."""
     generator = torch.Generator().manual_seed(0)
     w = {"mlp_up": torch.randn(2, 32, 16, generator=generator), "q_gain": torch.ones(3)}
     initial, run = {n: t.clone() for n, t in w.items()}, []
@@ -95,7 +95,7 @@ def test_half_life_is_a_share_of_the_run(config: Callable[..., Config]) -> None:
     assert_close(found, slow_ema(initial, [w for _, w in run], 0.5 ** (1 / (0.1 * STEPS))))
 
 
-def test_swa_by_lr_multiplier_adds_the_last_weights_and_never_looks_at_the_first_half(
+def test_swa_by_lr_multiplier_adds_the_last_weights_and_ignores_the_first_half(
     config: Callable[..., Config],
 ) -> None:
     found, average, _, run = feed(config(kind="swa", count=7))
@@ -126,7 +126,7 @@ def test_lawa_over_the_warmdown_and_of_the_latest(config: Callable[..., Config])
     assert average.record().snapshots == 5
 
 
-def test_sqwa_is_the_mean_of_quantized_snapshots_of_the_ema(config: Callable[..., Config]) -> None:
+def test_sqwa_is_the_mean_of_quantized_ema_snapshots(config: Callable[..., Config]) -> None:
     """Slow reference: the EMA after each chosen step goes through the real artifact, and the results are averaged."""
     c = config(kind="sqwa", decay=0.9, every=2, lr_below=0.3, **{"quant.bits.mlp": 4, "quant.clip": "search"})
     found, average, initial, run = feed(c)

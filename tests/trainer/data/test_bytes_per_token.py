@@ -1,4 +1,4 @@
-"""The denominator of bpb against its definition, in plain Python, and against the bytes of real text."""
+"""Byte counts of tokens equal a plain reference and the bytes of real text."""
 
 import io
 from pathlib import Path
@@ -31,7 +31,7 @@ TEXTS = [
 
 
 def reference_bytes(processor: sentencepiece.SentencePieceProcessor, prev: list[int], targets: list[int]) -> int:
-    """The definition of contracts.md, token by token."""
+    """Count by the definition, token by token."""
 
     def is_boundary(token: int) -> bool:
         return bool(processor.is_control(token) or processor.is_unknown(token) or processor.is_unused(token))
@@ -52,7 +52,7 @@ def reference_bytes(processor: sentencepiece.SentencePieceProcessor, prev: list[
 
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Identity normalization, as the embedded corpus has it, with one piece marked unused."""
+    """A tokenizer without normalization, like the embedded corpus's, with one piece marked unused."""
     raw = io.BytesIO()
     text = "\n".join(topics[key] for key in sorted(topics)[:30])
     sentencepiece.SentencePieceTrainer.train(
@@ -102,7 +102,7 @@ def test_table_covers_every_kind_of_token(model_path: Path) -> None:
         table.base_bytes[5] = 9
 
 
-def test_equal_to_the_definition_on_text(model: tuple[sentencepiece.SentencePieceProcessor, TokenBytes]) -> None:
+def test_counts_on_text_follow_the_definition(model: tuple[sentencepiece.SentencePieceProcessor, TokenBytes]) -> None:
     processor, table = model
     for text in [*TEXTS, topics["for"], topics["strings"]]:
         tokens = [BOS, *processor.encode(text), EOS, UNK, *processor.encode(text), PAD, BOS, *processor.encode(" x")]
@@ -110,7 +110,7 @@ def test_equal_to_the_definition_on_text(model: tuple[sentencepiece.SentencePiec
         assert count_bytes(table, np.array(tokens[:-1], np.uint16), np.array(tokens[1:], np.uint16)) == expected
 
 
-def test_equal_to_the_definition_on_random_tokens(
+def test_counts_on_random_tokens_follow_the_definition(
     model: tuple[sentencepiece.SentencePieceProcessor, TokenBytes],
 ) -> None:
     processor, table = model
@@ -154,7 +154,7 @@ def test_without_normalization_the_counts_are_the_bytes_of_the_text(model_path: 
         assert counted == len(text.encode()), (text, unused)
 
 
-def test_a_document_start_is_not_charged_for_its_space(model_path: Path) -> None:
+def test_no_space_is_counted_after_a_boundary(model_path: Path) -> None:
     processor, table = load_processor(model_path), token_bytes(model_path)
     the = processor.piece_to_id("\u2581the")
     for boundary in (PAD, BOS, EOS, UNK, 300):
@@ -168,7 +168,7 @@ def test_shapes_must_agree(model_path: Path) -> None:
         count_bytes(token_bytes(model_path), np.zeros(3, int), np.zeros(2, int))
 
 
-def test_not_a_model(tmp_path: Path) -> None:
+def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such tokenizer"):
         token_bytes(tmp_path / "x.model")
     (tmp_path / "x.model").write_bytes(b"not a model at all")

@@ -1,4 +1,4 @@
-"""The shard format: round trip, every way a shard can be broken, and what identifies a data folder."""
+"""The shard format: round trip, errors for broken shards, and the identity of a data folder."""
 
 import hashlib
 from pathlib import Path
@@ -77,7 +77,7 @@ def _header(*values: int) -> bytes:
         (_header(20240520, 1, 1) + bytes(4), "too long: header says 1 tokens = 1026 bytes, file has 1028 bytes"),
     ],
 )
-def test_a_broken_shard_says_what_is_wrong(tmp_path: Path, raw: bytes, found: str) -> None:
+def test_the_error_for_a_broken_shard_names_the_problem(tmp_path: Path, raw: bytes, found: str) -> None:
     path = tmp_path / "fineweb_val_000000.bin"
     path.write_bytes(raw)
     with pytest.raises(DataError) as caught:
@@ -87,7 +87,7 @@ def test_a_broken_shard_says_what_is_wrong(tmp_path: Path, raw: bytes, found: st
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_shard_or_folder_says_how_to_get_data(tmp_path: Path) -> None:
+def test_the_error_for_missing_data_names_the_fix(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such shard"):
         read_header(tmp_path / "x.bin")
     with pytest.raises(DataError, match=r"nowhere: no such data folder: .*pgray data build"):
@@ -104,7 +104,7 @@ def test_shards_are_listed_in_name_order(folder: Path) -> None:
     assert [path.name for path in list_shards(folder, "val")] == ["fineweb_val_000000.bin"]
 
 
-def test_identity_is_the_content_and_its_order_not_the_names(folder: Path) -> None:
+def test_identity_does_not_depend_on_file_names(folder: Path) -> None:
     before = data_sha(folder)
     (folder / "fineweb_train_000001.bin").rename(folder / "fineweb_train_000009.bin")
     assert data_sha(folder) == before
@@ -137,7 +137,7 @@ def test_identity_samples_head_and_tail(tmp_path: Path) -> None:
     before = data_sha(tmp_path)
     tokens[len(tokens) // 2] = 1
     write_shard(path, tokens)
-    assert data_sha(tmp_path) == before  # the documented price of a fast identity
+    assert data_sha(tmp_path) == before  # documented: the identity samples
     write_shard(path, tokens[:-1])
     assert data_sha(tmp_path) != before
 

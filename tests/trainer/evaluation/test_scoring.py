@@ -1,4 +1,4 @@
-"""bpb is what its definition says; every target is scored exactly once; sliding equals a naive reference."""
+"""bpb follows its definition; every target is scored exactly once; sliding evaluation equals a naive reference."""
 
 import itertools
 import math
@@ -24,7 +24,7 @@ REAL_TOKENIZER = Path(__file__).parents[4] / "shared/data/tokenizers/fineweb_102
 
 
 def reference_bpb(model: Path, tokens: list[int], nats: list[float]) -> float:
-    """Bits per byte of tokens[1:], straight from the definition: nats[i] is the loss of tokens[i + 1]."""
+    """Compute bits per byte of tokens[1:] by the definition; nats[i] is the loss of tokens[i + 1]."""
     sp = sentencepiece.SentencePieceProcessor(model_file=str(model))
     total_bytes = 0
     for previous, target in itertools.pairwise(tokens):
@@ -45,7 +45,7 @@ def reference_bpb(model: Path, tokens: list[int], nats: list[float]) -> float:
 def test_bpb_equals_the_definition(which: str, tiny_data: Path, tmp_path: Path, alone: DistContext) -> None:
     model = tiny_data / "tiny.model" if which == "tiny" else REAL_TOKENIZER
     if not model.is_file():
-        pytest.skip("the challenge's tokenizer is not beside this checkout")
+        pytest.skip("the challenge's tokenizer is not on this machine")
     sp = sentencepiece.SentencePieceProcessor(model_file=str(model))
     texts = ["Plain words, and more.", "naïve façade — größer, 東京 🙂🙂", "  two  spaces ", "the\ttab\nand line"]
     tokens = [t for _ in range(9) for text in texts for t in (sp.bos_id(), *sp.encode(text), sp.eos_id())]
@@ -86,7 +86,7 @@ def test_windows_score_each_target_once_with_enough_context(data: st.DataObject)
 def test_sliding_equals_a_naive_reference(
     tiny: Callable[..., Config], tiny_data: Path, tmp_path: Path, alone: DistContext, stride: int, num_tokens: int
 ) -> None:
-    """The reference runs the model once per target, with the context that the definition gives it."""
+    """The reference runs the model once per target, with the context of the definition."""
     config = tiny(**{"eval.stride": stride})
     model = build_model(config, "cpu")
     with torch.no_grad():
@@ -123,14 +123,14 @@ def test_batch_size_and_number_of_ranks_do_not_change_the_score(tiny: Callable[.
 
 
 @given(st.integers(0, 20), st.integers(0, 40), st.integers(1, 9))
-def test_the_ranks_share_everything_once_and_in_order(low: int, length: int, world_size: int) -> None:
+def test_the_ranks_divide_a_range_in_order(low: int, length: int, world_size: int) -> None:
     shares = [DistContext(rank, world_size, torch.device("cpu")).share(low, low + length) for rank in range(world_size)]
     assert list(itertools.chain(*shares)) == list(range(low, low + length))
     assert max(len(share) for share in shares) == -(-length // world_size)
 
 
 def test_the_model_is_causal(tiny: Callable[..., Config]) -> None:
-    """Changing token t must not move any loss before t (validity rule C1)."""
+    """Changing token t must not change any loss before t (validity rule C1)."""
     model = build_model(tiny(), "cpu")
     with torch.no_grad():
         for p in model.parameters():

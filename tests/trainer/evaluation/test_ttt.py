@@ -1,4 +1,4 @@
-"""Score-first test-time training: nothing is scored after an update that has seen it; lr 0 is sliding evaluation."""
+"""Test-time training scores no target after an update on it; with lr 0 it is sliding evaluation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +16,8 @@ from trainer.pipeline import run_job
 from trainer.run.dist import DistContext
 
 
-class ScoredWindows:
-    """Notes for every target when it was scored, and whether it had been trained on before."""
+class TargetRecorder:
+    """Records for every target how often it was scored, and whether it was trained on before."""
 
     def __init__(self, num_targets: int) -> None:
         self.times_scored = np.zeros(num_targets, dtype=int)
@@ -39,21 +39,21 @@ def setting(tiny: Callable[..., Config], **ttt: float) -> tuple[Config, Model]:
     return config, build_model(config, "cpu")
 
 
-def test_no_target_is_scored_after_an_update_that_has_seen_it(
+def test_no_target_is_scored_after_an_update_on_it(
     tiny: Callable[..., Config], tiny_data: Path, alone: DistContext
 ) -> None:
     config, model = setting(tiny, epochs=2)
     validation = Validation(tiny_data, "", alone)
-    watch = ScoredWindows(validation.num_targets(32))
+    recorder = TargetRecorder(validation.num_targets(32))
     score = TestTimeTraining(model, make_forward(model, config, alone.device), validation, config.eval, alone).run(
-        watch
+        recorder
     )
-    assert watch.leaks == 0
-    assert (watch.times_scored == 1).all()
-    assert score.tokens == len(watch.times_scored)
-    last_chunk = (len(watch.times_scored) - 1) // 320 * 320
-    assert watch.is_trained[:last_chunk].all(), "every chunk but the last is learned from"
-    assert not watch.is_trained[last_chunk:].any(), "no update after the last chunk"
+    assert recorder.leaks == 0
+    assert (recorder.times_scored == 1).all()
+    assert score.tokens == len(recorder.times_scored)
+    last_chunk = (len(recorder.times_scored) - 1) // 320 * 320
+    assert recorder.is_trained[:last_chunk].all(), "every chunk but the last is learned from"
+    assert not recorder.is_trained[last_chunk:].any(), "no update after the last chunk"
 
 
 def test_with_lr_zero_it_is_sliding_evaluation(
@@ -70,7 +70,7 @@ def test_with_lr_zero_it_is_sliding_evaluation(
 def test_a_later_token_cannot_change_an_earlier_score(
     tiny: Callable[..., Config], tiny_data: Path, alone: DistContext
 ) -> None:
-    """Changing the text of chunk 3 must not move the scores of chunks 0 to 2, though the weights learn in between."""
+    """Changing the text of chunk 3 must not change the scores of chunks 0 to 2."""
     scores = []
     for change in (False, True):
         config, model = setting(tiny, lr=0.05)
@@ -95,7 +95,7 @@ def test_a_later_token_cannot_change_an_earlier_score(
     assert not torch.equal(scores[0][3], scores[1][3])
 
 
-def test_it_learns_and_leaves_the_artifact_alone(
+def test_it_lowers_bpb_and_does_not_change_the_artifact(
     tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
 ) -> None:
     config, _ = setting(tiny, lr=0.02)

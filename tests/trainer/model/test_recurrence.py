@@ -1,4 +1,4 @@
-"""Depth recurrence: n passes x layers; adapters at zero and closed gates give the plain model; everything is trained."""
+"""Depth recurrence: order of blocks; zero adapters and closed gates give the plain model; every parameter is trained."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def perturbed(config: Config, seed: int = 0) -> Model:
-    """A model whose every parameter is off its initial value, so that nothing is zero by accident."""
+    """Return a model with changed parameters, so that none is zero by accident."""
     model = build_model(config, "cpu")
     with torch.no_grad():
         for name, p in sorted(model.named_parameters()):
@@ -52,7 +52,7 @@ def test_loops_are_passes_times_layers_with_skips_over_virtual_layers(tiny: Call
 
 
 def test_loops_with_zero_lora_equal_a_plain_model_with_repeated_layers(tiny: Callable[..., Config]) -> None:
-    """An independent spelling: 9 real layers whose weights are the 3 of the looped model, three times over."""
+    """The reference has 9 real layers: the 3 of the looped model, three times."""
     overrides = {
         "model.ln_scale": False,
         "model.xsa_last_n": 0,
@@ -71,7 +71,7 @@ def test_loops_with_zero_lora_equal_a_plain_model_with_repeated_layers(tiny: Cal
         assert not torch.allclose(looped(*tokens()), plain(*tokens()), atol=1e-3)
 
 
-def test_lora_starts_at_zero_effect(tiny: Callable[..., Config]) -> None:
+def test_lora_has_no_effect_at_first(tiny: Callable[..., Config]) -> None:
     model = build_model(tiny(**KINDS["loops"]), "cpu")
     assert not model.lora_q_up.any()
     assert not model.lora_v_up.any()
@@ -118,7 +118,7 @@ def test_every_parameter_is_grouped_once_and_moves(tiny: Callable[..., Config], 
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_the_whole_pipeline_sees_shared_and_adapter_weights(
+def test_the_pipeline_handles_shared_and_adapter_weights(
     tiny: Callable[..., Config], tmp_path: Path, alone: DistContext, kind: str
 ) -> None:
     overrides = {"qat.enabled": True, "qat.start": {"kind": "step", "value": 8}, "quant.fp16_max_elements": 0}
@@ -145,7 +145,7 @@ def test_the_whole_pipeline_sees_shared_and_adapter_weights(
         ({"recurrence.loops": 3}, "has no effect for recurrence.kind none"),
     ],
 )
-def test_what_would_have_no_effect_is_refused(
+def test_settings_without_effect_are_refused(
     tiny: Callable[..., Config], overrides: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

@@ -1,4 +1,4 @@
-"""Every parameter is trained once; Muon does what it says; Adam groups get their own learning rates."""
+"""Every parameter is in one group and trained; Muon equals references; gradients are clipped by the global norm."""
 
 from collections.abc import Callable
 
@@ -45,7 +45,7 @@ def build_model_on_meta(config: Config) -> torch.nn.Module:
 
 
 def test_every_parameter_moves(tiny: Callable[..., Config], alone: DistContext) -> None:
-    """A technique whose parameters never get a gradient never ran (both tables at zero, say). Three steps suffice."""
+    """Parameters without a gradient, such as two zero tables, would never be trained. Three steps suffice."""
     config = tiny(**{"model.deep_delta": True})
     model = build_model(config, "cpu")
     master = {n: p.detach().clone() for n, p in model.named_parameters()}
@@ -63,7 +63,7 @@ def test_every_parameter_moves(tiny: Callable[..., Config], alone: DistContext) 
     assert [n for n in master if torch.equal(master[n], initial[n])] == []
 
 
-def test_newton_schulz_flattens_the_spectrum() -> None:
+def test_newton_schulz_makes_singular_values_nearly_equal() -> None:
     for shape in ((3, 24, 64), (3, 64, 24), (1, 32, 32)):
         g = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         singular = torch.linalg.svdvals(newton_schulz(g, 5, torch.float32))
@@ -74,8 +74,8 @@ def test_newton_schulz_flattens_the_spectrum() -> None:
     torch.testing.assert_close(whole[0], newton_schulz(g, 5, torch.float32)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_muon_equals_torchs_own() -> None:
-    """An independent reference: torch.optim.Muon, per matrix, with the same momentum and scale."""
+def test_muon_equals_torch_optim_muon() -> None:
+    """The reference runs per matrix, with the same momentum and scale."""
     optim = OptimConfig(weight_decay=0.04, muon_momentum=0.9)
     w = torch.randn(2, 24, 16, generator=torch.Generator().manual_seed(0))
     ours = w.clone()

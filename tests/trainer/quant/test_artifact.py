@@ -1,4 +1,4 @@
-"""The artifact holds exactly what was packed, says what is wrong with it when it does not, and counts its bytes."""
+"""The artifact unpacks to what was packed, or to an error that names the damage; the byte ledger and the packed code."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ def test_round_trip_is_bit_exact(tiny: Callable[..., Config], codec: str, svd_ra
     assert pack(stored, config) == blob
 
 
-def test_damage_is_found_and_named(tiny: Callable[..., Config]) -> None:
+def test_damage_gives_an_error_that_names_it(tiny: Callable[..., Config]) -> None:
     config = tiny(**{"export.codec": "ans"})
     blob = pack(store_weights(_weights(config), config.quant), config)
     with pytest.raises(DataError, match="not a pgray artifact"):

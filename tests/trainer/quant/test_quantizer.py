@@ -1,4 +1,4 @@
-"""The quantizer's contract: what QAT trains is what export writes, bit for bit; errors are bounded; edges hold."""
+"""The quantizer: QAT trains what export writes, bit for bit; errors are bounded; edge cases."""
 
 import itertools
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def test_qat_trains_what_export_writes(
     assert compared > 0.9 * sum(w.numel() for w in weights.master.values())
 
 
-def test_float16_and_control_tensors_are_left_alone_by_qat(tiny: Callable[..., Config], alone: DistContext) -> None:
+def test_qat_does_not_change_fp16_and_control_tensors(tiny: Callable[..., Config], alone: DistContext) -> None:
     config = tiny(**{"qat.enabled": True, "quant.bits.attn": 16, "quant.keep_fp16": ["mlp_up.1", "embed"]})
     weights = Weights(build_model(config, "cpu"), config, alone)
     weights.write(QAT_ONLY)

@@ -1,4 +1,4 @@
-"""What shares a training run and what must not."""
+"""Fingerprints: which configs share a training run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,33 +37,37 @@ def fingerprint(config: Config) -> str:
 
 
 @pytest.mark.parametrize("overrides", SHARED)
-def test_what_does_not_move_the_weights_shares_the_training_run(
+def test_settings_that_do_not_change_the_weights_share_the_training_run(
     tiny: Callable[..., Config], overrides: dict[str, Any]
 ) -> None:
     assert fingerprint(tiny(**overrides)) == fingerprint(tiny())
 
 
 @pytest.mark.parametrize("overrides", OWN)
-def test_what_moves_the_weights_does_not(tiny: Callable[..., Config], overrides: dict[str, Any]) -> None:
+def test_settings_that_change_the_weights_do_not_share_it(
+    tiny: Callable[..., Config], overrides: dict[str, Any]
+) -> None:
     assert fingerprint(tiny(**overrides)) != fingerprint(tiny())
 
 
 @pytest.mark.parametrize("technique", [{"qat.enabled": True}, {"qna.magnitude": 0.5}])
-def test_the_scheme_counts_once_a_technique_uses_it(tiny: Callable[..., Config], technique: dict[str, Any]) -> None:
+def test_the_quantization_scheme_counts_if_a_technique_uses_it(
+    tiny: Callable[..., Config], technique: dict[str, Any]
+) -> None:
     for change in ({"quant.bits.mlp": 4}, {"quant.group_rows": 8}, {"quant.keep_fp16": ["embed"]}):
         assert fingerprint(tiny(**technique, **change)) != fingerprint(tiny(**technique))
     for change in ({"quant.prune_frac": 0.1}, {"qat.reset_ema": True}, {"qat.mode": "swap"}):
         assert fingerprint(tiny(**technique, **change)) == fingerprint(tiny(**technique))
 
 
-def test_defaults_leave_no_trace() -> None:
-    """So that a key added tomorrow changes no fingerprint of today's runs."""
+def test_defaults_are_not_in_the_fingerprint() -> None:
+    """Otherwise a new key would change the fingerprint of every old run."""
     default = Config()
     assert set(training_part(default)) == set()
     assert "layers" not in training_part(default.model_copy(update={"seed": 3})).get("model", {})
 
 
-def test_world_data_and_device_count(tiny: Callable[..., Config]) -> None:
+def test_world_size_data_and_device_change_the_fingerprint(tiny: Callable[..., Config]) -> None:
     c = tiny()
     all_different = {
         train_fingerprint(c, "d", "t", 1, "cpu"),
@@ -75,7 +79,7 @@ def test_world_data_and_device_count(tiny: Callable[..., Config]) -> None:
     assert len(all_different) == 5
 
 
-def test_averages_are_named_by_the_knobs_that_act(tiny: Callable[..., Config]) -> None:
+def test_average_keys_depend_on_the_settings_that_act(tiny: Callable[..., Config]) -> None:
     ema = {"average.kind": "ema"}
     assert average_key(tiny()) == "last"
     assert average_key(tiny(**ema, **{"average.every": 7})) == average_key(tiny(**ema))
@@ -87,7 +91,7 @@ def test_averages_are_named_by_the_knobs_that_act(tiny: Callable[..., Config]) -
     assert average_key(tiny(**sqwa, **{"quant.bits.mlp": 4})) != average_key(tiny(**sqwa))
 
 
-def test_trial_ids_differ_in_every_knob_and_are_readable(tiny: Callable[..., Config]) -> None:
+def test_trial_ids_differ_with_every_setting_and_are_readable(tiny: Callable[..., Config]) -> None:
     configs = [tiny(), *(tiny(**o) for o in SHARED[:6]), *(tiny(**o) for o in OWN)]
     names = {trial_id("qna+sqwa 1/2", c, fingerprint(c)) for c in configs}
     assert len(names) == len(configs)

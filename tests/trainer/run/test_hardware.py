@@ -1,4 +1,4 @@
-"""The speed probe leaves no trace, and a job planned for other code is refused."""
+"""The speed probe has no side effects, and a job planned for other code is refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_the_probe_gives_a_speed_and_draws_no_random_numbers() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_the_probe_on_a_gpu_leaves_its_memory_as_it_was() -> None:
+def test_the_probe_on_a_gpu_frees_its_memory() -> None:
     device = torch.device("cuda")
     before = torch.cuda.memory_allocated(device)
     assert 1 < probe_tflops(device) < 1e4

@@ -1,4 +1,4 @@
-"""The model that the plan builds on the meta device is the real one, and the torch-free count agrees with it."""
+"""The model that the plan builds on the meta device agrees with the torch-free shapes."""
 
 import json
 import subprocess
@@ -32,19 +32,19 @@ def test_meta_model_equals_the_torch_free_count(preset: str, overrides: dict[str
     assert {t["name"]: tuple(t["shape"]) for t in found["tensors"]} == parameter_shapes(config)
 
 
-def test_tensor_classes_are_those_of_the_artifact(tiny: Callable[..., Config]) -> None:
+def test_tensor_classes_equal_the_artifacts(tiny: Callable[..., Config]) -> None:
     config = tiny()
     weights = {name: p.detach() for name, p in build_model(config, "cpu").named_parameters()}
     stored = {t.name.split(".")[0]: t.tensor_class for t in store_weights(weights, config.quant)}
     assert {t["name"]: t["tensor_class"] for t in describe_model(config)["tensors"]} == stored
 
 
-def test_a_model_that_cannot_be_built_says_why() -> None:
+def test_a_model_that_cannot_be_built_gives_a_reason() -> None:
     assert "heads" in describe_or_error({"model": {"dim": 96, "heads": 7}})["error"]
     assert "MemoryError" not in describe_or_error({"model": {"layers": 400, "dim": 8192}})  # no memory is taken
 
 
-def test_standard_output_is_json_alone() -> None:
+def test_standard_output_is_only_json() -> None:
     command = [sys.executable, "-m", "trainer.run.preflight"]
     asked = json.dumps({"x": {"model": {"layers": 1}}})
     done = subprocess.run(command, input=asked, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Quantization noise annealing: uniform, of the stated half-step, independent per rank, gone under QAT and in evaluation."""
+"""Quantization noise: uniform, of half a step, independent per rank, off under QAT and in evaluation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_noise_is_uniform_with_the_stated_half_step(bits: int, group_rows: int) 
     unit = (noisy - w) / (group_max / (2 * q_max))[..., None] / 0.5
     assert float(unit.abs().max()) <= 1.0001
     assert stats.kstest(unit.flatten()[::7].numpy(), stats.uniform(-1, 2).cdf).pvalue > 0.001
-    # at magnitude 1 it has the size of the rounding error that it stands for: step / sqrt(12)
+    # at magnitude 1 it is as large as the rounding error that it imitates: step / sqrt(12)
     rounding = (noisy - w).std() / 0.5
     assert float(rounding) == pytest.approx(float((group_max / q_max).square().mean().sqrt()) / 12**0.5, rel=0.02)
 
@@ -87,7 +87,7 @@ def test_noise_follows_the_learning_rate_and_ends_with_qat(
 def test_noise_changes_training_but_never_evaluation(
     tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
 ) -> None:
-    """The same weights score the same, evaluated twice after noisy training; and noise did act on training."""
+    """Weights trained with noise have the same score twice; noise changes training."""
     noisy, plain = tiny(**{"qna.magnitude": 1.0, "quant.bits.mlp": 3}), tiny(**{"quant.bits.mlp": 3})
     (a,) = run_job(job_of(noisy), tmp_path / "noisy", alone)
     (b,) = run_job(job_of(plain), tmp_path / "plain", alone)

@@ -1,4 +1,4 @@
-"""Quant-Noise: the stated share of the weights is rounded, drawn anew each step, the rest is untouched."""
+"""Quant-Noise rounds the configured share of the weights, drawn again at each step, and leaves the rest unchanged."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from trainer.run.dist import DistContext
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
-def test_the_share_is_rounded_and_the_rest_untouched(
+def test_the_share_is_rounded_and_the_rest_unchanged(
     tiny: Callable[..., Config], alone: DistContext, share: float
 ) -> None:
     config = tiny(**{"quant_noise.share": share, "quant.bits.attn": 4})
