@@ -20,7 +20,8 @@ class _Entry:
         self._name = name
 
     def __get__(self, layout: Any, owner: type) -> Path:
-        return layout.root / self._name
+        root: Path = layout.root
+        return root / self._name
 
 
 class _NodeEntry(_Entry):
