@@ -111,7 +111,7 @@ def test_finished_trials_set_step_time_wall_time_and_size(write_sweep: Callable[
     assert ahead.step_times["int8"].steps == ahead.step_times["qat"].steps == 3  # 0.3 s at 100 ms, not the 4 asked for
     assert ahead.step_times["int8"].num_trials == 1
     assert ahead.sizes["int8"].source == "1 finished trial"
-    # Training clock 0.3 s, 7 s beside it, and one or two exports of 20 s.
+    # Training clock 0.3 s, 7 s outside it, and one or two exports of 20 s.
     two = next(job for job in ahead.jobs if len(job.trials) == 2)
     assert two.expected_s == pytest.approx(ON_CPU.start_s + 0.3 + 7.0 + 2 * 20.0)
 
