@@ -43,7 +43,7 @@ def run(
     if outcome.counts:  # empty if the disk was full before anything was written
         print_run(root, outcome.control)
     notes = []
-    if not outcome.num_launched_jobs and not outcome.paused:
+    if not (outcome.num_launched_jobs or outcome.paused or outcome.is_interrupted):
         is_all_finished = set(outcome.counts) <= {TrialState.FINISHED}
         notes.append(f"Nothing to run: all trials {'are finished' if is_all_finished else 'have ended'}.")
     if outcome.exit_code == 130:

@@ -64,3 +64,8 @@ def test_a_sweep_end_to_end(tmp_path: Path, data: Path, capsys: pytest.CaptureFi
     assert main(command) == 3
     again = json.loads(capsys.readouterr().out)
     assert (again["launched_jobs"], again["trials"]) == (0, outcome["trials"])
+
+    assert main([argument for argument in command if argument != "--json"]) == 3
+    captured = capsys.readouterr()
+    assert "Nothing to run: all trials have ended.\nSome trials failed. " in captured.err
+    assert "int4" in captured.out
