@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pgray.cli.options import JsonOption, RunArgument, print_json, print_line, print_table, read_states
-from pgray.spec.kill_rule import KillRule
-from pgray.spec.race import Race
 from pgray.spec.sections import SweepSection
+from pgray.spec.stopping import KillRule, Race, StoppingSection, StoppingSections
 from pgray.stopping import backtest as replay
 from trainer.errors import InputError
 from trainer.presets.resolve import input_error
@@ -43,8 +42,7 @@ def backtest(
     as_json: JsonOption = False,
 ) -> None:
     read_states(run)  # raises if this is not a run folder
-    rules, raced = _rules_to_replay(run, rule or [], race)
-    found = replay.backtest(run, rules, raced, top)
+    found = replay.backtest(run, _rules_to_replay(run, rule or [], race), top)
     if as_json:
         print_json(found.to_json())
     else:
@@ -71,21 +69,22 @@ def _parse_section(model: type[_Section], text: str, option: str) -> _Section:
         raise input_error(error, option) from None
 
 
-def _rules_to_replay(run: Path, rules: list[str], race: str | None) -> tuple[list[KillRule], Race | None]:
-    """Return the rules and the race of the command line or, if there are none, of the run's sweep file."""
-    given = [_parse_section(KillRule, text, "--rule") for text in rules]
-    if given or race is not None:
-        return given, None if race is None else _parse_section(Race, race, "--race")
+def _rules_to_replay(run: Path, rules: list[str], race: str | None) -> list[StoppingSection]:
+    """Return the stopping rules of the command line or, if there are none, of the run's sweep file."""
+    given: list[StoppingSection] = [_parse_section(KillRule, text, "--rule") for text in rules]
+    given += [] if race is None else [_parse_section(Race, race, "--race")]
+    if given:
+        return given
     sweep = RunLayout(run).sweep
     raw = read_yaml(sweep) if sweep.is_file() else {}
-    kill, raced = (raw.get("kill") or [], raw.get("race")) if isinstance(raw, dict) else ([], None)
-    if not kill and raced is None:
-        raise InputError(str(sweep), "kill", "none", "has no rules and no race; give --rule or --race")
+    keys = StoppingSections.model_fields.keys() & raw if isinstance(raw, dict) else ()
     try:
-        found = [KillRule.model_validate(rule) for rule in kill]
-        return found, None if raced is None else Race.model_validate(raced)
+        found = StoppingSections.model_validate({key: raw[key] for key in keys if raw[key] is not None})
     except ValidationError as error:
-        raise input_error(error, str(sweep), "kill") from None
+        raise input_error(error, str(sweep)) from None
+    if not found.stopping:
+        raise InputError(str(sweep), "kill", "none", "has no rules and no race; give --rule or --race")
+    return found.stopping
 
 
 def _show(found: replay.Backtest) -> None:

@@ -16,7 +16,7 @@ from pgray.planning.config_warnings import config_warnings
 from pgray.spec.expand import Arm, Expansion, Trial, arm_config, expand
 from pgray.spec.expressions import Condition
 from pgray.spec.failure_policy import FailurePolicy
-from pgray.spec.kill_rule import check_rules
+from pgray.spec.stopping import check_rules
 from pgray.spec.sweep import Sweep
 from pgray.store.outcomes import read_result
 from pgray.store.retries import failures_that_count

@@ -1,4 +1,4 @@
-"""What follows from a failure: try the trial again, leave it as a row, or pause a sweep in which everything fails alike."""
+"""Pauses a sweep in which every job fails in the same way."""
 
 from collections.abc import Iterable
 
@@ -7,34 +7,34 @@ from trainer.errors import FailureKind
 from trainer.records.ledger import LedgerEntry
 from trainer.records.states import TrialState
 
-_ANSWERS: tuple[FailureKind, ...] = ("diverged",)  # these say something about one arm, not about the sweep
+_ABOUT_ONE_ARM: tuple[FailureKind, ...] = ("diverged",)  # says nothing about the other jobs
 
 
 class CircuitBreaker:
-    """Counts jobs that failed in the same way in a row; a job that ends well, or in another way, starts the count anew.
+    """Counts consecutive jobs that failed with the same kind; a success or another kind restarts the count.
 
-    A full disk is enough once: every other job would train for nothing.
+    A full disk pauses at once: every other job would train in vain.
     """
 
     def __init__(self, pause_after: int) -> None:
         self._pause_after = pause_after
         self._kind: FailureKind | None = None
-        self._streak = 0
+        self._num_alike = 0
 
     def on_ended(self, entries: Iterable[LedgerEntry]) -> str | None:
-        """Hear how the trials of a job ended. Returns why the sweep must pause, or None."""
+        """Count an ended job, given how each of its trials ended. Returns why the sweep must pause, or None."""
         entries = list(entries)
-        failed = [entry for entry in entries if entry.failure_kind and entry.failure_kind not in _ANSWERS]
+        failed = [entry for entry in entries if entry.failure_kind and entry.failure_kind not in _ABOUT_ONE_ARM]
         if not failed:
             if any(entry.state == TrialState.FINISHED for entry in entries):
-                self._kind, self._streak = None, 0
+                self._kind, self._num_alike = None, 0
             return None
-        full = next((entry.reason for entry in failed if entry.reason and IN_LOG.search(entry.reason)), None)
-        if full is not None:
-            return f"a job could not write: {full}"
+        disk_error = next((entry.reason for entry in failed if entry.reason and IN_LOG.search(entry.reason)), None)
+        if disk_error is not None:
+            return f"a job could not write: {disk_error}"
         kind = failed[0].failure_kind
-        self._streak = self._streak + 1 if kind == self._kind else 1
+        self._num_alike = self._num_alike + 1 if kind == self._kind else 1
         self._kind = kind
-        if self._streak < self._pause_after:
+        if self._num_alike < self._pause_after:
             return None
-        return f"{self._streak} jobs in a row failed with {kind}, the last one: {failed[0].reason}"
+        return f"{self._num_alike} jobs in a row failed with {kind}, the last one: {failed[0].reason}"

@@ -1,12 +1,16 @@
-"""The story of `pgray run`: read -> expand -> plan -> lock -> reap -> decide -> submit -> collect. Read this file first.
+"""The story of `pgray run`: plan, lock, clean up, decide, run jobs, write tables. Start reading here.
 
-The ledger of the run folder is the truth. What a sweep asks for is expanded anew each time and compared with it; only
-the difference is launched. So running again is always right: after a crash of anything, after adding an arm or a seed.
+The ledger of the run folder is the truth. Each run expands the sweep again, compares it with the ledger and launches only
+the difference. So running again is always safe: after a crash, and after adding an arm or a seed.
 """
 
+import logging
+import os
+import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +22,15 @@ from pgray.planning.forecast import forecast
 from pgray.planning.model_check import start_model_check
 from pgray.planning.planner import Decision, Plan, decide, make_plan
 from pgray.scheduler.curve_monitor import CurveMonitor
-from pgray.scheduler.ledger_writer import LedgerWriter, settle
+from pgray.scheduler.driver_log import open_driver_log
+from pgray.scheduler.ledger_writer import LedgerWriter, close_dead_jobs
 from pgray.scheduler.loop import SweepLoop
-from pgray.scheduler.progress import ProgressReporter
+from pgray.scheduler.progress import ProgressReporter, SilentProgress
 from pgray.scheduler.provenance import write_provenance
 from pgray.scheduler.queue import JobQueue
 from pgray.scheduler.signals import Interrupt, catch_interrupts
 from pgray.spec.sweep import Sweep
+from pgray.stopping.rule import stopping_rules
 from pgray.store.ledger import Ledger
 from pgray.store.storage_errors import why_unwritable
 from trainer.records.layout import RunLayout
@@ -38,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to. `counts`: state -> trials, over the trials that the sweep asks for; `paused`: why it stopped."""
+    """How a run ended. `counts`: state -> number of the sweep's trials. `paused`: why it stopped before all had run."""
 
     run_root: Path
     control: str
@@ -50,7 +56,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 finished; 3 finished, some trials failed; 4 paused by budget, breaker or disk; 130 interrupted."""
+        """0 finished; 3 finished, some trials failed; 4 paused by budget, circuit breaker or disk; 130 interrupted."""
         if set(self.counts) <= {TrialState.FINISHED, TrialState.KILLED} and self.paused is None:
             return 0
         if self.is_interrupted:
@@ -63,72 +69,95 @@ def run_sweep(
     runs: str | Path = "runs",
     *,
     address: str | None = None,
-    show: ProgressReporter | None = None,
+    reporter: ProgressReporter | None = None,
     trainer_command: Sequence[str] | None = None,
     grace_s: float = 10.0,
     timeout_s: float | None = None,
 ) -> Outcome:
-    """Run what the ledger of `runs/<sweep name>` lacks, and wait until it has ended.
+    """Run the trials that the ledger of `runs/<sweep name>` lacks, and wait until they have ended.
 
     Args:
-        sweep: what is asked for.
+        sweep: what to run.
         runs: the folder that holds run folders.
-        address: of a Ray cluster; None for RAY_ADDRESS, else a Ray of its own on this machine.
-        show: hears about progress.
-        trainer_command: stands in for `python -m trainer`, under the sweep's launcher; gets `--config JOB --out RUN`.
-        grace_s: how long a job that must stop may take before it is killed.
-        timeout_s: of one job, wall clock; None for the training clock twice over and generous time for exports.
+        address: of a Ray cluster; None for RAY_ADDRESS, else a Ray that is started on this machine.
+        reporter: shows progress; None shows nothing.
+        trainer_command: replaces `python -m trainer` under the sweep's launcher; gets `--config JOB --out RUN`.
+        grace_s: seconds that a job that must stop gets before it is killed.
+        timeout_s: wall-clock limit of one job; None for twice the training clock and generous time for exports.
     Raises:
         InputError, DataError: the input is wrong; nothing has been launched, and no run folder made.
     """
-    show = show or ProgressReporter()
+    reporter = reporter or SilentProgress()
     layout = RunLayout(Path(runs).absolute() / sweep.name)
     plan = make_plan(sweep)
     queue: JobQueue | None = None
-    paused: str | None = None
-    with catch_interrupts() as interrupt, hold_lock(layout.root) as dead_drivers:
-        start, note = tuple(trainer_command) if trainer_command else None, read_driver(layout.root)
-        launch = LaunchSettings(layout.root, sweep.machine, start, grace_s, timeout_s, sweep.failures.stall_s, note)
+    unwritable: str | None = None
+    with (
+        catch_interrupts() as interrupt,
+        hold_lock(layout.root) as dead_drivers,
+        open_driver_log(layout.driver_log) as log,
+    ):
+        command = tuple(trainer_command) if trainer_command else None
+        driver = read_driver(layout.root)
+        launch = LaunchSettings(layout.root, sweep.machine, command, grace_s, timeout_s, sweep.failures.stall_s, driver)
         try:
             end_orphans(layout, grace_s, dead_drivers)
-            settle(layout, sweep.machine, sweep.usd_per_gpu_hour)
+            close_dead_jobs(layout, sweep.machine, sweep.usd_per_gpu_hour, log)
             if plan.study is not None:
-                plan = make_plan(sweep, layout=layout)  # with what was proposed before
+                plan = make_plan(sweep, layout=layout)  # with the earlier proposals
             decision = decide(plan, layout)
-            searcher = _searcher(plan, layout)
+            searcher = _make_searcher(plan, layout)
             has_work = bool(decision.with_action("run")) or (searcher is not None and not searcher.is_exhausted)
-            cluster = _connect(plan, address, show) if has_work else None
-            interrupt.listen()  # again: Ray has put its own handler in the place of ours
-            _say_plan(decision, layout, cluster, show)
-            if decision.has_ledger_changes or has_work:
+            cluster = _connect(plan, address, reporter) if has_work else None
+            interrupt.listen()  # again: Ray has replaced the handlers
+            _announce_plan(decision, layout, cluster, reporter, log)
+            is_changed = has_work or decision.has_ledger_changes
+            if is_changed:
                 if has_work:
                     launch = replace(launch, code=snapshot_code(layout), code_sha=code_sha())
                 git_sha = write_provenance(layout, sweep, plan.expansion, launch)
-                history = LedgerWriter(layout, decision)
+                history = LedgerWriter(layout, decision, log)
                 history.begin(decision)
                 if has_work:
-                    queue = JobQueue(decision, layout, history, launch, git_sha, searcher)
-                    _run_jobs(queue, history, show, interrupt)
-            if decision.has_ledger_changes or has_work or not layout.table("md").exists():
-                _write_up(plan, layout, show)
+                    rules = stopping_rules(sweep.file.stopping, plan.expansion.control)
+                    queue = JobQueue(decision, layout, history, launch, rules, git_sha, searcher)
+                    queue.start()
+                    monitor = CurveMonitor(rules, plan.expansion.control, queue.trials, layout)
+                    write_tables = partial(_write_tables, layout)
+                    patience_s = launch.end_patience_s
+                    _run_jobs(
+                        launch,
+                        SweepLoop(layout, queue, history, monitor, reporter, log, interrupt, patience_s, write_tables),
+                    )
+            if is_changed or not layout.table("md").exists():
+                _write_tables(layout)
+                if plan.study is not None:
+                    plan.study.write_summary(layout.study)
+                _write_report(layout, reporter)
         except OSError as error:
-            paused = why_unwritable(error)
-        return _outcome(plan, layout, queue, interrupt, paused, show)
+            unwritable = why_unwritable(error)
+        paused = (queue.paused if queue else None) or unwritable
+        outcome = _outcome(plan, layout, queue, interrupt, paused)
+        if paused:
+            reporter.say(f"paused: {paused}")
+        counts = ", ".join(f"{count} {state}" for state, count in outcome.counts.items())
+        log.info("end: %s%s; exit code %d", counts, f"; paused: {paused}" if paused else "", outcome.exit_code)
+        return outcome
 
 
-def _connect(plan: Plan, address: str | None, show: ProgressReporter) -> "Cluster":
-    """The Ray cluster to run on. A job that no node of it can hold, or a model that cannot be built, is refused before
-    anything is written."""
+def _connect(plan: Plan, address: str | None, reporter: ProgressReporter) -> "Cluster":
+    """Connect to a Ray cluster. Refuse, before anything is written, a job that fits on no node, or a model that cannot
+    be built."""
     from pgray.execution.cluster import check_fits, connect
 
-    with start_model_check(plan) as check, show.waiting("connecting to Ray" if address else "starting Ray"):
+    with start_model_check(plan) as check, reporter.waiting("connecting to Ray" if address else "starting Ray"):
         cluster = connect(address)
         check_fits(cluster, plan.sweep.machine, plan.sweep.origin)
         check.wait()
     return cluster
 
 
-def _searcher(plan: Plan, layout: RunLayout) -> "Searcher | None":
+def _make_searcher(plan: Plan, layout: RunLayout) -> "Searcher | None":
     if plan.study is None:
         return None
     from pgray.scheduler.proposer import Searcher
@@ -136,33 +165,20 @@ def _searcher(plan: Plan, layout: RunLayout) -> "Searcher | None":
     return Searcher(plan, plan.study, layout)
 
 
-def _run_jobs(queue: JobQueue, history: LedgerWriter, show: ProgressReporter, interrupt: Interrupt) -> None:
+def _run_jobs(launch: LaunchSettings, loop: SweepLoop) -> None:
     from pgray.execution.ray_tune import run_jobs
 
-    plan, layout, launch = queue.decision.plan, queue.layout, queue.launch
-    watch = CurveMonitor(plan.sweep, plan.expansion.control, queue.trials, layout)
-    conductor = SweepLoop(
-        layout, queue, history, watch, show, interrupt, launch.end_patience_s, lambda: _write_tables(layout)
-    )
-    with show:
+    with loop.reporter:
         try:
-            if conductor.poll():
-                run_jobs(launch, conductor)
+            if loop.poll():
+                run_jobs(launch, loop)
         finally:
-            conductor.finish()
+            loop.finish()
 
 
 def _outcome(
-    plan: Plan,
-    layout: RunLayout,
-    queue: JobQueue | None,
-    interrupt: Interrupt,
-    paused: str | None,
-    show: ProgressReporter,
+    plan: Plan, layout: RunLayout, queue: JobQueue | None, interrupt: Interrupt, paused: str | None
 ) -> Outcome:
-    paused = (queue.paused if queue else None) or paused
-    if paused:
-        show.say(f"paused: {paused}")
     states = Ledger(layout.ledger).states()
     trials = queue.trials if queue else [trial.trial_id for trial in plan.trials]
     return Outcome(
@@ -176,54 +192,53 @@ def _outcome(
     )
 
 
-def _write_up(plan: Plan, layout: RunLayout, show: ProgressReporter) -> None:
-    """What people read: the tables, what a search has found, the report."""
-    _write_tables(layout)
-    if plan.study is not None:
-        plan.study.write_summary(layout.study)
-    _write_report(layout, show)
-
-
 def _write_tables(layout: RunLayout) -> None:
     from results.present.files import write_all
 
     write_all(layout.root)
 
 
-def _write_report(layout: RunLayout, show: ProgressReporter) -> None:
+def _write_report(layout: RunLayout, reporter: ProgressReporter) -> None:
     try:
         from results.report.html import write_report
 
-        show.say(f"report: {write_report(layout.root)}")
-    except Exception as error:  # pictures are an extra: a run that has ended well must not fail by them
+        reporter.say(f"report: {write_report(layout.root)}")
+    except Exception as error:  # the report is an extra: a run that has finished must not fail because of it
         first_line = (str(error).splitlines() or [""])[0]
-        show.say(
-            f"no report, since drawing failed ({type(error).__name__}: {first_line}); try pgray report {layout.root}"
-        )
+        problem = f"{type(error).__name__}: {first_line}"
+        reporter.say(f"no report, since drawing it failed ({problem}); try pgray report {layout.root}")
 
 
-def _say_plan(decision: Decision, layout: RunLayout, cluster: "Cluster | None", show: ProgressReporter) -> None:
-    warnings = forecast(decision, layout).warnings if cluster else decision.plan.warnings
-    for warning in [*warnings, *decision.warnings]:
-        show.say(f"warning: {warning}")
-    finished = [trial.trial_id for trial in decision.with_action("finished")]
-    bare = [name for name in finished if not layout.trial(name).artifact.exists()]
-    if bare:
-        show.say(
-            f"warning: the artifacts of {len(bare)} finished trials are gone, such as {bare[0]}; "
-            "delete a trial's result.json to have it exported again"
-        )
+def _announce_plan(
+    decision: Decision,
+    layout: RunLayout,
+    cluster: "Cluster | None",
+    reporter: ProgressReporter,
+    log: logging.Logger,
+) -> None:
+    """Show and log the warnings, and what this run will do."""
+    warnings = [*(forecast(decision, layout).warnings if cluster else decision.plan.warnings), *decision.warnings]
+    finished = decision.with_action("finished")
+    lost = [trial.trial_id for trial in finished if not layout.trial(trial.trial_id).artifact.exists()]
+    if lost:
+        missing = f"the artifact of 1 finished trial is missing: {lost[0]}"
+        if len(lost) > 1:
+            missing = f"the artifacts of {len(lost)} finished trials are missing, such as {lost[0]}"
+        warnings.append(f"{missing}; delete a trial's result.json to export it again")
     groups = decision.jobs_to_run()
-    parts = [f"{len(decision.plan.trials)} trials: {len(decision.with_action('finished'))} finished"]
+    num_run = sum(len(group) for group in groups)
+    parts = [f"{len(decision.plan.trials)} trials: {len(finished)} finished"]
     if decision.with_action("recover"):
         parts.append(f"{len(decision.with_action('recover'))} found finished on disk")
     if decision.with_action("leave"):
-        parts.append(f"{len(decision.with_action('leave'))} failed before (pgray retry queues them)")
-    num_run = sum(len(group) for group in groups)
-    parts.append(f"{num_run} to run in {len(groups)} jobs" if num_run else "nothing to run")
+        parts.append(f"{len(decision.with_action('leave'))} failed earlier (pgray retry queues them)")
+    parts.append(f"{num_run} to run in {len(groups)} job{'s' * (len(groups) != 1)}" if num_run else "nothing to run")
     study = decision.plan.study
     if study is not None:
         parts.append(f"{len(study.proposals)} of {study.search.trials} proposals made")
     if cluster:
         parts.append(f"{cluster.slots(decision.plan.sweep.machine)} at a time on {cluster}")
-    show.say(", ".join(parts))
+    log.info("start: process %d on %s", os.getpid(), socket.gethostname())
+    for text in (*(f"warning: {warning}" for warning in warnings), ", ".join(parts)):
+        log.info(text)
+        reporter.say(text)

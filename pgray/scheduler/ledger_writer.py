@@ -1,9 +1,10 @@
-"""Writing a sweep's history: what the driver decided and how its jobs ended, as ledger entries.
+"""Writes the driver's decisions, and how its jobs ended, into the ledger and the driver log.
 
-No trial is ever missing: each one that was asked for has an entry from the moment it is planned, and each end of a job
-gives every one of its trials a last word. GPU time and cost are the job's, divided equally among its trials.
+Every trial has an entry from the moment it is planned, and the end of a job adds one for each of its trials. GPU time and
+cost of a job are divided equally among its trials.
 """
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -25,10 +26,10 @@ from trainer.records.states import TrialState
 from trainer.run.config import Machine
 
 
-def settle(layout: RunLayout, machine: Machine, usd_per_gpu_hour: float | None) -> None:
-    """Write how the jobs ended that a dead driver left running; all their processes have ended by now.
+def close_dead_jobs(layout: RunLayout, machine: Machine, usd_per_gpu_hour: float | None, log: logging.Logger) -> None:
+    """Write how the jobs ended that a dead driver left running. Call it after all their processes have ended.
 
-    A job that was cut off because its driver died has not failed. One that left no word is lost.
+    A job that was stopped because its driver died has not failed. One without an exit record or a result is lost.
     """
     ledger = Ledger(layout.ledger)
     running: dict[str, list[LedgerEntry]] = {}
@@ -49,23 +50,25 @@ def settle(layout: RunLayout, machine: Machine, usd_per_gpu_hour: float | None) 
                 ending = Ending(TrialState.FINISHED)
             else:
                 ending = Ending(
-                    TrialState.LOST, "lost", "its driver and its supervisor died, and it left no word of its end"
+                    TrialState.LOST, "lost", "its driver and its supervisor died, and nothing recorded how it ended"
                 )
             ledger.append(_with_ending(entry, ending, exit_record, held))
+            log.info("closed job %s of a dead driver, %s", job_id, _ending_text(entry, ending))
 
 
 class LedgerWriter:
-    """Writes the ledger of one run folder; the caller holds its lock."""
+    """Writes the ledger of one run folder and, in the same words, its driver log. The caller holds the folder's lock."""
 
-    def __init__(self, layout: RunLayout, decision: Decision) -> None:
+    def __init__(self, layout: RunLayout, decision: Decision, log: logging.Logger | None = None) -> None:
         self._layout, self._ledger = layout, Ledger(layout.ledger)
+        self._log = log or logging.Logger("unused")
         self._sweep = decision.plan.sweep
         self._trials = {trial.trial_id: trial for trial in decision.plan.trials}
         self._attempts = {name: entry.attempt for name, entry in decision.before.items()}
         self._failures = failures_that_count(self._ledger.entries())
 
     def begin(self, decision: Decision) -> None:
-        """Write down a decision: what is no longer asked for, what is on disk already, what is to be run."""
+        """Write a decision: trials that the sweep no longer asks for, results found on disk, trials to run."""
         gone = [
             entry.moved_to(TrialState.INVALID, reason="the sweep no longer asks for it")
             for entry in decision.superseded
@@ -83,14 +86,18 @@ class LedgerWriter:
                     self._entry(trial, TrialState.FINISHED, source="recovered", node=result.node if result else None)
                 )
             elif trial.trial_id in outdated and before is not None:
-                new.append(before.model_copy(update={"at": time.time()}))  # asked for again: current once more
+                new.append(before.model_copy(update={"at": time.time()}))  # the sweep asks for it again
         self._ledger.append(*gone, *new)
+        for entry in (*gone, *(entry for entry in new if entry.source == "recovered")):
+            self._log.info("%s %s: %s", entry.state, entry.trial_id, entry.reason or "its result was found on disk")
 
     def proposed(self, trials: Iterable[PlannedTrial]) -> None:
-        """Write down trials that a search has just asked for."""
+        """Write the trials of a search's next proposal."""
         trials = list(trials)
         self._trials |= {trial.trial_id: trial for trial in trials}
         self._ledger.append(*[self._entry(trial, TrialState.QUEUED) for trial in trials])
+        for arm, changes in {trial.arm: trial.changes or {} for trial in trials}.items():
+            self._log.info("proposed %s: %s", arm, ", ".join(f"{key}={value}" for key, value in changes.items()))
 
     def started(self, job: Job) -> None:
         for spec in job.trials:
@@ -98,6 +105,7 @@ class LedgerWriter:
         self._ledger.append(
             *[self._entry(self._trials[s.trial_id], TrialState.RUNNING, job_id=job.job_id) for s in job.trials]
         )
+        self._log.info("launched job %s: %s", job.job_id, self.label(job))
 
     def ended(self, job: Job, is_stopping: bool, worker_error: str | None) -> list[LedgerEntry]:
         """Write how each trial of an ended job ended; arguments as in `trial_ending`. Returns the entries."""
@@ -111,25 +119,30 @@ class LedgerWriter:
             entries.append(_with_ending(running, ending, exit_record, held))
             if ending.kind:
                 self._failures.setdefault(spec.trial_id, Counter())[ending.kind] += 1
+            self._log.info("ended job %s, %s", job.job_id, _ending_text(running, ending))
         self._ledger.append(*entries)
         return entries
 
-    def tried_again(self, entry: LedgerEntry, tries: int) -> None:
-        reason = f"{entry.failure_kind}, tried again ({tries}): {entry.reason}"
+    def retried(self, entry: LedgerEntry, num_failures: int) -> None:
+        """Queue a failed trial again."""
+        reason = f"{entry.failure_kind}, retried ({num_failures}): {entry.reason}"
         self._ledger.append(entry.moved_to(TrialState.QUEUED, reason=reason))
+        self._log.info("retried %s: %s", entry.trial_id, reason)
 
-    def killed(self, trials: Iterable[PlannedTrial], reason: str) -> list[LedgerEntry]:
-        """Write down trials that a rule has made pointless before they began. Returns the entries."""
+    def skipped(self, trials: Iterable[PlannedTrial], reason: str) -> list[LedgerEntry]:
+        """Write trials that a stopping rule skips. Returns the entries."""
         entries = [self._entry(trial, TrialState.KILLED, reason=reason) for trial in trials]
         self._ledger.append(*entries)
+        for entry in entries:
+            self._log.info("skipped %s: %s", entry.trial_id, reason)
         return entries
 
     def num_failures(self, trial_id: str, kind: FailureKind | None) -> int:
-        """How often a trial has failed in this way since a retry was last asked for."""
+        """Return how often a trial has failed in this way since the last `pgray retry`."""
         return 0 if kind is None else self._failures.get(trial_id, Counter())[kind]
 
     def label(self, job: Job) -> str:
-        """What a job is called on the screen: its arms and seed."""
+        """Return a job's arms and seed, for people."""
         arms = [self._trials[spec.trial_id].arm for spec in job.trials]
         shown = ", ".join(arms[:3]) + (f" and {len(arms) - 3} more" if len(arms) > 3 else "")
         return f"{shown} seed {job.config.seed}"
@@ -149,6 +162,11 @@ class LedgerWriter:
         )
 
 
+def _ending_text(entry: LedgerEntry, ending: Ending) -> str:
+    kind = f" ({ending.kind})" if ending.kind else ""
+    return f"{entry.arm} seed {entry.seed}: {ending.state}{kind}{f': {ending.reason}' if ending.reason else ''}"
+
+
 def _with_ending(
     running: LedgerEntry, ending: Ending, exit_record: ExitRecord | None, held: Mapping[str, float | None]
 ) -> LedgerEntry:
@@ -166,7 +184,7 @@ def _with_ending(
 def _held(
     exit_record: ExitRecord | None, num_trials: int, machine: Machine, usd_per_gpu_hour: float | None
 ) -> dict[str, float | None]:
-    """A trial's share of the GPU time that its job held, and what that cost; None where nobody measured it."""
+    """Return one trial's share of its job's GPU time and cost; None if it was not measured."""
     if exit_record is None or exit_record.duration_s is None:
         return {"gpu_held_s": None, "cost_usd": None}
     held_s = exit_record.duration_s * machine.total_gpus / num_trials
@@ -174,6 +192,6 @@ def _held(
 
 
 def job_token(layout: RunLayout, job_id: str) -> str | None:
-    """The token that the processes of a job carry; None where the job never came to be started."""
+    """Return the token that the processes of a job carry; None if the job was never started."""
     spec = SupervisorSpec.read(layout.job(job_id).launch)
     return spec.token if spec else None

@@ -1,9 +1,10 @@
-"""Between Ray and the queue: hands out jobs, hears what starts and ends, and writes it down.
+"""Connects the executor with the job queue: hands out jobs, and records what starts and ends.
 
-A job has ended when its supervisor has said so on disk, not when Ray says that its worker is gone.
+A job has ended when its supervisor has written the exit record, not when the executor reports that its worker is gone.
 """
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,88 +29,97 @@ _NEVER = float("inf")
 
 @dataclass
 class SweepLoop:
+    """The `JobEvents` of a sweep.
+
+    `end_patience_s`: how long to wait for a job's exit record after its worker has ended. `cannot_write`: the run folder
+    cannot be written, so that the sweep pauses and all jobs are being stopped.
+    """
+
     layout: RunLayout
     queue: JobQueue
     history: LedgerWriter
-    watch: CurveMonitor
-    show: ProgressReporter
+    monitor: CurveMonitor
+    reporter: ProgressReporter
+    log: logging.Logger
     interrupt: Interrupt
-    end_patience_s: float  # for word of how a job ended, after its worker has
+    end_patience_s: float
     write_tables: Callable[[], None]
-    is_stuck: bool = False  # nothing can be written down
-    _running: dict[str, float] = field(default_factory=dict)  # job -> when to stop waiting for word of its end
+    cannot_write: bool = False
+    _running: dict[str, float] = field(default_factory=dict)  # job -> when to stop waiting for its exit record
     _worker_errors: dict[str, str | None] = field(default_factory=dict)
     _speeds: list[dict[str, Any]] = field(default_factory=list)  # of the nodes of finished trials
-    _told_nodes: set[str] = field(default_factory=set)
-    _next_table: float = 0.0
-    _has_said_draining: bool = False
+    _warned_nodes: set[str] = field(default_factory=set)
+    _next_table_at: float = 0.0
+    _announced: set[str] = field(default_factory=set)
 
     def next_job(self, slots: int) -> str | None:
-        """The next job to start, None if there is none now; `slots`: how many may be open at once."""
+        """Return the id of the next job to start, None if there is none now. `slots`: how many may be open at once."""
         if len(self.queue.open) >= slots or self.interrupt.is_draining:
             return None
         job = None
-        with self._or_pause():
+        with self._pausing_if_unwritable():
             job = self.queue.next()
-        self.show.planned(self.queue.num_started + self.queue.num_waiting, slots)
+        self.reporter.planned(self.queue.num_started + self.queue.num_waiting)
         return job.job_id if job else None
 
     def on_started(self, job_id: str) -> None:
         job = self.queue.open[job_id]
         self._running[job_id] = _NEVER
-        with self._or_pause():
+        with self._pausing_if_unwritable():
             self.history.started(job)
-        self.show.started(job, self.history.label(job))
+        self.reporter.started(job, self.history.label(job))
 
     def on_progress(self, job_id: str, progress: JobProgress) -> None:
-        self.show.progressed(job_id, progress)
+        self.reporter.progressed(job_id, progress)
 
     def on_ended(self, job_id: str, worker_error: str | None = None) -> None:
-        # Where the Ray worker died, its supervisor still needs a moment to end the job and to say how it ended.
-        has_begun = job_token(self.layout, job_id) is not None
-        self._running[job_id] = time.monotonic() + (self.end_patience_s if has_begun else 0)
+        # If the worker died, its supervisor still needs a moment to end the job and to write how it ended.
+        was_started = job_token(self.layout, job_id) is not None
+        self._running[job_id] = time.monotonic() + (self.end_patience_s if was_started else 0)
         self._worker_errors[job_id] = worker_error
 
     def poll(self) -> bool:
-        """Several times a second: collect what has ended. Returns whether to go on."""
+        """Collect ended jobs and judge running ones, several times a second. Returns whether to continue."""
         for job_id, deadline in list(self._running.items()):
-            has_ended = deadline < _NEVER
-            if has_ended and (self.layout.job(job_id).exit.exists() or time.monotonic() > deadline):
-                with self._or_pause():
+            worker_has_ended = deadline < _NEVER
+            if worker_has_ended and (self.layout.job(job_id).exit.exists() or time.monotonic() > deadline):
+                with self._pausing_if_unwritable():
                     self._collect(job_id)
-        with self._or_pause():
-            self.watch.look(self.queue.open)
-        if self.interrupt.is_draining and not self._has_said_draining:
-            self._has_said_draining = True
-            self.show.say(
-                f"letting {len(self._running)} jobs finish; Ctrl-C again stops them, to be gone on with later"
+        with self._pausing_if_unwritable():
+            for job_id, reason in self.monitor.poll(self.queue.open).items():
+                self.log.info("killed job %s: %s", job_id, reason)
+        if self.queue.paused is not None and self._is_first("paused"):
+            self.log.info("paused: %s", self.queue.paused)
+        if self.interrupt.is_draining and not self.is_stopping and self._is_first("draining"):
+            self._announce(
+                f"Waiting for {_count(len(self._running))}. Ctrl-C again stops them; the next run resumes them."
             )
         is_over = self.queue.is_done or (self.interrupt.is_draining and not self.queue.open)
         return not self.is_stopping and not is_over
 
     @property
     def is_stopping(self) -> bool:
-        """Whether what runs is being stopped, so that a job which does not come to its end has not failed."""
-        return self.interrupt.is_set or self.is_stuck
+        """Whether running jobs are being stopped, so that a job without a result has not failed."""
+        return self.interrupt.is_stopping or self.cannot_write
+
+    def finish(self) -> None:
+        """Wait for the jobs that still run. By now all of them have ended or are being stopped."""
+        for job_id in list(self._running):
+            self.on_ended(job_id)
+        if self._running and self.is_stopping:
+            self._announce(f"Stopping {_count(len(self._running))}.")
+        while self._running:
+            self.poll()
+            time.sleep(0.05)
 
     @contextlib.contextmanager
-    def _or_pause(self) -> Iterator[None]:
-        """Where the run folder can no longer be written, the sweep pauses and all that runs is stopped."""
+    def _pausing_if_unwritable(self) -> Iterator[None]:
+        """If the run folder can no longer be written, pause the sweep and stop all jobs."""
         try:
             yield
         except OSError as error:
             self.queue.paused = why_unwritable(error)
-            self.is_stuck = True
-
-    def finish(self) -> None:
-        """Wait for the jobs that still run: all of them are over or being stopped."""
-        for job_id in list(self._running):
-            self.on_ended(job_id)
-        if self._running and self.is_stopping:
-            self.show.say(f"stopping {len(self._running)} jobs")
-        while self._running:
-            self.poll()
-            time.sleep(0.05)
+            self.cannot_write = True
 
     def _collect(self, job_id: str) -> None:
         del self._running[job_id]
@@ -117,16 +127,16 @@ class SweepLoop:
         if not self.layout.job(job_id).exit.exists():
             end_job(job_token(self.layout, job_id))
         entries = self.history.ended(job, self.is_stopping, self._worker_errors.pop(job_id, None))
-        self.show.ended(job_id, entries)
-        self.queue.ended(job, entries, self.is_stopping)
-        self._tell_slow_nodes(entries)
-        if time.monotonic() >= self._next_table:
-            began = time.monotonic()
+        self.reporter.ended(job_id, entries)
+        self.queue.on_ended(job, entries, self.is_stopping)
+        self._warn_of_slow_nodes(entries)
+        if time.monotonic() >= self._next_table_at:
+            start = time.monotonic()
             self.write_tables()
-            self._next_table = time.monotonic() + (time.monotonic() - began) / _TABLE_SHARE
+            self._next_table_at = time.monotonic() + (time.monotonic() - start) / _TABLE_SHARE
 
-    def _tell_slow_nodes(self, entries: Sequence[LedgerEntry]) -> None:
-        """Once for each node, as soon as its speed is known; rows say it too."""
+    def _warn_of_slow_nodes(self, entries: Sequence[LedgerEntry]) -> None:
+        """Warn once about each slow node, as soon as its speed is known. The table's rows repeat the note."""
         from results.loading.slow_nodes import is_judged, slow_node_notes
 
         results = (
@@ -135,6 +145,19 @@ class SweepLoop:
         new = [r.model_dump(include={"hardware", "node", "node_tflops"}) for r in results if r]
         self._speeds += filter(is_judged, new)
         for speed, note in zip(self._speeds, slow_node_notes(self._speeds), strict=True):
-            if note and speed["node"] not in self._told_nodes:
-                self._told_nodes.add(speed["node"])
-                self.show.say(f"warning: {note}")
+            if note and speed["node"] not in self._warned_nodes:
+                self._warned_nodes.add(speed["node"])
+                self._announce(f"warning: {note}")
+
+    def _announce(self, text: str) -> None:
+        self.log.info(text)
+        self.reporter.say(text)
+
+    def _is_first(self, what: str) -> bool:
+        is_first = what not in self._announced
+        self._announced.add(what)
+        return is_first
+
+
+def _count(num_jobs: int) -> str:
+    return f"{num_jobs} job{'s' * (num_jobs != 1)}"

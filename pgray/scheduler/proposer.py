@@ -1,4 +1,4 @@
-"""A search inside a running sweep: what its study proposes becomes trials, and how they ended is told to the study."""
+"""Connects a search with a running sweep: turns proposals into trials, and passes their outcomes to the study."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,7 +12,7 @@ from trainer.records.states import TrialState
 
 
 class Searcher:
-    """The proposer of a sweep with `search:`. The ledger remembers everything; see `study.py`."""
+    """The proposer of a sweep with `search:`. It keeps no state of its own: the ledger has everything."""
 
     def __init__(self, plan: Plan, study: Study, layout: RunLayout) -> None:
         self._plan, self._study, self._layout = plan, study, layout
@@ -23,7 +23,7 @@ class Searcher:
         return len(self._rows) >= self._study.search.trials or self._study.why_exhausted is not None
 
     def propose(self) -> list[PlannedTrial]:
-        """The trials of the next proposal; [] where so many are open already, or the space is exhausted."""
+        """Return the trials of the next proposal; [] if `search.parallel` are open already, or the space is exhausted."""
         at_once = self._study.search.parallel
         if at_once is not None and self._study.num_open >= at_once:
             return []
@@ -35,7 +35,7 @@ class Searcher:
         return trials
 
     def on_ended(self, entries: Sequence[LedgerEntry]) -> None:
-        """Hear how trials ended for good; those of the control are none of the study's business."""
+        """Pass on how trials ended for good, except those of the control."""
         for entry in entries:
             if entry.arm in self._rows:
                 result = read_result(self._layout.trial(entry.trial_id)) if entry.state == TrialState.FINISHED else None

@@ -1,7 +1,7 @@
-"""Where a sweep's numbers come from: code, versions, command line, machine, and what the command line changed.
+"""Records where a sweep's numbers come from: code, versions, machine, and what the command line changed.
 
-`provenance.json` holds the latest launch and, under `earlier`, those before it. The sweep file is copied beside it as
-written; the overrides that the file does not know stand here.
+`provenance.json` holds the latest launch and, under `earlier`, those before it. `sweep.yaml` beside it is an unchanged copy
+of the sweep file, without the overrides of the command line.
 """
 
 import platform
@@ -27,10 +27,10 @@ _PACKAGES = (
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """The commit of the code that runs and whether its tree was changed since; (None, None) outside a git checkout."""
+    """Return the commit of this code and whether its tree has changes; (None, None) outside a git checkout."""
     root = Path(__file__).resolve().parents[2]
     try:
-        _git(root, "ls-files", "--error-unmatch", __file__)  # a .venv inside somebody else's checkout is not ours
+        _git(root, "ls-files", "--error-unmatch", __file__)  # fails for a .venv inside another project's checkout
         sha = _git(root, "rev-parse", "HEAD")
         return sha, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
@@ -70,15 +70,15 @@ def write_provenance(
 
 
 def launched_sweep(layout: RunLayout) -> Sweep:
-    """The sweep of the latest launch: the file's copy in the run folder, and what the command line changed in it.
+    """Return the sweep of the latest launch: the copy in the run folder, with the changes of the command line.
 
     Raises:
-        InputError: there is no copy, or it is no sweep.
+        InputError: the copy is missing or is not a sweep.
     """
     launch, file = read_json(layout.provenance), read_yaml(layout.sweep)
     preset = launch.get("preset")
     if isinstance(file, dict) and Path(str(file.get("preset"))).stem == preset:
-        preset = None  # the file's own, which may be a path
+        preset = None  # already in the file, maybe as a path
     return Sweep.from_yaml(layout.sweep, preset=preset, seeds=launch.get("seeds"), overrides=launch.get("set"))
 
 

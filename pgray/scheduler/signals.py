@@ -1,7 +1,8 @@
-"""Being asked to stop. Ctrl-C drains: nothing new is started, what runs may finish. Ctrl-C again, or SIGTERM, or SIGHUP,
-stops what runs; it goes on from its checkpoints later. A third Ctrl-C is a KeyboardInterrupt.
+"""Turns signals into requests to stop a sweep.
 
-Ray Tune handles SIGINT alone, and a SIGTERM of the driver left ranks behind (measured, orchestration.md 3.5).
+The first Ctrl-C drains: nothing new starts, running jobs may finish. A second one, SIGTERM or SIGHUP stops the running jobs;
+the next run resumes them from their checkpoints. A third Ctrl-C raises KeyboardInterrupt. Ray Tune itself handles SIGINT
+alone, and after a SIGTERM of the driver it leaves ranks behind.
 """
 
 import contextlib
@@ -13,28 +14,28 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupt:
-    """`is_draining`: asked to start nothing new. `is_set`: asked to stop what runs, too."""
+    """`is_draining`: start nothing new. `is_stopping`: stop what runs, too."""
 
     is_draining = False
-    is_set = False
+    is_stopping = False
 
     def listen(self) -> None:
-        """Take over the signals, unless a stop has been asked for already. Only the main thread can."""
-        if threading.current_thread() is threading.main_thread() and not self.is_set:
+        """Handle the signals from now on, unless a stop was requested already. Only the main thread can."""
+        if threading.current_thread() is threading.main_thread() and not self.is_stopping:
             for number in _SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                    signal.signal(number, self._remember)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
+                    signal.signal(number, self._on_signal)
 
-    def _remember(self, number: int, _: object) -> None:
-        self.is_set = self.is_draining or number != signal.SIGINT
+    def _on_signal(self, number: int, _: object) -> None:
+        self.is_stopping = self.is_draining or number != signal.SIGINT
         self.is_draining = True
-        if self.is_set:
+        if self.is_stopping:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager
 def catch_interrupts() -> Iterator[Interrupt]:
-    """Remember requests to stop for the length of a `with`. In a thread other than the main one nothing is caught."""
+    """Record requests to stop inside a `with` block. Outside the main thread nothing is caught."""
     interrupt = Interrupt()
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     interrupt.listen()

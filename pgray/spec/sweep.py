@@ -14,10 +14,9 @@ from pydantic import Field, ValidationError
 
 from pgray.spec.budget import Budget
 from pgray.spec.failure_policy import FailurePolicy
-from pgray.spec.kill_rule import KillRule
-from pgray.spec.race import Race
 from pgray.spec.search import Constraints, Search
 from pgray.spec.sections import SweepSection
+from pgray.spec.stopping import StoppingSections
 from trainer.errors import InputError
 from trainer.presets.resolve import Preset, input_error, load_preset, preset_names
 from trainer.presets.yamlfile import parse_yaml, read_text
@@ -53,7 +52,7 @@ class PresetOverrides(SweepSection):
     constraints: Constraints = Field(default_factory=dict)  # only in a search
 
 
-class SweepFile(SweepSection):
+class SweepFile(StoppingSections):
     """A sweep file as written. Exactly one of the fields in `DESIGNS` is set."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)
@@ -75,8 +74,6 @@ class SweepFile(SweepSection):
     nproc: int | None = Field(None, ge=1)
     launcher: str | None = None
     budget: Budget | None = None
-    kill: list[KillRule] = Field(default_factory=list)
-    race: Race | None = None
     failures: FailurePolicy = Field(default_factory=FailurePolicy)
 
     @property

@@ -1,8 +1,8 @@
-"""What kill rules and seed racing would have done to a finished run: what they save, and what they would have lost.
+"""Replays stopping rules over a finished run: what they would have saved, and what they would have lost.
 
-The run is replayed seed by seed, as a sweep launches it, from its recorded curves, results and job times. Two things are
-taken for granted: the control of a seed is always ahead of the other arms, and a verdict acts at the very point that it is
-passed on. A training run that several arms share is stopped only when no arm needs it any more.
+The run is replayed seed by seed, as a sweep launches it, from its recorded curves, results and job times, with the rules
+that the scheduler applies. Two simplifications: the control of a seed is always ahead of the other arms, and a verdict
+takes effect at the point that it judges. A training run that several arms share is stopped only when no arm needs it.
 """
 
 from collections import defaultdict
@@ -10,34 +10,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
-from pgray.spec.kill_rule import CURVE_METRICS, KillRule
-from pgray.spec.race import Race
+from pgray.spec.stopping import StoppingSection
 from pgray.stopping.curves import Curve, Point
-from pgray.stopping.pruning import run_verdict, seed_verdict
-from pgray.stopping.racing import verdicts
+from pgray.stopping.rule import StoppingRule, arms_to_drop, run_verdict, stopping_rules
 from pgray.stopping.run_history import ALL, RecordedTrial, Spent, read_trial_curve, read_trials, total
 from trainer.errors import InputError
 from trainer.records.layout import RunLayout
-from trainer.records.results import HEADLINES
+from trainer.records.results import HEADLINES, TrialResult
 
-StoppedBy = Literal["curve", "seed", "race"]
-"""A rule on the trial's own curve, a rule on an earlier seed of its arm, or the race."""
+Rules = Sequence[StoppingRule[Any]]
 
 
 @dataclass(frozen=True)
 class StoppedTrial:
-    """A trial that would not have come to its end.
+    """A trial that the rules would have stopped or skipped.
 
-    `step`, `share`: where its training would have stopped; None where it would not have begun, or only its export would
-    have been left out. `value`: what it came to in truth, None if nothing is known.
+    `by`: `curve`, or the label of the rule that dropped the arm after an earlier seed. `step`, `share`: where its training
+    would have stopped; None if it would not have started, or if only its export would have been skipped. `value`: its
+    actual result, None if unknown.
     """
 
     arm: str
     seed: int
     trial_id: str
-    by: StoppedBy
+    by: str
     reason: str
     step: int | None
     share: float | None
@@ -50,9 +48,9 @@ class StoppedTrial:
 
 @dataclass(frozen=True)
 class Backtest:
-    """What a replay came to.
+    """The result of a replay.
 
-    `metric`: what values and ranks are of. `top`: the best arms by their mean, in truth. `wins`: arms with the verdict WIN.
+    `metric`: of values and ranks. `top`: the arms with the best actual means. `wins`: arms with the verdict WIN.
     `num_better`: trials that ended better than the control. `notes`: what could not be judged.
     """
 
@@ -71,7 +69,7 @@ class Backtest:
 
     @property
     def text(self) -> str:
-        """One line: what is saved, and what would have been lost."""
+        """What is saved and what would have been lost, in one line."""
         if self.spent.gpu_s:
             saved, spent = self.saved.gpu_s, self.spent.gpu_s
             amount = f"{saved / 3600:.2f} of {spent / 3600:.2f} GPU-hours"
@@ -86,21 +84,22 @@ class Backtest:
             f"saves {amount} ({saved / spent if spent else 0:.0%}{usd}), stops {len(self.stopped)} of {self.num_trials} "
             f"trials; would have killed {len(arms & set(self.top))} of the top {len(self.top)} arms, "
             f"{len(arms & set(self.wins))} of {len(self.wins)} wins, {better} of {self.num_better} trials that ended better "
-            f"than the control" + (f"; {unknown} of the stopped have no known end" if unknown else "")
+            f"than the control" + (f"; {unknown} stopped without a known result" if unknown else "")
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, `text` included."""
+        """Return plain values, `text` included."""
         stopped = [asdict(trial) | {"saved": trial.saved._asdict()} for trial in self.stopped]
         totals = {"spent": self.spent._asdict(), "saved": self.saved._asdict()}
         return asdict(self) | totals | {"stopped": stopped, "text": self.text}
 
 
-def backtest(run: Path, rules: Sequence[KillRule], race: Race | None = None, top: int = 3) -> Backtest:
-    """Replay rules, and a race, over a run folder.
+def backtest(run: Path, sections: Sequence[StoppingSection], top: int = 3) -> Backtest:
+    """Replay stopping rules over a run folder.
 
     Args:
-        top: how many of the best arms to watch over.
+        sections: configure the rules, as in a sweep file.
+        top: how many of the best arms the result says were kept or lost.
     Raises:
         InputError: not a run folder; no control in it; a rule that covers none of its arms.
     """
@@ -109,14 +108,20 @@ def backtest(run: Path, rules: Sequence[KillRule], race: Race | None = None, top
     table = results.load(run)
     layout = RunLayout(run)
     trials = read_trials(layout)
-    control = _control(table.attrs.get("control"), rules, trials, str(run))
+    arms = list(dict.fromkeys(trial.arm for trial in trials))
+    control = table.attrs.get("control") or next(iter(arms), "")
+    if control not in arms:
+        raise InputError(str(run), "control", control, f"not among the arms: {', '.join(arms) or 'there are none'}")
+    rules = stopping_rules(sections, control)
+    for rule in rules:
+        rule.check_arms(arms, str(run))
     curves: dict[str, Curve] = {}
     for trial in trials:
         if trial.train_fingerprint not in curves:
             curves[trial.train_fingerprint] = read_trial_curve(layout, trial)
-    replay = _Replay(rules, race, control, curves)
+    replay = _Replay(rules, control, curves)
     for seed in dict.fromkeys(trial.seed for trial in trials):
-        replay.seed([trial for trial in trials if trial.seed == seed])
+        replay.run_seed([trial for trial in trials if trial.seed == seed])
 
     found = [trial.result for trial in trials if trial.result]
     is_measured = (name for name in HEADLINES if any(getattr(result, name) is not None for result in found))
@@ -147,7 +152,7 @@ def backtest(run: Path, rules: Sequence[KillRule], race: Race | None = None, top
         run=str(run),
         control=control,
         metric=metric,
-        rules=[rule.text for rule in rules] + ([race.text] if race else []),
+        rules=[section.text for section in sections],
         num_trials=len(trials),
         num_better=sum(is_better.values()),
         spent=total([trial.spent_after(ALL) for trial in trials]),
@@ -155,90 +160,56 @@ def backtest(run: Path, rules: Sequence[KillRule], race: Race | None = None, top
         stopped=stopped,
         top=best,
         wins=wins,
-        notes=_notes(rules, race, trials, curves),
+        notes=_notes(rules, trials, curves),
     )
 
 
 @dataclass
 class _Replay:
-    """The state of a replay: which arms are out and why, what has been stopped, and how the race stands."""
+    """The state of a replay: which arms are dropped and why, what has been stopped, and the results up to now."""
 
-    rules: Sequence[KillRule]
-    race: Race | None
+    rules: Rules
     control: str
     curves: Mapping[str, Curve]  # by train_fingerprint
-    out: dict[str, tuple[StoppedBy, str]] = field(default_factory=dict)
-    stopped: list[tuple[RecordedTrial, StoppedBy, str, Point | None, Spent]] = field(default_factory=list)
-    raced: dict[str, dict[int, float]] = field(default_factory=dict)
+    dropped: dict[str, tuple[str, str]] = field(default_factory=dict)  # arm -> label and reason
+    stopped: list[tuple[RecordedTrial, str, str, Point | None, Spent]] = field(default_factory=list)
+    results: dict[str, dict[int, TrialResult]] = field(default_factory=dict)
 
-    def seed(self, trials: Sequence[RecordedTrial]) -> None:
-        """Replay all trials of one seed: their training runs, then what follows from those that came to their end."""
+    def run_seed(self, trials: Sequence[RecordedTrial]) -> None:
+        """Replay all trials of one seed: their training runs, then the verdicts on those that finished."""
         reference = next((trial for trial in trials if trial.arm == self.control), None)
         control_curve = self.curves[reference.train_fingerprint] if reference else {}
         groups: dict[str, list[RecordedTrial]] = defaultdict(list)
         for trial in trials:
             groups[trial.train_fingerprint].append(trial)
-        ended = [
-            trial for name, group in groups.items() for trial in self._train(group, self.curves[name], control_curve)
-        ]
-        self._judge(ended, reference)
+        for name, group in groups.items():
+            for trial in self._train(group, self.curves[name], control_curve):
+                if trial.result is not None:
+                    self.results.setdefault(trial.arm, {})[trial.seed] = trial.result
+        self.dropped = arms_to_drop(self.rules, self.results, ()) | self.dropped
 
     def _train(self, group: Sequence[RecordedTrial], curve: Curve, control_curve: Curve) -> list[RecordedTrial]:
-        """Replay the trials of one training run. Returns those that come to their end."""
-        running = [trial for trial in group if trial.arm not in self.out]
+        """Replay the trials of one training run. Returns those that finish."""
+        running = [trial for trial in group if trial.arm not in self.dropped]
         found = self._stopping_point([t.arm for t in running], curve, control_curve) if running else None
         for trial in group:
             if trial not in running:
-                by, reason = self.out[trial.arm]
-                is_exported_by_others = running and not found
-                saved = (
-                    trial.spent_on_export()
-                    if is_exported_by_others
-                    else trial.spent_after(found[0].at if found else ALL)
-                )
-                self.stopped.append((trial, by, reason, None, saved))
+                is_trained_for_others = running and not found
+                after = trial.spent_after(found[0].at if found else ALL)
+                saved = trial.spent_on_export() if is_trained_for_others else after
+                self.stopped.append((trial, *self.dropped[trial.arm], None, saved))
             elif found:
                 self.stopped.append((trial, "curve", found[1], found[0], trial.spent_after(found[0].at)))
         return [] if found else running
 
     def _stopping_point(self, arms: list[str], curve: Curve, control_curve: Curve) -> tuple[Point, str] | None:
-        """The first point at which a training run would have been stopped, and why."""
+        """Return the first point at which the training run would have been stopped, and why."""
         for now in sorted((p for points in curve.values() for p in points), key=lambda point: point.step):
-            so_far = {metric: [p for p in points if p.step <= now.step] for metric, points in curve.items()}
-            reason = run_verdict(self.rules, arms, self.control, so_far, control_curve)
+            past = {metric: [p for p in points if p.step <= now.step] for metric, points in curve.items()}
+            reason = run_verdict(self.rules, arms, past, control_curve)
             if reason:
                 return now, reason
         return None
-
-    def _judge(self, ended: Sequence[RecordedTrial], reference: RecordedTrial | None) -> None:
-        """Which arms get no more seeds."""
-        for trial in ended:
-            if trial.result is None:
-                continue
-            value = getattr(trial.result, self.race.metric) if self.race else None
-            if value is not None:
-                self.raced.setdefault(trial.arm, {})[trial.seed] = float(value)
-            for rule in self.rules:
-                if reference and reference.result and rule.covers(trial.arm, self.control):
-                    reason = seed_verdict(rule, trial.result, reference.result)
-                    if reason:
-                        self.out.setdefault(trial.arm, ("seed", reason))
-        if self.race:
-            for arm, reason in verdicts(self.race, self.raced, self.control).items():
-                self.out.setdefault(arm, ("race", reason))
-
-
-def _control(recorded: str | None, rules: Sequence[KillRule], trials: Sequence[RecordedTrial], run: str) -> str:
-    """The run's control, once it is known to be there and that every rule covers some other arm."""
-    arms = list(dict.fromkeys(trial.arm for trial in trials))
-    control = recorded or next(iter(arms), "")
-    if control not in arms:
-        raise InputError(run, "control", control, f"not among the arms: {', '.join(arms) or 'there are none'}")
-    for rule in rules:
-        if not any(rule.covers(arm, control) for arm in arms):
-            others = ", ".join(arm for arm in arms if arm != control)
-            raise InputError(run, "arm", rule.arm, f"covers no arm other than the control; use one of {others}")
-    return control
 
 
 def _best_arms(values: Mapping[tuple[str, int], float]) -> list[str]:
@@ -248,25 +219,24 @@ def _best_arms(values: Mapping[tuple[str, int], float]) -> list[str]:
     return sorted(by_arm, key=lambda arm: fmean(by_arm[arm]))
 
 
-def _notes(
-    rules: Sequence[KillRule], race: Race | None, trials: Sequence[RecordedTrial], curves: Mapping[str, Curve]
-) -> list[str]:
-    """What could not be judged, so that "stops nothing" is not taken for "would do no harm"."""
-    found = []
-    for metric in dict.fromkeys([rule.metric for rule in rules] + ([race.metric] if race else [])):
-        if metric in CURVE_METRICS:
+def _notes(rules: Rules, trials: Sequence[RecordedTrial], curves: Mapping[str, Curve]) -> list[str]:
+    """Say what could not be judged, so that "stops nothing" is not read as "does no harm"."""
+    notes = []
+    for metric, reads_curves in dict.fromkeys((rule.section.metric, rule.reads_curves) for rule in rules):
+        if reads_curves:
             has_it = [bool(curves[trial.train_fingerprint].get(metric)) for trial in trials]
         else:
             has_it = [trial.result is not None and getattr(trial.result, metric) is not None for trial in trials]
         if not all(has_it):
             missing = dict.fromkeys(trial.arm for trial, has in zip(trials, has_it, strict=True) if not has)
-            found.append(f"{metric} is not known of {has_it.count(False)} trials: {', '.join(missing)}")
+            notes.append(f"{metric} is missing from {_count(has_it.count(False), 'trial')}: {', '.join(missing)}")
     num_seeds = len({trial.seed for trial in trials})
-    if num_seeds == 1 and any(not rule.is_on_curve for rule in rules):
-        found.append("the run has one seed: there is no later seed that a rule on an end metric could leave out")
-    if race and num_seeds <= race.first:
-        found.append(f"the race gives every arm {race.first} seeds, and the run has no more: it leaves out nothing")
+    notes += filter(None, dict.fromkeys(rule.why_idle(num_seeds) for rule in rules))
     untimed = sum(not trial.shares for trial in trials)
     if untimed:
-        found.append(f"{untimed} of {len(trials)} trials have no job times: nothing is saved on them")
-    return found
+        notes.append(f"{untimed} of {_count(len(trials), 'trial')} have no job times, so nothing is saved on them")
+    return notes
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgray.spec.kill_rule import CURVE_METRICS
+from pgray.spec.stopping import CURVE_METRICS
 from trainer.records.events import Event, EventFollower, surviving_events
 from trainer.run.config import TrainConfig
 

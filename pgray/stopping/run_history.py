@@ -1,4 +1,4 @@
-"""What a run folder has recorded about its trials, for a replay: results, curves, and what each cost and when."""
+"""Reads the trials of a run folder for a replay: their results and curves, and what each cost and when."""
 
 import math
 from collections import Counter, defaultdict
@@ -19,11 +19,11 @@ from trainer.records.states import TrialState
 from trainer.run.config import TrainConfig
 
 ALL = -math.inf
-"""The moment before everything."""
+"""A time before everything."""
 
 
 class Spent(NamedTuple):
-    """Job wall time, GPU time and money. `usd` is None where there is no price."""
+    """Job wall time, GPU time and money. `usd` is None without a price."""
 
     wall_s: float = 0.0
     gpu_s: float = 0.0
@@ -34,6 +34,7 @@ class Spent(NamedTuple):
 
 
 def total(parts: Sequence[Spent]) -> Spent:
+    """Add up; without a price for every part the sum has none."""
     prices = [part.usd for part in parts if part.usd is not None]
     usd = math.fsum(prices) if len(prices) == len(parts) else None
     return Spent(math.fsum(part.wall_s for part in parts), math.fsum(part.gpu_s for part in parts), usd)
@@ -41,7 +42,7 @@ def total(parts: Sequence[Spent]) -> Spent:
 
 @dataclass(frozen=True)
 class JobShare:
-    """One trial's share of one job: when the job ran, Unix time in seconds, and what the share cost."""
+    """One trial's share of one job: when the job ran (Unix time, seconds), and what the share cost."""
 
     started_at: float
     ended_at: float
@@ -55,7 +56,7 @@ class JobShare:
 
 @dataclass(frozen=True)
 class RecordedTrial:
-    """`result`: None unless finished. `shares`: of every attempt whose time is known."""
+    """A trial as recorded. `result`: None unless finished. `shares`: one per attempt with known times."""
 
     arm: str
     seed: int
@@ -65,11 +66,11 @@ class RecordedTrial:
     shares: list[JobShare]
 
     def spent_after(self, at: float) -> Spent:
-        """Its share of what its jobs spent after a moment, over all attempts."""
+        """Return its share of what its jobs spent after a time, over all attempts."""
         return total([share.after(at) for share in self.shares])
 
     def spent_on_export(self) -> Spent:
-        """What the trial alone cost where its training run was needed anyway."""
+        """Return the cost of its export and evaluation alone, for a training run that is needed anyway."""
         whole = self.spent_after(ALL)
         if self.result is None or not whole.wall_s:
             return Spent()
@@ -77,7 +78,7 @@ class RecordedTrial:
 
 
 def read_trials(layout: RunLayout) -> list[RecordedTrial]:
-    """The trials of each arm's current configuration, in the ledger's order."""
+    """Return the trials of each arm's current configuration, in the ledger's order."""
     entries = Ledger(layout.ledger).entries()
     newest = {(entry.arm, entry.seed): entry.trial_id for entry in entries}
     last = {entry.trial_id: entry for entry in entries}
@@ -97,7 +98,7 @@ def read_trials(layout: RunLayout) -> list[RecordedTrial]:
 
 
 def read_trial_curve(layout: RunLayout, trial: RecordedTrial) -> Curve:
-    """The curve of a trial's training run; empty where it or the trial's configuration is not there."""
+    """Return the curve of a trial's training run; empty if it or the trial's configuration is missing."""
     folder = layout.trial(trial.trial_id)
     train = read_json(folder.config).get("train", {})
     if not {"iterations", "wallclock_s"} <= train.keys():

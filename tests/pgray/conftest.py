@@ -5,19 +5,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
 from pgray.execution import processes
 from pgray.execution.launchers.base import LaunchSettings
-from pgray.scheduler.progress import ProgressReporter
+from pgray.scheduler.progress import SilentProgress
 from trainer.config import Config
 from trainer.presets.resolve import build_config
 from trainer.records.fingerprint import train_fingerprint, trial_id
 from trainer.records.job import Job, TrialSpec
 from trainer.run.config import Machine
+
+if TYPE_CHECKING:
+    from tests.pgray.fake_executor import FakeExecutor
 
 FAKE = str(Path(__file__).with_name("fake_trainer.py"))
 PLAIN = (sys.executable, FAKE)
@@ -124,14 +127,25 @@ def launch_torchrun(tmp_path: Path) -> LaunchSettings:
     return LaunchSettings(tmp_path / "run", Machine(cpus=2, nproc=2), PLAIN, grace_s=5.0)
 
 
-class Heard(ProgressReporter):
-    """Remembers what was said."""
+@pytest.fixture
+def executor(monkeypatch: pytest.MonkeyPatch) -> "FakeExecutor":
+    """`run_sweep` runs its jobs in this process, two at a time, without Ray, and draws no report (that takes seconds)."""
+    from tests.pgray.fake_executor import FakeExecutor
+
+    fake = FakeExecutor()
+    fake.install(monkeypatch)
+    monkeypatch.setattr("pgray.scheduler.driver._write_report", lambda *_: None)
+    return fake
+
+
+class RecordedProgress(SilentProgress):
+    """Keeps the lines that were shown."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.lines: list[str] = []
 
     def say(self, text: str) -> None:
-        self.said.append(text)
+        self.lines.append(text)
 
 
 def wait_for(what: Callable[[], Any], patience_s: float = 60.0) -> Any:

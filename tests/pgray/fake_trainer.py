@@ -84,24 +84,33 @@ def train(job: Job, layout: RunLayout, is_main: bool) -> None:
     if is_main:
         with (trained.root / "launches.txt").open("a") as file:
             file.write(f"{job.job_id}\n")
-    penalty = 10 * (job.config.optim.matrix_lr - 0.04)
     for step in range(1, job.config.train.iterations + 1):
         time.sleep(job.config.optim.ns_steps / 100)
-        events.write("step", step=step, train_s=step / 100, train_loss_nats=7 + penalty - step / 1000)
+        events.write("step", step=step, train_s=step / 100, train_loss_nats=loss_at(job, step))
         if step == job.config.train.iterations // 2 and is_main:
             accident(job, layout)
     if is_main:
-        keys = {*job.averages, LAST_WEIGHTS}
-        for key in keys:
-            write_text(trained.weights(key), "not weights\n")
-        record = TrainingRecord(
-            train_fingerprint=job.train_fingerprint, steps=job.config.train.iterations, train_s=1.0, step_ms=10.0,
-            tokens=1000, final_train_loss_nats=None, qat_on_step=None, qat_coverage=None, qat_is_live=None,
-            averages=[AverageRecord(key=key) for key in keys], num_params=1000, peak_memory_mib=None,
-            world_size=int(os.environ.get("WORLD_SIZE", 1)), hardware="1 x fake", node="fake", torch_version="0",
-            data_sha="d", tokenizer_sha="t", wall_s=2.0,
-        )  # fmt: skip
-        write_json(trained.record, record.model_dump(mode="json"))
+        finish_training(job, layout)
+
+
+def loss_at(job: Job, step: int) -> float:
+    return 7 + 10 * (job.config.optim.matrix_lr - 0.04) - step / 1000
+
+
+def finish_training(job: Job, layout: RunLayout) -> None:
+    """Write the weights and the record of a finished training run."""
+    trained = layout.trained(job.train_fingerprint)
+    keys = {*job.averages, LAST_WEIGHTS}
+    for key in keys:
+        write_text(trained.weights(key), "not weights\n")
+    record = TrainingRecord(
+        train_fingerprint=job.train_fingerprint, steps=job.config.train.iterations, train_s=1.0, step_ms=10.0,
+        tokens=1000, final_train_loss_nats=None, qat_on_step=None, qat_coverage=None, qat_is_live=None,
+        averages=[AverageRecord(key=key) for key in keys], num_params=1000, peak_memory_mib=None,
+        world_size=int(os.environ.get("WORLD_SIZE", 1)), hardware="1 x fake", node="fake", torch_version="0",
+        data_sha="d", tokenizer_sha="t", wall_s=2.0,
+    )  # fmt: skip
+    write_json(trained.record, record.model_dump(mode="json"))
 
 
 def accident(job: Job, layout: RunLayout) -> None:

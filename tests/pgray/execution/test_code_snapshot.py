@@ -11,7 +11,7 @@ from pgray.execution.code_snapshot import snapshot_code
 from pgray.execution.ray_tune import worker_function
 from pgray.scheduler.driver import run_sweep
 from pgray.spec.sweep import Sweep
-from tests.pgray.conftest import PLAIN, Heard
+from tests.pgray.conftest import PLAIN, RecordedProgress
 from trainer.records.layout import RunLayout
 from trainer.run.bundle import code_sha
 
@@ -98,8 +98,8 @@ def test_a_job_runs_from_the_snapshot_and_rows_name_its_code(write_sweep: Callab
     result = next(root.glob("trials/*/result.json"))
     result.write_text(result.read_text().replace(code_sha(), "0123456789ab"))
     plan = Sweep.from_text(path.read_text().replace("[1]", "[1, 2]"))
-    show = Heard()
-    run_sweep(plan, tmp_path / "runs", trainer_command=PLAIN, show=show)
-    (warning,) = (line for line in show.said if "other code" in line)
+    reporter = RecordedProgress()
+    run_sweep(plan, tmp_path / "runs", trainer_command=PLAIN, reporter=reporter)
+    (warning,) = (line for line in reporter.lines if "other code" in line)
     assert warning.startswith("warning: 1 of 1 finished trials were made by other code (0123456789ab)")
     assert sorted(results.load(root)["code_sha"]) == sorted(["0123456789ab", code_sha()])

@@ -160,7 +160,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 PARTS = (
     "ledger.jsonl", "trials/int6-*/result.json", "trials/int6-*/config.json", "trials/int6-*/log.txt", "jobs/*/job.json",
     "jobs/*/launch.json", "jobs/*/supervisor.json", "jobs/*/exit.json", "trained/*/training.json", "trained/*/events.jsonl",
-    "provenance.json", "sweep.yaml", "table.md", "table.csv", "table.parquet",
+    "provenance.json", "driver.log", "sweep.yaml", "table.md", "table.csv", "table.parquet",
 )  # fmt: skip
 
 
@@ -251,9 +251,7 @@ def test_an_artifact_that_is_gone_is_told(
     (artifact,) = runs.glob("test/trials/int6-*/artifact.pgz")
     artifact.unlink()
     assert main(["run", str(finished[0]), "--runs", str(runs)]) == 0
-    said = (
-        f"warning: the artifacts of 1 finished trials are gone, such as {artifact.parent.name}; delete a trial's result"
-    )
+    said = f"warning: the artifact of 1 finished trial is missing: {artifact.parent.name}; delete a trial's result.json"
     assert said in capsys.readouterr().err
 
 
@@ -278,7 +276,8 @@ def test_a_job_never_gets_the_name_of_an_earlier_one(finished: tuple[Path, Path]
 def next_job(path: Path, layout: RunLayout) -> str:
     sweep = Sweep.from_yaml(path)
     decision = decide(make_plan(sweep), layout)
-    queue = JobQueue(decision, layout, LedgerWriter(layout, decision), LaunchSettings(layout.root, sweep.machine), None)
+    queue = JobQueue(decision, layout, LedgerWriter(layout, decision), LaunchSettings(layout.root, sweep.machine))
+    queue.start()
     job = queue.next()
     assert job is not None
     return job.job_id

@@ -90,9 +90,9 @@ def test_plan_queue_and_trainer_agree(
 
         decision = decide(plan, layout)
         (planned,) = forecast(decision, layout).jobs
-        queue = JobQueue(
-            decision, layout, LedgerWriter(layout, decision), LaunchSettings(layout.root, plan.sweep.machine), None
-        )
+        launch = LaunchSettings(layout.root, plan.sweep.machine)
+        queue = JobQueue(decision, layout, LedgerWriter(layout, decision), launch)
+        queue.start()
         job = queue.next()
         assert job is not None
 

@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgray.cli.entry import main
-from pgray.spec.kill_rule import KillRule
-from pgray.spec.race import Race
+from pgray.spec.stopping import KillRule, Race
 from pgray.stopping.backtest import Backtest, backtest
 from pgray.store.ledger import Ledger
 from tests.results.synthetic import result
@@ -158,7 +157,7 @@ def test_a_race_leaves_out_the_later_seeds(recorded: Recorded) -> None:
         "bad": lambda _step, seed: 0.5 + 0.001 * seed,
     }
     recorded.seeds = (1, 2, 3, 4)
-    found = backtest(recorded.write(noisy), [], Race())
+    found = backtest(recorded.write(noisy), [Race()])
     assert [(t.arm, t.seed, t.by) for t in found.stopped] == [("bad", 3, "race"), ("bad", 4, "race")]
     assert found.rules == ["race on sliding_bpb: after 2 seeds only arms that may be best (95%)"]
     assert found.saved.gpu_s == pytest.approx(2 * JOB_S * GPUS)
@@ -184,15 +183,15 @@ def test_what_could_not_be_judged_is_said(recorded: Recorded) -> None:
     (run / "trials" / "bad-s1-0" / "result.json").unlink()
     (run / "trained" / "good-f1" / "events.jsonl").unlink()
     (run / "jobs" / "c-f1-0" / "exit.json").unlink()
-    notes = backtest(run, [rule(), rule(metric="ttt_bpb")], Race()).notes
-    assert "val_bpb is not known of 1 trials: good" in notes
-    assert "ttt_bpb is not known of 4 trials: c, good, bad, dip" in notes
+    notes = backtest(run, [rule(), rule(metric="ttt_bpb"), Race()]).notes
+    assert "val_bpb is missing from 1 trial: good" in notes
+    assert "ttt_bpb is missing from 4 trials: c, good, bad, dip" in notes
     assert any("the run has one seed" in note for note in notes)
     assert any("the race gives every arm 2 seeds" in note for note in notes)
     assert any("1 of 4 trials have no job times" in note for note in notes)
     lost = backtest(run, [rule(arm="bad")])
     assert lost.stopped[0].value is None
-    assert "1 of the stopped have no known end" in lost.text
+    assert "1 stopped without a known result" in lost.text
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

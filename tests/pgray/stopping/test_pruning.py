@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pgray.spec.kill_rule import KillRule, check_rules
+from pgray.spec.stopping import KillRule, check_rules
 from pgray.stopping.curves import Curve, CurveFile, Point, read_curve
-from pgray.stopping.pruning import curve_verdict, run_verdict, seed_verdict
+from pgray.stopping.pruning import Pruning, curve_verdict, seed_verdict
+from pgray.stopping.rule import run_verdict
 from tests.results.synthetic import result
 from trainer.errors import InputError
 from trainer.presets.resolve import build_config, input_error
@@ -122,13 +123,15 @@ def test_rules_cover_names_and_patterns_but_never_the_control() -> None:
 
 def test_a_shared_training_run_ends_only_when_no_arm_needs_it() -> None:
     bad = curve({300: 9.0})
-    mild, strict = rule(arm="b", worse_than_control_by=100), rule(arm="a")
-    assert run_verdict([rule()], ["a", "b"], "c", bad, CONTROL) is not None
-    assert run_verdict([mild, strict], ["a"], "c", bad, CONTROL) is not None
-    assert run_verdict([mild, strict], ["a", "b"], "c", bad, CONTROL) is None
-    assert run_verdict([rule()], ["a", "c"], "c", bad, CONTROL) is None, "the control needs it"
-    assert run_verdict([rule()], [], "c", bad, CONTROL) is None
-    assert run_verdict([], ["a"], "c", bad, CONTROL) is None
+    any_arm, mild, strict = (
+        Pruning(section, "c") for section in (rule(), rule(arm="b", worse_than_control_by=100), rule(arm="a"))
+    )
+    assert run_verdict([any_arm], ["a", "b"], bad, CONTROL) is not None
+    assert run_verdict([mild, strict], ["a"], bad, CONTROL) is not None
+    assert run_verdict([mild, strict], ["a", "b"], bad, CONTROL) is None
+    assert run_verdict([any_arm], ["a", "c"], bad, CONTROL) is None, "the control needs it"
+    assert run_verdict([any_arm], [], bad, CONTROL) is None
+    assert run_verdict([], ["a"], bad, CONTROL) is None
 
 
 def test_end_metrics_judge_a_finished_seed() -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy import stats
 
-from pgray.spec.race import Race
+from pgray.spec.stopping import Race
 from pgray.stopping.racing import verdicts
 
 RACE = Race()

@@ -48,7 +48,7 @@ def test_a_purse_reserves_settles_and_says_so() -> None:
     assert purse.can_reserve(1440)
     assert not purse.can_reserve(1500)
     assert "0.50 reserved, 0.40 left" in purse.text
-    purse.settle("a", 900)
+    purse.book("a", 900)
     assert purse.left_gpu_s == 2340
     for job, gpu_s in (("b", 2400), ("c", 1)):
         if job == "c":
@@ -60,7 +60,7 @@ def test_a_purse_reserves_settles_and_says_so() -> None:
 def test_without_limits_all_is_allowed_and_counted() -> None:
     purse = BudgetTracker(None, 0)
     purse.reserve("a", 1e12)
-    purse.settle("a", 3600)
+    purse.book("a", 3600)
     assert purse.left_gpu_s == math.inf
     assert purse.text == "1.00 GPU-hours spent, no limit"
 
@@ -90,10 +90,10 @@ def test_jobs_that_keep_to_their_reservation_never_break_the_limit(
             out.append((f"job{number}", asked * share))
         if len(out) > 2:
             job, held = out.pop(0)
-            purse.settle(job, held)
+            purse.book(job, held)
             spent += held
     for job, held in out:
-        purse.settle(job, held)
+        purse.book(job, held)
         spent += held
     assert spent <= limit * 3600 + 1e-3
     assert purse.left_gpu_s == pytest.approx(limit * 3600 - spent, abs=1e-3)
@@ -122,7 +122,7 @@ def test_a_restart_gives_the_number_that_the_purse_had_and_the_table_shows(tmp_p
         purse.reserve(f"f-{attempt}", 500)
         for trial in trials:
             run.entry(trial, 1, "failed", attempt=attempt, job_id=f"f-{attempt}", gpu_held_s=held_s / len(trials))
-        purse.settle(f"f-{attempt}", held_s)
+        purse.book(f"f-{attempt}", held_s)
         spent = spent_gpu_s(Ledger(run.layout.ledger).entries())
         assert BudgetTracker(Budget(gpu_hours=10), spent).left_gpu_s == purse.left_gpu_s
     assert results.load(tmp_path)["gpu_held_s"].sum() == pytest.approx(143.5)

@@ -1,4 +1,7 @@
-"""The section `kill` of a sweep file: rules that stop an arm once it trails the control by a preset margin."""
+"""The sections of a sweep file that configure stopping rules: `kill` and `race`. The rules are in `pgray/stopping/`.
+
+A new rule needs its section model here, a field in `StoppingSections`, and one file in `pgray/stopping/`.
+"""
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -15,16 +18,27 @@ from trainer.section import RuleError
 CURVE_METRICS = ("val_bpb", "train_loss_nats")
 
 
-class KillRule(SweepSection):
-    """A rule for the arms that match `arm`, a name or a pattern with * and ?; it never applies to the control.
+class StoppingSection(SweepSection):
+    """What configures one stopping rule. `metric`: what it judges; lower is better."""
 
-    `at`: compare with the control at the same `step`, or in the same `phase`, which is the share of the run; then a slower
-    arm is compared at the same learning rate and with the same gates open. `after_frac`: do not apply the rule during this
-    first share of the run. Both are for curve metrics only.
+    metric: str
+
+    @property
+    def text(self) -> str:
+        """The rule in one line."""
+        raise NotImplementedError
+
+
+class KillRule(StoppingSection):
+    """Stops an arm once it is worse than the control by a preset margin.
+
+    `arm`: a name, or a pattern with * and ?; it never covers the control. `at`: compare with the control at the same
+    `step`, or in the same `phase` (the same share of the run, so that a slower arm is judged at the same learning rate and
+    with the same gates open). `after_frac`: the first share of the run, in which nothing is judged. `at` and `after_frac`
+    are for curve metrics.
     """
 
     arm: str = "*"
-    metric: str
     worse_than_control_by: float = Field(gt=0)
     at: Literal["step", "phase"] = "phase"
     after_frac: float = Field(0.25, ge=0, lt=1)
@@ -54,6 +68,40 @@ class KillRule(SweepSection):
 
     def covers(self, arm: str, control: str) -> bool:
         return arm != control and (arm == self.arm or fnmatchcase(arm, self.arm))
+
+
+class Race(StoppingSection):
+    """Runs a few seeds of every arm, and more only of arms that may still be the best.
+
+    `first`: seeds that every arm gets. `confidence`: probability that the truly best arm is never dropped.
+    """
+
+    metric: str = "sliding_bpb"
+    first: int = Field(2, ge=2)
+    confidence: float = Field(0.95, ge=0.5, lt=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.metric not in LOWER_IS_BETTER:
+            raise RuleError("metric", self.metric, f"unknown metric; use one of {', '.join(LOWER_IS_BETTER)}")
+        return self
+
+    @property
+    def text(self) -> str:
+        return f"race on {self.metric}: after {self.first} seeds only arms that may be best ({self.confidence:.0%})"
+
+
+class StoppingSections(SweepSection):
+    """The part of a sweep file that configures stopping rules."""
+
+    kill: list[KillRule] = Field(default_factory=list)
+    race: Race | None = None
+
+    @property
+    def stopping(self) -> list[StoppingSection]:
+        """The sections that are given, in the order in which their rules judge; the items of a list one by one."""
+        values = (getattr(self, name) for name in StoppingSections.model_fields)
+        return [section for value in values if value for section in (value if isinstance(value, list) else [value])]
 
 
 def check_rules(rules: Sequence[KillRule], configs: Mapping[str, Config], control: str, origin: str) -> None:
