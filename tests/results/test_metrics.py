@@ -21,8 +21,7 @@ TOY = '''    toy_bpb: Annotated[
 '''
 SCRIPT = """
 import pytest
-from pgray.spec.kill_rule import KillRule, check_rules
-from pgray.spec.race import Race
+from pgray.spec.stopping import KillRule, Race, check_rules
 from pgray.spec.search import Search
 from results.analysis.ablation import NotComparableError, ablation
 from results.importers import read_logs
