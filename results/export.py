@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from results.loading.configs import config_of, leaves
+from results.loading.configs import config_of
 from results.loading.curves import curves as read_curves
 from results.schema import COLUMNS, records
+from trainer.presets.resolve import flatten
 from trainer.records.states import TrialState
 
 _NUMBERS = [column.name for column in COLUMNS if column.dtype in ("Int64", "Float64") and column.name != "seed"]
@@ -114,7 +115,7 @@ def _trials(trials: pd.DataFrame) -> Iterator[_Trial]:
     for row in records(trials):
         yield _Trial(
             name=f"{row['arm']} seed {row['seed']}",
-            params={"seed": row["seed"], **leaves({k: v for k, v in config_of([row], runs).items() if k != "seed"})},
+            params=dict(flatten(config_of([row], runs) | {"seed": row["seed"]})),
             texts={name: str(row[name]) for name in _TEXTS if row[name] is not None},
             numbers={name: float(row[name]) for name in _NUMBERS if row[name] is not None},
             curve=logged.get(row["trial_id"], {}),

@@ -1,5 +1,6 @@
 """`pgray import` and `pgray show`: rows from other people's logs, and the source of every number."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from pgray.execution.run_lock import hold_lock
 from results.importers import read_logs
 from results.importers.store import StoredImport, plan_imports, read_imports, write_imports
 from results.loading.runs import current_trials
-from results.loading.sources import explain
+from results.loading.sources import trace_columns
 from results.present.files import write_all
 from trainer.errors import InputError
 from trainer.records.layout import RunLayout
@@ -76,13 +77,13 @@ def _print_import(stored: StoredImport) -> None:
 
 
 def show(run: RunArgument, trial: TrialArgument, as_json: JsonOption = False) -> None:
-    lines = explain(run, trial)
+    lines = trace_columns(run, trial)
     if as_json:
-        print_json(lines)
+        print_json([asdict(line) for line in lines])
         return
     table = Table("column", "value", "unit")
     table.add_column("from", overflow="fold")  # a line number must not be cut off
     for line in lines:
-        value = "null" if line["value"] is None else str(line["value"])
-        table.add_row(line["column"], Text(value), line["unit"], Text(line["source"] or line["why"]))
+        value = "null" if line.value is None else str(line.value)
+        table.add_row(line.column, Text(value), line.unit, Text(line.source or line.why or ""))
     print_table(table)

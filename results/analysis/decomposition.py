@@ -1,12 +1,12 @@
-"""Where an arm's difference from the control comes from: float quality, quantization, fewer steps. Function: `decompose`.
+"""Splits an arm's difference from the control into float quality, quantization and fewer steps: `decompose`.
 
 Two identities hold for every trial, so the terms add up to the difference exactly, whatever the numbers:
 
     sliding_bpb = float_bpb + quant_gap + (sliding_bpb - post_quant_bpb)
     float_bpb   = raw_bpb + (float_bpb - raw_bpb)
 
-The raw weights' part is split at the step s at which the shorter of two runs ended: the difference of the two validation
-curves at s, and what the longer run gained after s.
+The raw weights' part is split at the step s at which the shorter of two runs ended: into the difference of the two
+validation curves at s, and the longer run's gain after s.
 """
 
 import statistics
@@ -17,37 +17,26 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from results.analysis.ablation import by_seed, circumstances, group, measured
+from results.analysis.comparability import by_seed, circumstances, group, measured
 from results.analysis.statistics import difference, paired_seeds
 from results.loading.curves import curves as read_curves
 from results.schema import Dtype, Row, records, typed_frame
 
 METRICS = ("post_quant_bpb", "sliding_bpb")  # the scores that the identities above decompose
-_LR_ALIKE = 0.01  # learning-rate multipliers that differ by less belong to the same place of a schedule
-_WIDE = 0.05  # share of s: validations further apart than this make the straight line between them a guess
+_LR_ALIKE = 0.01  # learning-rate multipliers that differ by less count as equal
+_WIDE = 0.05  # share of s: a straight line between validations further apart than this is noted
 _DTYPES: dict[str, Dtype] = {
-    "arm": "string",
-    "metric": "string",
-    "n_pairs": "Int64",
-    "delta": "Float64",
-    "float": "Float64",
-    "quant_gap": "Float64",
-    "sliding": "Float64",
-    "equal_steps": "Float64",
-    "fewer_steps": "Float64",
-    "averaging": "Float64",
-    "steps": "Float64",
-    "control_steps": "Float64",
-    "step_ms": "Float64",
-    "control_step_ms": "Float64",
-    "reason": "string",
-}
-_ABOUT = ("steps", "step_ms")
+    "arm": "string", "metric": "string", "n_pairs": "Int64", "delta": "Float64", "float": "Float64",
+    "quant_gap": "Float64", "sliding": "Float64", "equal_steps": "Float64", "fewer_steps": "Float64",
+    "averaging": "Float64", "steps": "Float64", "control_steps": "Float64", "step_ms": "Float64",
+    "control_step_ms": "Float64", "reason": "string",
+}  # fmt: skip
+_MEANS = ("steps", "step_ms")
 _Curve = list[tuple[int, float | None, float | None]]  # step, val_bpb, lr_scale
 
 
 class _NoSplitError(Exception):
-    """Why a difference of raw weights cannot be split into quality and steps."""
+    """A difference of raw weights cannot be split into quality and steps."""
 
 
 def decompose(
@@ -57,25 +46,25 @@ def decompose(
     metrics: Sequence[str] = METRICS,
     curves: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Every arm's difference from the control as a sum of parts, over the seeds of `results.ablation`.
+    """Return every arm's difference from the control as a sum of parts, over the seeds of `results.ablation`.
 
     Args:
         trials: rows as from `results.load`.
         control: the arm to compare with. None: the sweep's own (`trials.attrs`), else the first arm.
-        metrics: of post_quant_bpb and sliding_bpb; one that no trial has is left out.
-        curves: as from `results.curves`. None: read from the run folders of `trials.attrs`, where they are needed.
+        metrics: post_quant_bpb, sliding_bpb or both; a metric that no trial has is left out.
+        curves: as from `results.curves`. None: read from the run folders of `trials.attrs` if needed.
     Returns:
         A row for each arm but the control and each metric, in bits per byte, arm minus control:
-        delta = float + quant_gap + sliding, where `sliding` is what the sliding window's context changes (null for
+        delta = float + quant_gap + sliding, where `sliding` is the effect of the sliding window's context (null for
         post_quant_bpb); float = equal_steps + fewer_steps + averaging, of which equal_steps is the raw weights' quality
-        at the last step that both runs reached, fewer_steps the throughput tax: what the longer run gained after it
-        (0 for as many steps; below zero if the arm is the faster one), averaging what the average changes. steps and
-        step_ms: means of the arm's and the control's trials. reason: why a part is null, or to be read with care.
+        at the last step that both runs reached, fewer_steps the throughput tax: the longer run's gain after it
+        (0 for equal steps; below zero if the arm is faster), averaging the effect of the average. steps and
+        step_ms: means of the arm's and the control's trials. reason: why a part is null, or what limits it.
     Raises:
         InputError: no such control or metric.
 
-    On a schedule by the clock the longer run is not cooled down at that step, so fewer_steps is then too large and
-    equal_steps too small by what cooling down brings: `reason` gives both learning rates.
+    With a wallclock schedule the longer run has not cooled down at that step: fewer_steps is then too large and
+    equal_steps too small by the gain of cooling down. `reason` gives both learning rates.
     """
 
     @cache
@@ -109,14 +98,14 @@ def decompose(
 def _parts(
     mine: list[Row], theirs: list[Row], metric: str, curves: Callable[[], dict[str, _Curve]]
 ) -> tuple[Row, str | None]:
-    """The columns of one comparison; why some are null, or what to mind."""
+    """Return the columns of one comparison, and why some are null or limited."""
     values = by_seed(mine, metric), by_seed(theirs, metric)
     seeds = paired_seeds(*values)
     if seeds:
         mine, theirs = _of_seeds(mine, seeds), _of_seeds(theirs, seeds)
     test = difference(*values)
     line: Row = {"n_pairs": test.n, "delta": test.delta}
-    line |= {name: _mean(mine, name) for name in _ABOUT} | {f"control_{name}": _mean(theirs, name) for name in _ABOUT}
+    line |= {name: _mean(mine, name) for name in _MEANS} | {f"control_{name}": _mean(theirs, name) for name in _MEANS}
     if test.delta is None:
         return line, "one side has no finished trial with this metric"
     float_delta, post_quant = _difference(mine, theirs, "float_bpb"), _difference(mine, theirs, "post_quant_bpb")
@@ -139,7 +128,7 @@ def _parts(
 
 @dataclass(frozen=True)
 class _Split:
-    """One seed's difference of float_bpb in three parts."""
+    """One seed's difference in float_bpb, in three parts."""
 
     equal_steps: float
     fewer_steps: float
@@ -167,19 +156,19 @@ def _split(arm: Row, control: Row, curves: Callable[[], dict[str, _Curve]]) -> _
 
 
 def _value_at(step: int, row: Row, curve: _Curve) -> tuple[float, list[str]]:
-    """The raw weights' bpb at a step before the run's last: on a straight line between the validations around it."""
+    """Return the raw weights' bpb at a step before the run's last, interpolated between validations, with notes."""
     known = {at: bpb for at, bpb, _ in curve if bpb is not None} | {row["steps"]: row["raw_bpb"]}
     steps = sorted(known)
-    who = f"{row['arm']} seed {row['seed']}"
+    trial = f"{row['arm']} seed {row['seed']}"
     if len(steps) < 2:
-        raise _NoSplitError(f"{who} has no validation curve (train.val_every)")
+        raise _NoSplitError(f"{trial} has no validation curve (train.val_every)")
     if step < steps[0]:
-        raise _NoSplitError(f"{who} was first validated at step {steps[0]:,}, after {step:,}")
+        raise _NoSplitError(f"{trial} was first validated at step {steps[0]:,}, after {step:,}")
     after = next(at for at in steps if at >= step)
     before = after if after == step else max(at for at in steps if at < step)
-    is_guess = after - before > _WIDE * step
+    is_wide = after - before > _WIDE * step
     value = float(np.interp(step, steps, [known[at] for at in steps]))
-    return value, [f"{who}: a straight line between steps {before:,} and {after:,}"] if is_guess else []
+    return value, [f"{trial}: interpolated between steps {before:,} and {after:,}"] if is_wide else []
 
 
 def _lr_at(step: int, curve: _Curve) -> float | None:
@@ -188,8 +177,8 @@ def _lr_at(step: int, curve: _Curve) -> float | None:
 
 
 def _of_seeds(rows: list[Row], seeds: list[int]) -> list[Row]:
-    by_its_seed = {row["seed"]: row for row in rows}
-    return [by_its_seed[seed] for seed in seeds]
+    rows_by_seed = {row["seed"]: row for row in rows}
+    return [rows_by_seed[seed] for seed in seeds]
 
 
 def _mean(rows: list[Row], name: str) -> float | None:
@@ -198,7 +187,7 @@ def _mean(rows: list[Row], name: str) -> float | None:
 
 
 def _difference(mine: list[Row], theirs: list[Row], name: str) -> float | None:
-    """Of the two means; None unless every row has the value, since the parts must be those of the same trials."""
+    """Return the difference of the two means; None if a row lacks the value: all parts must be of the same trials."""
     if any(row[name] is None for row in (*mine, *theirs)):
         return None
     return statistics.fmean(row[name] for row in mine) - statistics.fmean(row[name] for row in theirs)

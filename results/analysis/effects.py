@@ -1,4 +1,4 @@
-"""Main effects and interactions of a sweep whose arms are a full cross of two or more factors. Function: `effects`."""
+"""Main effects and interactions of a sweep whose arms are a full cross of two or more factors: `effects`."""
 
 import itertools
 import json
@@ -11,25 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.analysis.ablation import Arms, circumstances, group, measured, nats_per_unit
+from results.analysis.comparability import Arms, circumstances, group, measured, nats_per_unit
 from results.analysis.statistics import holm
-from results.loading.configs import config_of, leaves
+from results.loading.configs import config_of
 from results.schema import Dtype, Row, typed_frame
 from trainer.errors import InputError
+from trainer.presets.resolve import flatten
 
-_ROUNDING = 1e-12  # share of the values' size below which a residual is floating-point rounding, not variation
+_ROUNDING = 1e-12  # a residual below this share of the values' size is floating-point rounding
 _DTYPES: dict[str, Dtype] = {
-    "term": "string",
-    "levels": "string",
-    "estimate": "Float64",
-    "ci_low": "Float64",
-    "ci_high": "Float64",
-    "p": "Float64",
-    "p_holm": "Float64",
-    "n": "Int64",
-    "estimate_nats": "Float64",
-    "reason": "string",
-}
+    "term": "string", "levels": "string", "estimate": "Float64", "ci_low": "Float64", "ci_high": "Float64",
+    "p": "Float64", "p_holm": "Float64", "n": "Int64", "estimate_nats": "Float64", "reason": "string",
+}  # fmt: skip
 Factors = Mapping[str, Mapping[str, object]]
 """Factor -> arm -> level."""
 
@@ -40,23 +33,23 @@ def effects(
     control: str | None = None,
     metric: str = "sliding_bpb",
 ) -> pd.DataFrame:
-    """What each factor does on average over the others, and what two or more do together beyond that.
+    """Return the effect of each factor averaged over the others, and the interactions of two or more.
 
-    Least squares on one mean per arm plus one per seed (seeds are blocks), so with equally many seeds an effect is a
-    difference of means of arms, and its error is what is left after arms and seeds.
+    Least squares on one mean per arm plus one per seed (seeds are blocks), so with equal numbers of seeds an effect
+    is a difference of means of arms, and its error is the residual after arms and seeds.
 
     Args:
-        trials: rows as from `results.load`; leave out arms that do not belong to the cross.
+        trials: rows as from `results.load`; without arms that do not belong to the cross.
         factors: config keys such as `qat.enabled`, or the start of several, such as `quant.bits`; or factor -> arm ->
             level. None: the config keys in which the arms differ; keys that change together are one factor.
-        control: the arm whose levels others are compared with. None: the sweep's own, else the first arm.
+        control: the arm whose levels are the reference. None: the sweep's own, else the first arm.
         metric: any numeric column.
     Returns:
-        A row for each term and choice of levels. Main effect `a against b`: mean of all arms with a less mean of all arms
-        with b. Interaction of two factors: the effect of the one at the other's first level less that at its second
+        A row for each term and choice of levels. Main effect `a against b`: mean of all arms with a minus mean of all
+        arms with b. Interaction of two factors: the effect of the one at the other's first level minus that at its second
         (a difference of differences, not halved), averaged over further factors; of three: the difference of two such.
         estimate with 95 % interval and p; p_holm over all rows; n trials in the model; estimate_nats per token; reason:
-        why a number is null, or what is not in it. Null = cannot be said.
+        why a number is null, or what is not in it. Null = unknown.
     Raises:
         InputError: arms are not the full cross of these factors, each cell one arm; no such control or metric.
         NotComparableError: the rows were scored on other tokens, bytes, data, tokenizer or evaluation settings.
@@ -69,7 +62,7 @@ def effects(
     over_cap = sum(row["is_within_cap"] is False for row in rows)
     notes = [
         reason,
-        f"{len(asked) - len(rows)} of {len(asked)} trials have no number" if len(rows) < len(asked) else None,
+        f"{len(asked) - len(rows)} of {len(asked)} trials have no result" if len(rows) < len(asked) else None,
         f"{over_cap} trials over the cap are in the means" if over_cap else None,
         *circumstances(rows, arms.reference),
     ]
@@ -88,7 +81,7 @@ def effects(
 
 @dataclass(frozen=True)
 class _Cross:
-    """The arms as a box: one axis per factor, in which the control's level comes first; `cell`: arm -> flat index."""
+    """The arms as a grid: one axis per factor, the control's level first; `cell`: arm -> flat index."""
 
     levels: dict[str, list[str]]
     cell: dict[str, int]
@@ -98,7 +91,7 @@ class _Cross:
         return sorted(self.cell, key=self.cell.__getitem__)
 
     def contrasts(self) -> list[tuple[str, str, "np.ndarray[Any, np.dtype[np.float64]]"]]:
-        """Term, levels and weights of the cells' means, main effects first."""
+        """Return term, levels and weights of the cells' means, main effects first."""
         found = []
         for order in range(1, len(self.levels) + 1):
             for chosen in itertools.combinations(self.levels, order):
@@ -111,7 +104,7 @@ class _Cross:
 
 
 def _axis(num_levels: int, pick: int | None) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Weights along one factor: the mean over its levels, or a level against the first."""
+    """Return the weights along one factor: the mean over its levels, or a level against the first."""
     if pick is None:
         return np.full(num_levels, 1 / num_levels)
     weights = np.zeros(num_levels)
@@ -136,17 +129,19 @@ def _cross(arms: Arms, factors: Factors) -> _Cross:
     if constant:
         raise InputError("effects", f"factors.{constant}", levels[constant][0], "the same in every arm; leave it out")
     cells = {combination: i for i, combination in enumerate(itertools.product(*levels.values()))}
-    holder: dict[int, str] = {}
+    arm_of: dict[int, str] = {}
     for arm in arms.rows:
         index = cells[tuple(words[name][arm] for name in levels)]
-        if index in holder:
-            raise InputError("effects", "factors", names, f"{holder[index]} and {arm} agree in all; leave one out")
-        holder[index] = arm
-    empty = next((cell for cell, index in cells.items() if index not in holder), None)
+        if index in arm_of:
+            raise InputError(
+                "effects", "factors", names, f"{arm_of[index]} and {arm} have the same levels; leave one out"
+            )
+        arm_of[index] = arm
+    empty = next((cell for cell, index in cells.items() if index not in arm_of), None)
     if empty:
         which = ", ".join(f"{name} = {level}" for name, level in zip(levels, empty, strict=True))
         raise InputError("effects", "factors", names, f"not a full cross: no arm has {which}")
-    return _Cross(levels, {arm: index for index, arm in holder.items()})
+    return _Cross(levels, {arm: index for index, arm in arm_of.items()})
 
 
 def _word(level: object) -> str:
@@ -154,31 +149,31 @@ def _word(level: object) -> str:
 
 
 def _from_configs(trials: pd.DataFrame, arms: Arms, asked: Sequence[str] | None) -> Factors:
-    """Levels by config key, as the trials' own config.json has them."""
+    """Return the levels by config key, read from the trials' config.json."""
     configs = {arm: config_of(rows, trials.attrs.get("runs", [])) for arm, rows in arms.rows.items()}
     unknown = next((arm for arm, config in configs.items() if not config), None)
     if unknown:
-        fix = "no config.json of this arm: none of its trials has finished; leave it out or give its levels yourself"
+        fix = "no config.json of this arm: none of its trials has started; leave it out or give its levels"
         raise InputError("effects", "factors", unknown, fix)
-    flat = {arm: leaves(config) for arm, config in configs.items()}
-    keys = list(dict.fromkeys(key for leaves in flat.values() for key in leaves))
+    flat = {arm: dict(flatten(config)) for arm, config in configs.items()}
+    keys = list(dict.fromkeys(key for values in flat.values() for key in values))
     if asked is None:
-        return _finest({key: {arm: leaves.get(key) for arm, leaves in flat.items()} for key in keys if key != "seed"})
+        return _finest({key: {arm: values.get(key) for arm, values in flat.items()} for key in keys if key != "seed"})
     chosen: dict[str, dict[str, object]] = {}
     for name in asked:
         below = [key for key in keys if key == name or key.startswith(f"{name}.")]
         if not below:
             raise InputError("effects", "factors", name, "no such config key; see docs/config.md")
-        changing = [key for key in below if len({_word(leaves.get(key)) for leaves in flat.values()}) > 1] or below[:1]
+        changing = [key for key in below if len({_word(values.get(key)) for values in flat.values()}) > 1] or below[:1]
         chosen[name] = {
-            arm: leaves.get(name) if below == [name] else {key[len(name) + 1 :]: leaves.get(key) for key in changing}
-            for arm, leaves in flat.items()
+            arm: values.get(name) if below == [name] else {key[len(name) + 1 :]: values.get(key) for key in changing}
+            for arm, values in flat.items()
         }
     return chosen
 
 
 def _finest(keys: Factors) -> Factors:
-    """The keys that tell arms apart. One that differs only where another does goes with that one, which says how many do."""
+    """Return the keys that distinguish arms. A key that differs only where another does is merged into that one."""
     parts = {key: tuple(map(_word, by_arm.values())) for key, by_arm in keys.items()}
     parts = {key: part for key, part in parts.items() if len(set(part)) > 1}
 
@@ -211,11 +206,11 @@ class _Model:
 
 
 def _fit(rows: list[Row], cross: _Cross, metric: str) -> tuple[_Model | None, str | None]:
-    """The least-squares model, None where a cell is empty; and what is to be said of it."""
+    """Fit the least-squares model, None if a cell is empty. Return it with a note."""
     seen = {row["arm"] for row in rows}
     lacking = [arm for arm in cross.arms if arm not in seen]
     if lacking:
-        return None, f"no number of {', '.join(lacking)}: nothing can be averaged over the cross"
+        return None, f"no result of {', '.join(lacking)}: effects need every cell of the cross"
     from statsmodels.regression.linear_model import OLS
 
     y = np.array([float(row[metric]) for row in rows])
@@ -226,12 +221,12 @@ def _fit(rows: list[Row], cross: _Cross, metric: str) -> tuple[_Model | None, st
     notes = []
     if np.linalg.matrix_rank(x) < x.shape[1]:
         x = cells.astype(float)
-        notes.append("seeds do not pair: they are no blocks")
+        notes.append("seeds do not pair: they are not blocks")
     fit = OLS(y - y.mean(), x).fit()
     has_error = fit.df_resid > 0
     if not has_error:
-        notes.append("as many numbers as means: no interval")
+        notes.append("one result per mean: no interval")
     elif math.sqrt(fit.ssr / fit.df_resid) <= _ROUNDING * np.abs(y).max():
         has_error = False
-        notes.append("the same differences on every seed: does the seed act? no interval")
+        notes.append("the same differences on every seed (is the seed used?): no interval")
     return _Model(fit, len(cross.cell), has_error), "; ".join(notes) or None

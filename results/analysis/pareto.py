@@ -1,22 +1,21 @@
-"""The frontier of bytes and bpb: which trials nothing else beats in both."""
+"""The Pareto frontier of artifact bytes and bpb: `frontier`."""
 
 import pandas as pd
 
-from results.analysis.ablation import NotComparableError, mismatch
+from results.analysis.comparability import NotComparableError, mismatch
 from results.loading.runs import current
 from results.schema import records
 from trainer.records.states import TrialState
 
 
 def frontier(trials: pd.DataFrame, metric: str = "sliding_bpb") -> pd.DataFrame:
-    """The Pareto set of (artifact_bytes, metric), both to be small, among finished trials within the cap.
+    """Return the Pareto set of (artifact_bytes, metric), both minimized, among finished trials within the cap.
 
     Args:
         trials: rows as from `results.load`.
-        metric: the second objective; a row in which it is null cannot be on the frontier.
+        metric: the second objective; rows in which it is null are left out.
     Returns:
-        The rows of `trials` that no other row beats in one objective without losing in the other, smallest artifact
-        first. Equal points are all kept.
+        The rows of `trials` that no other row dominates, smallest artifact first. Equal points are all kept.
     Raises:
         NotComparableError: the rows were scored on other tokens, bytes, data, tokenizer or evaluation settings.
     """
@@ -26,11 +25,9 @@ def frontier(trials: pd.DataFrame, metric: str = "sliding_bpb") -> pd.DataFrame:
     listed = records(rows)
     problem = mismatch(listed, listed, metric)
     if problem:
-        raise NotComparableError(
-            "trials", "comparison", "refused", f"{problem}; take the frontier of one evaluation at a time"
-        )
+        raise NotComparableError("trials", "comparison", "refused", f"{problem}; select the trials of one evaluation")
     rows = rows.sort_values(["artifact_bytes", metric], kind="stable")
-    # By size, a row is on the frontier if it has the lowest value so far; equal size and value: a tie is kept.
+    # In order of size, a row is on the frontier if its value is the lowest so far, or ties with such a row.
     lowest_so_far = rows[metric].cummin()
     is_new_low = lowest_so_far < lowest_so_far.shift().fillna(float("inf"))
     is_tie = rows.duplicated(["artifact_bytes", metric]) & (rows[metric] == lowest_so_far)

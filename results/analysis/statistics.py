@@ -1,7 +1,7 @@
-"""Differences between arms over seeds, Holm's correction, the challenge's rule and the seeds it needs, on plain numbers.
+"""Statistics on plain numbers: differences over seeds, Holm's correction, the challenge's rule and the seeds it needs.
 
-Which rows may be compared is `compare.py`'s business. Nothing here guesses: where there is no variation there is no
-interval and no p, and the result says why.
+Without variation there is no interval and no p; the result's note gives the reason. Which rows may be compared is decided
+in `results/analysis/comparability.py`.
 """
 
 import math
@@ -14,17 +14,17 @@ from trainer.limits import WIN_MIN_SEEDS, WIN_NATS, WIN_P_VALUE
 
 Verdict = Literal["WIN", "LOSS", "NOISE", "TOO FEW SEEDS", "INFEASIBLE"]
 POWER = 0.8
-"""Chance with which `seeds_required` wants a true effect to be seen."""
+"""Chance of detecting a true effect with `seeds_required` seeds."""
 
 _MAX_SEEDS = 1_000_000
-_ROUNDING = 1e-12  # share of the values' size below which a spread is floating-point rounding, not variation
+_ROUNDING = 1e-12  # a spread below this share of the values' size is floating-point rounding
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Arm minus control, in the metric's unit. None = cannot be said; `note` says why.
+    """Arm minus control, in the metric's unit. None = unknown; `note` gives the reason.
 
-    n: the pairs of a paired test; else the smaller of the two groups. std: of one seed's difference, so that the mean of
+    n: the pairs of a paired test; else the size of the smaller group. std: of one seed's difference, so that the mean of
     n of them has the standard error std / sqrt(n); for unpaired seeds sqrt(s_arm^2 + s_control^2).
     """
 
@@ -41,7 +41,7 @@ class Difference:
 
 
 def difference(arm: Mapping[int, float], control: Mapping[int, float], confidence: float = 0.95) -> Difference:
-    """Arm minus control, paired by seed where at least two seeds are shared, else unpaired.
+    """Return arm minus control, paired by seed if at least two seeds are shared, else unpaired.
 
     Args:
         arm, control: seed -> value; finite.
@@ -54,13 +54,13 @@ def difference(arm: Mapping[int, float], control: Mapping[int, float], confidenc
 
 
 def paired_seeds(arm: Mapping[int, float], control: Mapping[int, float]) -> list[int]:
-    """The seeds over which two arms are paired; [] = their seeds do not pair, and all count."""
+    """Return the seeds over which two arms are paired; [] if they do not pair, so that all seeds count."""
     shared = [seed for seed in arm if seed in control]
     return shared if len(shared) > 1 or min(len(arm), len(control)) == 1 else []
 
 
 def paired(arm: Sequence[float], control: Sequence[float], confidence: float = 0.95) -> Difference:
-    """Mean paired difference with its t interval and the two-sided p of a paired t-test.
+    """Return the mean paired difference with its t interval and the two-sided p of a paired t-test.
 
     Args:
         arm, control: values of the same seeds in the same order; finite.
@@ -86,13 +86,13 @@ def paired(arm: Sequence[float], control: Sequence[float], confidence: float = 0
         note = "identical to the control on every seed: this arm changed nothing"
         return Difference(n, 0.0, "paired", 0.0, 0.0, 1.0, n - 1, 0.0, 0.0, note)
     if _is_constant(differences, size=max(map(abs, [*arm, *control]))):
-        return Difference(n, delta, note="the same difference on every seed: does the seed act? no interval")
+        return Difference(n, delta, note="the same difference on every seed (is the seed used?): no interval")
     std = statistics.stdev(differences)
     return _t_test("paired", n, delta, std / math.sqrt(n), n - 1, std, confidence)
 
 
 def welch(arm: Sequence[float], control: Sequence[float], confidence: float = 0.95) -> Difference:
-    """Difference of means of unrelated seeds with the interval and the two-sided p of Welch's t-test.
+    """Return the difference of means of unpaired seeds with the interval and the two-sided p of Welch's t-test.
 
     Returns:
         With fewer than two seeds on a side, or no variation on either: delta alone.
@@ -103,13 +103,15 @@ def welch(arm: Sequence[float], control: Sequence[float], confidence: float = 0.
     _check_finite(arm, control)
     n = min(len(arm), len(control))
     if n == 0:
-        return Difference(0, None)  # what is missing is said by the counts beside it
+        return Difference(0, None)  # the row's counts show what is missing
     delta = math.fsum(arm) / len(arm) - math.fsum(control) / len(control)
     if n == 1:
-        return Difference(1, delta, note="no seed in common with the control, and a single one on a side: no interval")
+        return Difference(
+            1, delta, note="no seed in common with the control, and one side has a single seed: no interval"
+        )
     size = max(map(abs, [*arm, *control]))
     if _is_constant(arm, size) and _is_constant(control, size):
-        return Difference(n, delta, note="the same value on every seed: does the seed act? no interval")
+        return Difference(n, delta, note="the same value on every seed (is the seed used?): no interval")
     per_seed = statistics.variance(arm), statistics.variance(control)
     of_mean = per_seed[0] / len(arm), per_seed[1] / len(control)
     df = sum(of_mean) ** 2 / (of_mean[0] ** 2 / (len(arm) - 1) + of_mean[1] ** 2 / (len(control) - 1))
@@ -118,12 +120,12 @@ def welch(arm: Sequence[float], control: Sequence[float], confidence: float = 0.
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down adjusted p-values, in the order given; None stays None and does not count as a test.
+    """Return Holm's step-down adjusted p-values in the order given; None stays None and does not count as a test.
 
     Guarantees: adjusted >= raw, <= 1, and in the same order of size.
     Source: S. Holm, A simple sequentially rejective multiple test procedure, 1979.
     """
-    # statsmodels' multipletests collects garbage on each call, a tenth of a second; a test holds this one equal to it.
+    # statsmodels' multipletests takes a tenth of a second per call (garbage collection); a test compares the two.
     order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0
@@ -134,20 +136,20 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def nats_per_token(delta_bpb: float, scored_bytes: int, scored_tokens: int) -> float:
-    """A difference in bits per byte as nats per token of the same evaluation."""
+    """Convert a difference in bits per byte to nats per token of the same evaluation."""
     return delta_bpb * math.log(2) * scored_bytes / scored_tokens
 
 
 def verdict(delta_nats: float | None, p: float | None, num_seeds: int, is_feasible: bool) -> Verdict | None:
-    """The challenge's rule: at least 0.005 nats per token better, p < 0.01, at least 3 seeds, within the cap.
+    """Apply the challenge's rule: at least 0.005 nats per token better, p < 0.01, at least 3 seeds, within the cap.
 
     Args:
         delta_nats: arm minus control in nats per token; below zero is better. None = cannot be converted.
-        p: of the difference, corrected for the number of arms looked at.
-        num_seeds: behind the difference, on each side.
+        p: of the difference, corrected for the number of arms compared.
+        num_seeds: seeds on each side of the difference.
         is_feasible: every seed of the arm is within the cap.
     Returns:
-        LOSS mirrors WIN; NOISE is all between them, for want of size or of evidence. None: delta_nats is unknown.
+        LOSS mirrors WIN; NOISE is everything between: too small or not significant. None: delta_nats is unknown.
     """
     if not is_feasible:
         return "INFEASIBLE"
@@ -161,8 +163,11 @@ def verdict(delta_nats: float | None, p: float | None, num_seeds: int, is_feasib
 
 
 def p_margin(delta_nats: float, std_error_nats: float, df: float) -> float:
-    """One-sided p that the true improvement is below 0.005 nats: the rule read to the letter, "show at p < 0.01 that
-    they achieved the required 0.005-nat improvement". Far stricter than `verdict`, which asks that of zero."""
+    """Return the one-sided p that the true improvement is below 0.005 nats.
+
+    This is the literal reading of the rule ("show at p < 0.01 that they achieved the required 0.005-nat improvement"), far
+    stricter than `verdict`, which tests against zero.
+    """
     if not std_error_nats:
         return float(delta_nats > -WIN_NATS)
     from scipy import special
@@ -171,17 +176,17 @@ def p_margin(delta_nats: float, std_error_nats: float, df: float) -> float:
 
 
 def seeds_required(std_nats: float, effect_nats: float = WIN_NATS, num_tests: int = 1) -> int | None:
-    """Seeds with which a true effect of this size comes out significant, in its direction, 8 times in 10.
+    """Return the seeds with which a true effect of this size is significant, in its direction, 8 times in 10.
 
     The smallest n >= 3 with P(T > t(1 - a/2, n - 1)) >= 0.8, where a = 0.01 / num_tests (Holm's first step) and T has
-    the noncentral t distribution with n - 1 degrees of freedom and noncentrality sqrt(n) * effect_nats / std_nats. It is
-    as good as the observed std, whose own standard error is half of it with 3 seeds. For unpaired seeds, n is per arm and
-    a little too large: the degrees of freedom are between n - 1 and 2n - 2.
+    the noncentral t distribution with n - 1 degrees of freedom and noncentrality sqrt(n) * effect_nats / std_nats. It
+    depends on the observed std, whose own standard error is half of it with 3 seeds. For unpaired seeds, n is per arm and
+    slightly too large: the degrees of freedom are between n - 1 and 2n - 2.
 
     Args:
         std_nats: of one seed's difference, in nats per token.
-        effect_nats: above zero; one below 0.005 is taken for 0.005, the smallest that the rule knows.
-        num_tests: differences that are corrected for together.
+        effect_nats: above zero; values below 0.005, the rule's smallest effect, count as 0.005.
+        num_tests: number of differences in the correction.
     Returns:
         None: more than a million.
     Source: J. Cohen, Statistical power analysis for the behavioral sciences, 1988; the power of the t-test.
@@ -205,14 +210,14 @@ def _is_enough(n: int, ratio: float, num_tests: int) -> bool:
 
     threshold = special.stdtrit(n - 1, 1 - WIN_P_VALUE / num_tests / 2)
     missed = special.nctdtr(n - 1, math.sqrt(n) * ratio, threshold)
-    return not missed > 1 - POWER  # not a number: so little that scipy cannot say how little
+    return not missed > 1 - POWER  # nan: a chance too small for scipy
 
 
 def _t_test(
     test: Literal["paired", "Welch"], n: int, delta: float, std_error: float, df: float, std: float,
     confidence: float, note: str | None = None,
 ) -> Difference:  # fmt: skip
-    from scipy import special  # scipy.stats says the same, a hundred times slower
+    from scipy import special  # scipy.stats gives the same, a hundred times slower
 
     half_width = float(special.stdtrit(df, (1 + confidence) / 2)) * std_error
     p = 2 * float(special.stdtr(df, -abs(delta) / std_error))

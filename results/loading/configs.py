@@ -1,4 +1,4 @@
-"""What an arm was configured as: the `config.json` of its trials, flat, and where it differs from the control's."""
+"""Reads the configs of trials (`config.json`) and lists where two differ."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from results.schema import Row
+from trainer.presets.resolve import flatten
 from trainer.records.files import read_json
 from trainer.records.layout import RunLayout
 
@@ -15,7 +16,7 @@ _ABSENT = "–"
 
 @dataclass(frozen=True)
 class Change:
-    """A config key whose value is not the control's. Values as JSON; a key that one side lacks is `–` there."""
+    """A config key in which an arm differs from the control. Values as JSON; `–` for a missing key."""
 
     key: str
     control: str
@@ -23,7 +24,7 @@ class Change:
 
 
 def config_of(rows: Sequence[Row], runs: Sequence[str]) -> dict[str, Any]:
-    """The config of the first of these trials that has one; {} where none has been launched.
+    """Return the config of the first of these trials that has one; {} if none has been launched.
 
     Args:
         rows: trials of one arm. runs: the run folders they may be in.
@@ -32,17 +33,9 @@ def config_of(rows: Sequence[Row], runs: Sequence[str]) -> dict[str, Any]:
     return next(filter(None, map(read_json, paths)), {})
 
 
-def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value; a list is a value."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
-
-
 def changes(arm: Mapping[str, Any], control: Mapping[str, Any]) -> list[Change]:
-    """The keys in which two configs differ, but the seed, in the order of the control's."""
-    mine, theirs = leaves(arm), leaves(control)
+    """Return the keys except the seed in which two configs differ, in the order of the control's."""
+    mine, theirs = dict(flatten(arm)), dict(flatten(control))
     keys = [key for key in {**theirs, **mine} if key != "seed"]
     texts = [(key, _text(theirs, key), _text(mine, key)) for key in keys]
     return [Change(key, before, after) for key, before, after in texts if before != after]

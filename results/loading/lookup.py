@@ -1,4 +1,4 @@
-"""Which trial a person means. No pandas here: `pgray logs` asks as well."""
+"""Finds the trial that an argument of a command names. Imports no pandas: `pgray logs` uses it too."""
 
 from collections.abc import Mapping
 
@@ -8,10 +8,10 @@ _SHOWN = 10
 
 
 def find_trial(asked: str, arms: Mapping[str, str]) -> str:
-    """The one trial id among `arms` (trial id -> arm) that is `asked`, begins with it, or is of that arm.
+    """Return the one trial id among `arms` (trial id -> arm) that is `asked`, starts with it, or belongs to that arm.
 
     Raises:
-        InputError: none, or more than one; names those that there are.
+        InputError: no such trial, or more than one; the message lists the candidates.
     """
     if asked in arms:
         return asked

@@ -1,7 +1,7 @@
-"""Run folders that are not on this machine: what tables and curves need of them is copied here. Any address of fsspec.
+"""Copies what tables and curves need from run folders on other machines, by any fsspec address.
 
-`s3://bucket/runs/late-qat`, `gs://`, `ssh://`, `https://`, `memory://`; those that need a package of their own say which.
-Weights and artifacts stay where they are.
+Examples: `s3://bucket/runs/late-qat`, `gs://`, `ssh://`, `https://`, `memory://`. If fsspec needs another package for an
+address, the error names it. Weights and artifacts are not copied.
 """
 
 import atexit
@@ -18,7 +18,7 @@ from trainer.errors import InputError
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-_WANTED = re.compile(
+_COPIED = re.compile(
     r"(sweep\.yaml|provenance\.json|ledger\.jsonl|study\.json|imported/[^/]+\.json"
     r"|trials/[^/]+/(config|result)\.json|(trained|trials)/[^/]+/events\.jsonl)"
 )
@@ -29,12 +29,12 @@ def is_remote(run: str | Path) -> bool:
 
 
 def copy_runs(address: str) -> list[Path]:
-    """Copy a run folder, or those that a pattern such as `s3://bucket/runs/qat-*` matches, as it stands now.
+    """Copy the present state of a run folder, or of those that a pattern such as `s3://bucket/runs/qat-*` matches.
 
     Returns:
-        The copies, in name order; they live as long as this process, and a further call renews them in their places.
+        The copies, in name order. They are deleted when this process ends; a further call replaces them.
     Raises:
-        InputError: nothing there, no such file system, or the package for it is missing.
+        InputError: no such folder or file system, or the package for it is missing.
     """
     from fsspec.core import url_to_fs
 
@@ -52,20 +52,20 @@ def copy_runs(address: str) -> list[Path]:
 
 
 def _copy(files: "AbstractFileSystem", folder: str, address: str) -> Path:
-    place = hashlib.sha256(f"{address} {folder}".encode()).hexdigest()[:12]
-    target = _shelf() / place / folder.rsplit("/", 1)[-1]
+    key = hashlib.sha256(f"{address} {folder}".encode()).hexdigest()[:12]
+    target = _copies_dir() / key / folder.rsplit("/", 1)[-1]
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for path in files.find(folder):
         name = str(path)[len(folder) :].lstrip("/")
-        if _WANTED.fullmatch(name):
+        if _COPIED.fullmatch(name):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             files.get_file(path, str(target / name))
     return target
 
 
 @cache
-def _shelf() -> Path:
+def _copies_dir() -> Path:
     folder = tempfile.mkdtemp(prefix="pgray-runs-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)

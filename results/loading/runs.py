@@ -1,9 +1,8 @@
-"""Run folders -> one DataFrame, a row for every trial that was asked for: finished, failed, killed, queued.
+"""Reads run folders into one DataFrame with a row for every trial: finished, failed, killed, queued.
 
-The ledger says which trials exist and in what state; `trials/<id>/result.json` holds the numbers of finished ones.
-Rows read from foreign logs stand in `imported/`, after those of the run's own trials.
-Nothing on disk is trusted: a ledger line or result that cannot be read becomes a reason that people see, never a crash
-and never a missing row. No pickle is read. What follows from the numbers is `compare.py`'s business.
+The ledger holds the trials and their states; `trials/<id>/result.json` holds the numbers of finished ones. Rows imported
+from foreign logs (`imported/`) come after the run's own trials. A ledger line or result that cannot be read becomes a
+visible reason, never a crash or a missing row. No pickle is read.
 """
 
 import glob
@@ -28,26 +27,26 @@ from trainer.records.record import Record
 from trainer.records.results import TrialResult
 from trainer.records.states import TrialState
 
-# A TrialResult less its lists, which are no columns and nine tenths of the work of reading one.
+# A TrialResult without its lists: they are not columns, and take nine tenths of the time of reading one.
 _FIELDS: dict[str, Any] = {
     name: (field.annotation, field)
     for name, field in TrialResult.model_fields.items()
     if name not in ("tensors", "antilayer")
 }
-_Numbers = create_model("_Numbers", __base__=Record, **_FIELDS)
+_Scalars = create_model("_Scalars", __base__=Record, **_FIELDS)
 _FROM_RESULT = tuple(n for n in NAMES if n in TrialResult.model_fields and n not in ("trial_id", "seed", "notes"))
 
 
 def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
-    """The trials of one or several run folders.
+    """Return the trials of one or several run folders.
 
     Args:
-        runs: a run folder, a glob pattern such as "runs/qat-*", an address such as "s3://bucket/runs/qat-*" (what is
-            needed of it is copied here: `results/loading/remote.py`), or a list of these.
+        runs: a run folder, a glob pattern such as "runs/qat-*", an address such as "s3://bucket/runs/qat-*" (its small
+            files are copied: `results/loading/remote.py`), or a list of these.
     Returns:
         The columns of `results.schema`, one row per trial; rows in the order in which trials first appear in the
-        ledger, runs in the order given (a glob's in name order). `attrs`: `runs` (folders), `problems` (what could not
-        be read), and for a single run `sweep`, `question` and `control` where sweep.yaml gives them.
+        ledger, runs in the order given (a glob's in name order). `attrs`: `runs` (folders), `problems` (unreadable
+        files), and for a single run `sweep`, `question` and `control`.
     Raises:
         InputError: no run folder there.
     """
@@ -70,10 +69,10 @@ def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
 
 
 def read_sweep(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
-    """`sweep`, `question` and `control` of a run, each None where it is not given; and what was wrong.
+    """Return `sweep`, `question` and `control` of a run, None where not given, and the problem with sweep.yaml if any.
 
     The control is that of the latest launch (provenance.json: some designs do not name it in the sweep file), else that
-    of sweep.yaml. A table can be made without either file, so a missing or broken one is no error.
+    of sweep.yaml. A missing or broken file is not an error: a table can be made without it.
     """
     about: dict[str, Any] = {"sweep": layout.root.resolve().name, "question": None, "control": None}
     raw: Any = {}
@@ -95,7 +94,7 @@ def read_sweep(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
 
 
 def current_trials(folder: Path) -> dict[tuple[str, int], str]:
-    """(arm, seed) -> trial id of what a folder holds already, imported or not; {} where there is none yet."""
+    """Return (arm, seed) -> trial id of the rows that a folder already has, imported or run here; {} for a new folder."""
     layout = RunLayout(folder)
     own = newest_trials(read_ledger(layout.ledger)[0])
     return own | {(stored.arm, stored.seed): stored.trial_id for stored in read_imports(layout)[0]}
@@ -117,11 +116,15 @@ def _folders(runs: Iterable[str | Path]) -> list[Path]:
         else:
             found = [p for p in map(Path, sorted(glob.glob(str(run)))) if _is_run(p)]  # noqa: PTH207
         if not found:
-            raise InputError("results.load", "run", str(run), "no such run folder; give RUN as `pgray run` printed it")
+            raise InputError(
+                "results.load", "run", str(run), "no such run folder; give the path that `pgray run` printed"
+            )
         folders += [f for f in found if f not in folders]
     for folder in folders:
         if not _is_run(folder):
-            raise InputError(str(folder), "ledger.jsonl", "missing", "not a run folder; give the folder that holds it")
+            raise InputError(
+                str(folder), "ledger.jsonl", "missing", "not a run folder; give the folder that contains it"
+            )
     return folders
 
 
@@ -153,7 +156,7 @@ def _load_run(layout: RunLayout) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _total_cost(jobs: list[LedgerEntry]) -> dict[str, float | None]:
-    """Over every attempt: what failed was paid for as well. An unknown price makes the sum unknown."""
+    """Return the cost over all attempts, failed ones included. If one price is unknown, so is the sum."""
     if not jobs:
         return {"gpu_held_s": None, "cost_usd": None}
     prices = [job.cost_usd for job in jobs if job.cost_usd is not None]
@@ -162,7 +165,7 @@ def _total_cost(jobs: list[LedgerEntry]) -> dict[str, float | None]:
 
 
 def _row(layout: RunLayout, entry: LedgerEntry) -> tuple[dict[str, Any], str | None]:
-    """One trial's row, and what was wrong with its result file. Only a finished trial has numbers."""
+    """Return one trial's row and the problem with its result file. Only a finished trial has numbers."""
     row: dict[str, Any] = {
         "sweep": entry.sweep,
         "arm": entry.arm,
@@ -191,8 +194,8 @@ def _row(layout: RunLayout, entry: LedgerEntry) -> tuple[dict[str, Any], str | N
 
 @lru_cache(maxsize=100_000)
 def _read_result(path: Path, mtime_ns: int, num_bytes: int) -> dict[str, Any]:  # noqa: ARG001
-    """The table's share of a result. Cached by the file's stamp: a table is rewritten after each trial of a sweep."""
-    result: Any = _Numbers.model_validate_json(path.read_bytes())
+    """Read the columns from a result file. Cached by its time and size: the table is rewritten after every trial."""
+    result: Any = _Scalars.model_validate_json(path.read_bytes())
     notes = "; ".join(result.notes) or None
     return {n: getattr(result, n) for n in (*_FROM_RESULT, "trial_id", "seed")} | {"notes": notes}
 
@@ -205,7 +208,7 @@ def _first_line(error: Exception) -> str:
 
 
 def current(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials of each arm's current configuration; rows whose column is_current is null or absent count as such."""
+    """Return the trials of each arm's current configuration; a null or absent is_current counts as true."""
     if "is_current" not in trials:
         return trials
     return trials[trials["is_current"].astype("boolean").fillna(True)]

@@ -1,7 +1,7 @@
-"""Which rows were made on a machine slower than its like: fewer steps in the same time, and no fault of the arm.
+"""Finds rows that were made on a slow node: fewer steps in the same time, which is not the arm's effect.
 
-Only GPUs are judged: what a shared CPU does in a tenth of a second says nothing about it. Source of the 5 %: a harness of
-the challenge's participants that turns away machines which are slower than that.
+Only GPUs are judged; a short measurement on a shared CPU is not reliable. Source of the 5 % limit: a harness of the
+challenge's participants, which rejects slower machines.
 """
 
 import re
@@ -14,14 +14,14 @@ SLOW_FRAC = 0.05
 
 
 def is_judged(row: Mapping[str, Any]) -> bool:
-    """Whether the speed of a row's node was measured and says something: that of GPUs (`describe_hardware`)."""
+    """Return whether the speed of a row's node was measured on GPUs (`describe_hardware`: "8 x NAME")."""
     return row.get("node_tflops") is not None and re.match(r"\d+ x ", row["hardware"] or "") is not None
 
 
 def slow_node_notes(rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
-    """For each row what to say about its node, if its `node_tflops` is too far below that of equal `hardware`.
+    """Return a note for each row whose `node_tflops` is more than 5 % below the usual one of equal `hardware`, else None.
 
-    What is usual is the median over nodes of each node's median, so that a node with many trials counts once.
+    Usual is the median over nodes of each node's median, so that a node with many trials counts once.
     """
     fleets: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in filter(is_judged, rows):

@@ -1,6 +1,7 @@
-"""Where every number of one trial came from: file and line of a foreign log, or the record that the trainer wrote."""
+"""Traces every number of a trial: to a file and line of a foreign log, or to the record that the trainer wrote."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +14,43 @@ from trainer.records.layout import RunLayout
 from trainer.records.results import TrialResult
 from trainer.records.states import TrialState
 
-_FROM_JOBS = ("gpu_held_s", "cost_usd")  # sums over every attempt in the ledger
+_COSTS = ("gpu_held_s", "cost_usd")  # sums over every attempt in the ledger
+_IN_LEDGER = ("trial_id", "seed", "train_fingerprint")  # in the result too, but the ledger is the source
 
 
-def explain(run: str | Path, trial: str) -> list[dict[str, Any]]:
-    """Every column of one trial: `column`, `value`, `unit`, `source` of a value, `why` of a null.
+@dataclass(frozen=True)
+class TracedValue:
+    """One column of a trial: the source of its value, or why it is null."""
+
+    column: str
+    value: Any
+    unit: str
+    source: str | None
+    why: str | None
+
+
+def trace_columns(run: str | Path, trial: str) -> list[TracedValue]:
+    """Return every column of one trial with its source.
 
     Args:
         trial: a trial id or the start of one, or an arm with one trial.
     Raises:
-        InputError: no run there, or not exactly one such trial.
+        InputError: no such run, or not exactly one such trial.
     """
     layout = RunLayout(Path(run))
     rows = {row["trial_id"]: row for row in records(load(run))}
     row = rows[find_trial(trial, {name: row["arm"] for name, row in rows.items()})]
-    imports = {stored.trial_id: stored for stored in read_imports(layout)[0]}
-    stored = imports.get(row["trial_id"])
-    origin = _Imported(layout, stored) if stored else _Own(layout, row)
-    lines = []
+    stored = next((found for found in read_imports(layout)[0] if found.trial_id == row["trial_id"]), None)
+    origin = _ImportedTrial(layout, stored) if stored else _OwnTrial(layout, row)
+    traced = []
     for column in COLUMNS:
-        value = row[column.name]
-        source, why = (None, origin.why(column.name)) if value is None else (origin.source(column.name), None)
-        lines.append({"column": column.name, "value": value, "unit": column.unit, "source": source, "why": why})
-    return lines
+        name, value = column.name, row[column.name]
+        source, why = (None, origin.why_null(name)) if value is None else (origin.source(name), None)
+        traced.append(TracedValue(name, value, column.unit, source, why))
+    return traced
 
 
-class _Imported:
+class _ImportedTrial:
     def __init__(self, layout: RunLayout, stored: StoredImport) -> None:
         self.layout, self.stored = layout, stored
 
@@ -49,32 +61,30 @@ class _Imported:
             return str(self.layout.imported(self.stored.trial_id))
         return self.stored.run.sources.get(column, self.stored.run.label)
 
-    def why(self, column: str) -> str:
+    def why_null(self, column: str) -> str:
         return self.stored.run.nulls.get(column, "not imported")
 
 
-class _Own:
-    """A trial of this run folder: its numbers stand in its result, its state and costs in the ledger."""
+class _OwnTrial:
+    """A trial of this run folder: its numbers are in its result, its state and costs in the ledger."""
 
     def __init__(self, layout: RunLayout, row: Row) -> None:
-        self.row = row
+        self.status = row["status"]
         self.result = layout.trial(row["trial_id"]).result
         self.ledger = f"{layout.ledger}:{_last_line(layout.ledger, row['trial_id'])}"
 
     def source(self, column: str) -> str:
-        is_measured = self.row["status"] == TrialState.FINISHED and column in TrialResult.model_fields
-        return (
-            str(self.result) if is_measured and column not in ("trial_id", "seed", "train_fingerprint") else self.ledger
-        )
+        is_in_result = column in TrialResult.model_fields and column not in _IN_LEDGER
+        return str(self.result) if is_in_result and self.status == TrialState.FINISHED else self.ledger
 
-    def why(self, column: str) -> str:
-        if column in TrialResult.model_fields and self.row["status"] != TrialState.FINISHED:
-            return f"the trial is {self.row['status']}"
-        return "not known" if column in _FROM_JOBS else "not measured, or does not apply"
+    def why_null(self, column: str) -> str:
+        if column in TrialResult.model_fields and self.status != TrialState.FINISHED:
+            return f"the trial is {self.status}"
+        return "unknown" if column in _COSTS else "not measured, or does not apply"
 
 
 def _last_line(ledger: Path, trial_id: str) -> int:
-    """The number of the last line of the ledger that is about this trial."""
+    """Return the number of the last line of the ledger about this trial."""
     last = 0
     for number, line in enumerate(ledger.read_bytes().split(b"\n"), start=1):
         try:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pandas as pd
 import plotly.graph_objects as go
 
-from results.analysis.ablation import Arms, ablation, by_seed, group, measured, nats_per_unit
+from results.analysis.ablation import ablation
+from results.analysis.comparability import Arms, by_seed, group, measured, nats_per_unit
 from results.analysis.decomposition import decompose
 from results.analysis.pareto import frontier
 from results.analysis.statistics import paired_seeds

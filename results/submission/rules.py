@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from results.analysis.ablation import mismatch
+from results.analysis.comparability import mismatch
 from results.importers.log import PUBLISHED_SPLIT_BYTES
 from results.schema import Row
 from results.submission.gather import Submission, changes

@@ -23,7 +23,8 @@ SCRIPT = """
 import pytest
 from pgray.spec.stopping import KillRule, Race, check_rules
 from pgray.spec.search import Search
-from results.analysis.ablation import NotComparableError, ablation
+from results.analysis.ablation import ablation
+from results.analysis.comparability import NotComparableError
 from results.importers import read_logs
 from results.loading.runs import load
 from results.plots.figures import deltas

@@ -1,4 +1,4 @@
-"""The ablation: right numbers where rows can be compared, a refusal where they cannot, nothing left out in silence."""
+"""The ablation: numbers of comparable rows, refusal of others, and a note on every row that is left out."""
 
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,7 @@ def test_a_control_that_mixes_evaluations_compares_with_nothing(run: Run) -> Non
     assert table(run, on_mismatch="mark")["delta"].isna().all()
 
 
-def test_superseded_trials_are_left_to_the_csv(run: Run) -> None:
+def test_superseded_trials_are_not_in_the_ablation(run: Run) -> None:
     add(run, "int6", (-0.031, -0.030, -0.0312))
     run.entry("int6", 42, "queued", trial_id="int6-s42-new")
     line = table(run).loc["int6"]
@@ -213,7 +213,7 @@ def test_holm_runs_over_the_arms(run: Run) -> None:
     assert frame.loc["b", "p_holm"] == pytest.approx(frame.loc["b", "p"])
 
 
-def test_an_arm_that_changed_nothing_says_so(run: Run) -> None:
+def test_an_arm_identical_to_the_control_is_noted(run: Run) -> None:
     add(run, "dead", (0.0, 0.0, 0.0))
     line = table(run).loc["dead"]
     assert (line["delta"], line["p"], line["verdict"]) == (0.0, 1.0, "NOISE")
@@ -228,9 +228,9 @@ def test_a_frame_made_by_hand() -> None:
     frame = results.ablation(trials, metric="my_bpb")
     assert frame["n"].tolist() == [3, 3]
     assert frame["verdict"].isna().tolist() == [False, True]
-    with pytest.raises(InputError, match="no such number"):
+    with pytest.raises(InputError, match="not a numeric column"):
         results.ablation(trials, metric="name")
-    with pytest.raises(InputError, match="no such number"):
+    with pytest.raises(InputError, match="not a numeric column"):
         results.ablation(trials, metric="sliding_bpb")
     trials.loc[0, "my_bpb"] = float("nan")
     assert results.ablation(trials, metric="my_bpb")["n_missing"].tolist() == [1, 0]

@@ -128,7 +128,7 @@ def test_a_reason_lets_unrecorded_evaluations_through_and_is_shown() -> None:
     cells = rows({"a": CONTROL}) + rows({"b": BETTER["b"]}, **UNKNOWN)
     line = table(frame(cells), assume_same="both are the published sp1024 split").loc["b"]
     assert line["verdict"] == "WIN"
-    assert "taken for the same: both are the published sp1024 split" in line["reason"]
+    assert "assumed the same: both are the published sp1024 split" in line["reason"]
     other = frame(cells + rows({"c": BETTER["b"]}, eval_stride=32))
     with pytest.raises(results.NotComparableError, match="c seed 0 has eval_stride 32"):
         table(other, assume_same="no reason bends what was recorded")

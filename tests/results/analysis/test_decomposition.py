@@ -140,7 +140,7 @@ def test_a_straight_line_over_many_steps_is_called_one(run: Run) -> None:
     for seed in (1, 2):
         write_curve(run, f"fp{seed}", (100, 2.80, 0.5), (200, 2.70, 0.5))
     reason = decomposed(results.load(run.layout.root)).loc["slow", "reason"]
-    assert "fast seed 1: a straight line between steps 200 and 300" in reason
+    assert "fast seed 1: interpolated between steps 200 and 300" in reason
 
 
 def test_without_a_curve_steps_are_not_told_from_quality(run: Run) -> None:

@@ -144,7 +144,7 @@ def test_one_seed_has_estimates_and_no_intervals() -> None:
     assert table["reason"].str.contains("no interval").all()
 
 
-def test_seeds_that_do_not_pair_are_no_blocks() -> None:
+def test_seeds_that_do_not_pair_are_not_blocks() -> None:
     values = noisy(3)
     apart = frame(
         {"arm": arm, "seed": 10 * i + seed, "status": "finished", "sliding_bpb": float(values[seed, i])}
@@ -156,28 +156,28 @@ def test_seeds_that_do_not_pair_are_no_blocks() -> None:
     assert table["p"].notna().all()
 
 
-def test_an_arm_without_a_number_leaves_nothing_to_average() -> None:
+def test_an_arm_without_a_result_leaves_no_effects() -> None:
     partial = trials(noisy())
     partial.loc[partial["arm"] == "on-swa", "status"] = "failed"
     table = effects(partial)
     assert table["estimate"].isna().all()
-    assert table["reason"].str.contains("no number of on-swa").all()
+    assert table["reason"].str.contains("no result of on-swa").all()
 
 
 def test_constant_differences_claim_no_certainty() -> None:
     values = np.array([[2.4], [2.5], [2.6]]) + np.linspace(0, 0.05, 6)
     table = effects(trials(values))
     assert table["p"].isna().all()
-    assert table["reason"].str.contains("does the seed act").all()
+    assert table["reason"].str.contains("is the seed used").all()
 
 
-def test_what_is_no_full_cross_is_refused() -> None:
+def test_an_incomplete_cross_is_refused() -> None:
     whole = trials(noisy())
     with pytest.raises(InputError, match="no arm has qat = on, average = swa"):
         effects(whole[whole["arm"] != "on-swa"])
     with pytest.raises(InputError, match="give two or more"):
         effects(whole, factors={"qat": FACTORS["qat"]})
-    with pytest.raises(InputError, match="off-none and off-ema agree in all"):
+    with pytest.raises(InputError, match="off-none and off-ema have the same levels"):
         effects(whole, factors={"qat": FACTORS["qat"], "average": {a: "swa" in a for a in ARMS}})
     with pytest.raises(InputError, match="the same in every arm"):
         effects(whole, factors=FACTORS | {"bits": dict.fromkeys(ARMS, 4)})
@@ -223,7 +223,7 @@ def test_a_section_of_the_config_is_a_factor_too(run: Run) -> None:
         results.effects(results.load(run.layout.root), ["qat", "averaging"])
 
 
-def test_an_arm_whose_config_nobody_knows_is_refused(run: Run) -> None:
+def test_an_arm_without_a_config_is_refused(run: Run) -> None:
     run.entry("extra", 1)
     with pytest.raises(InputError, match=r"extra: no config\.json of this arm"):
         results.effects(results.load(run.layout.root))

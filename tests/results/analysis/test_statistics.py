@@ -165,7 +165,7 @@ def test_holm_does_not_count_what_was_not_tested() -> None:
 
 
 def test_nats_of_the_published_tokenizer() -> None:
-    """contracts.md: the sp1024 validation split; techniques.md: bpb / nats = 0.59226."""
+    """The published sp1024 validation split: bpb / nats = 0.59226."""
     assert 1 / nats_per_token(1.0, 151_080_363, 62_021_632) == pytest.approx(0.59226, abs=5e-6)
 
 

@@ -182,7 +182,7 @@ def test_show_ones_own_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert lines["post_quant_bpb"]["source"] == str(run.layout.trial(done).result)
     assert (lines["git_sha"]["value"], lines["git_sha"]["source"]) == ("abc", str(run.layout.trial(done).result))
     assert lines["status"]["source"] == f"{run.layout.ledger}:1"
-    assert lines["cost_usd"]["why"] == "not known"
+    assert lines["cost_usd"]["why"] == "unknown"
     assert main(["show", str(run.layout.root), waiting, "--json"]) == 0
     lines = {line["column"]: line for line in json.loads(capsys.readouterr().out)}
     assert lines["post_quant_bpb"]["why"] == "the trial is queued"

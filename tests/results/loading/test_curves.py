@@ -66,7 +66,7 @@ def test_trials_that_share_a_training_run_repeat_its_curve(run: Run) -> None:
     assert table.groupby("arm")["step"].apply(list).to_dict() == {"int8": [100, 300], "int6": [100, 300]}
 
 
-def test_what_a_restart_left_behind_does_not_count(run: Run) -> None:
+def test_events_before_a_restart_do_not_count(run: Run) -> None:
     events = log(run, "fp42")
     step(events, 100, 9.0)
     step(events, 200, 9.0)
@@ -75,7 +75,7 @@ def test_what_a_restart_left_behind_does_not_count(run: Run) -> None:
     assert list(points(run)) == [50]
 
 
-def test_a_resumed_run_keeps_what_its_checkpoint_had_seen(run: Run) -> None:
+def test_a_resumed_run_keeps_the_events_before_its_checkpoint(run: Run) -> None:
     events = log(run, "fp42")
     for number in (100, 200, 250):
         step(events, number, 9.0)
@@ -92,7 +92,7 @@ def test_a_trials_own_copy_stands_in_for_a_lost_log(run: Run) -> None:
     assert list(points(run)) == [100, 300]
 
 
-def test_broken_lines_cost_only_themselves(run: Run) -> None:
+def test_broken_lines_are_skipped(run: Run) -> None:
     step(log(run, "fp42"), 100)
     with run.layout.trained("fp42").events.open("a") as file:
         for line in ("[1, 2]", '"x"', "{", json.dumps({"event": "val", "step": "7"}), json.dumps({"event": "step"})):

@@ -1,4 +1,4 @@
-"""Run folders elsewhere, by fsspec's own file system in memory: the same rows, and no weights copied."""
+"""Remote run folders, by fsspec's in-memory file system: the same rows, and no weights copied."""
 
 import posixpath
 from collections.abc import Iterator
@@ -45,12 +45,12 @@ def test_the_rows_are_those_of_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_patterns_and_places_mix(tmp_path: Path) -> None:
+def test_patterns_and_local_folders_mix(tmp_path: Path) -> None:
     assert len(results.load("memory://runs/*")) == 4
     assert len(results.load(["memory://runs/qat-b", tmp_path / "qat-a"])) == 4
 
 
-def test_what_is_written_there_later_is_seen(store: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+def test_a_later_change_of_the_remote_folder_is_seen(store: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
     assert len(results.load("memory://runs/qat-a")) == 2
     run = Run(tmp_path / "qat-a", "name: qat-a\n")
     run.finish("int4", 1, 2.7)
@@ -62,7 +62,7 @@ def test_what_is_written_there_later_is_seen(store: fsspec.AbstractFileSystem, t
     "address", ["memory://nothing/here", "memory://runs/z*", "memory://runs/notes", "nosuch://bucket/run"]
 )
 @pytest.mark.usefixtures("store")
-def test_what_is_no_run_is_refused(address: str) -> None:
+def test_an_address_without_a_run_is_refused(address: str) -> None:
     with pytest.raises(InputError) as caught:
         results.load(address)
     assert address in str(caught.value)

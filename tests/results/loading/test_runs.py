@@ -1,4 +1,4 @@
-"""Run folders as they are after crashes, edits and hand-editing: every trial that was asked for stays a row."""
+"""Run folders after crashes and edits by hand: every trial of the ledger stays a row."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_a_rewritten_result_is_read_again(run: Run) -> None:
     assert results.load(run.layout.root)["post_quant_bpb"].tolist() == [2.25]
 
 
-def test_a_line_cut_off_by_a_kill_is_told_and_loses_no_other(run: Run) -> None:
+def test_a_truncated_ledger_line_is_reported_and_loses_no_other(run: Run) -> None:
     run.finish("int8", 42)
     with run.layout.ledger.open("a") as file:
         file.write('{"not": "an entry"}\n')
@@ -90,7 +90,7 @@ def test_an_unreadable_result_is_a_row_with_a_reason(run: Run, content: str | by
     assert len(trials.attrs["problems"]) == 1
 
 
-def test_a_result_that_is_not_finite_is_not_a_number(run: Run) -> None:
+def test_a_result_with_a_nan_is_reported(run: Run) -> None:
     trial = run.finish("int8", 42)
     path = run.layout.trial(trial).result
     raw = json.loads(path.read_text())
@@ -144,7 +144,7 @@ def test_no_run_there(tmp_path: Path) -> None:
         results.load(str(tmp_path / "*-nothing"))
 
 
-def test_a_broken_or_missing_sweep_file_costs_only_its_words(run: Run) -> None:
+def test_a_broken_or_missing_sweep_file_is_no_error(run: Run) -> None:
     run.finish("int8", 42)
     run.layout.sweep.write_text("a: [\n")
     trials = results.load(run.layout.root)
@@ -162,7 +162,7 @@ def test_the_control_of_a_launch_wins_over_the_file(run: Run) -> None:
     assert results.load(run.layout.root).attrs["control"] == "int8"
 
 
-def test_failed_attempts_were_paid_for_too(run: Run) -> None:
+def test_the_cost_includes_failed_attempts(run: Run) -> None:
     run.entry("int8", 42, "failed", failure_kind="infra", job_id="j-0", gpu_held_s=100.0, cost_usd=1.0)
     run.entry("int8", 42, "queued", gpu_held_s=100.0, cost_usd=1.0)  # as `pgray retry` copies it
     run.entry("int8", 42, "finished", job_id="j-1", gpu_held_s=50.0, cost_usd=0.5)

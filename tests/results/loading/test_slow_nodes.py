@@ -1,4 +1,4 @@
-"""A node slower than its like is told; nothing is told where nothing can be."""
+"""Notes on slow nodes: only for GPUs, and only with other nodes to compare with."""
 
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ def rows(*speeds: tuple[str, float | None], hardware: str = "8 x H100") -> list[
 
 
 def test_a_node_more_than_five_percent_below_the_median_of_its_like() -> None:
-    told = slow_node_notes(rows(("a", 700.0), ("b", 702.0), ("c", 698.0), ("d", 640.0), ("e", 670.0)))
-    assert told == [None, None, None, "slow node d: 8% below the usual 698 TFLOP/s of 8 x H100", None]
+    notes = slow_node_notes(rows(("a", 700.0), ("b", 702.0), ("c", 698.0), ("d", 640.0), ("e", 670.0)))
+    assert notes == [None, None, None, "slow node d: 8% below the usual 698 TFLOP/s of 8 x H100", None]
 
 
 def test_a_node_with_many_trials_counts_once() -> None:
@@ -40,11 +40,11 @@ def test_a_node_that_was_slow_for_a_while() -> None:
         [*rows(("a", 700.0)), *rows(("b", 300.0), hardware="8 x A100")],
     ],
 )
-def test_nothing_to_tell(quiet: list[dict[str, Any]]) -> None:
+def test_rows_without_a_note(quiet: list[dict[str, Any]]) -> None:
     assert not any(slow_node_notes(quiet))
 
 
-def test_a_row_says_it_beside_what_the_trainer_said(tmp_path: Path) -> None:
+def test_the_note_is_appended_to_the_trainers_notes(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     for seed, speed in enumerate((700.0, 701.0, 500.0)):
         run.finish("int8", seed, hardware="8 x H100", node=f"n{seed}", node_tflops=speed, notes=["late"])

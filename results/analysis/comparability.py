@@ -1,0 +1,158 @@
+"""Decides which rows may be compared: groups trials by arm and refuses rows that were measured in different ways."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from results.analysis.statistics import nats_per_token
+from results.loading.runs import current
+from results.schema import COLUMNS, NAMES, Row, records
+from trainer.errors import InputError
+from trainer.records.results import LOSSES, METRICS
+from trainer.records.states import TrialState
+
+_SAME_EVALUATION = ("tokenizer_sha", "data_sha", "scored_tokens", "scored_bytes", "eval_seq_len")
+_CIRCUMSTANCES = ("hardware", "world_size", "torch_version")  # may differ, but the reader is told; so may the code
+
+
+class NotComparableError(InputError, ValueError):
+    """The rows were measured in different ways, so that their difference would not be the arm's effect."""
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The current rows of every arm, the control first, the others in the order of the table.
+
+    reference: the control's rows that have the metric. problems: arm -> why it cannot be compared with them.
+    """
+
+    control: str
+    rows: dict[str, list[Row]]
+    reference: list[Row]
+    problems: dict[str, str]
+
+
+def group(
+    trials: pd.DataFrame,
+    control: str | None,
+    metric: str,
+    *,
+    on_mismatch: Literal["raise", "mark"] = "raise",
+    assume_same: str | None = None,
+) -> Arms:
+    """Group the rows by arm and fill in missing columns: None, but status "finished". Args as `ablation`.
+
+    Raises:
+        InputError: no such metric or control, or rows without arm or seed.
+        NotComparableError: a seed of an arm occurs twice; or an arm has a problem and `on_mismatch` is "raise".
+    """
+    by_arm: dict[str, list[Row]] = {}
+    for row in _checked(trials, metric):
+        by_arm.setdefault(row["arm"], []).append(row)
+    control = _control(control, trials, list(by_arm))
+    reference = measured(by_arm[control], metric)
+    problems: dict[str, str] = {}
+    for arm, rows in ({control: by_arm[control]} | by_arm).items():
+        mixed = problems.get(control)  # a control with mixed evaluations cannot be compared with any arm
+        problem = mixed or mismatch(measured(rows, metric), reference, metric, nulls_match=assume_same is not None)
+        if problem and on_mismatch == "raise":
+            fix = f"{problem}; leave out one of them or run it again"
+            raise NotComparableError("trials", "comparison", "refused", fix)
+        if problem:
+            problems[arm] = problem
+    return Arms(control, {control: by_arm[control]} | by_arm, reference, problems)
+
+
+def measured(rows: Sequence[Row], metric: str) -> list[Row]:
+    """Return the finished rows that have the metric."""
+    return [row for row in rows if row["status"] == TrialState.FINISHED and row[metric] is not None]
+
+
+def by_seed(rows: Sequence[Row], metric: str) -> dict[int, float]:
+    return {row["seed"]: float(row[metric]) for row in rows}
+
+
+def mismatch(rows: Sequence[Row], reference: Sequence[Row], metric: str, *, nulls_match: bool = False) -> str | None:
+    """Return why these rows cannot be compared with the reference in this metric; None if they can."""
+    if metric not in LOSSES or not reference:
+        return None
+    for column in evaluation_columns(metric):
+        known = [row for row in (*reference, *rows) if row[column] is not None]
+        first = known[0] if nulls_match and known else reference[0]
+        for row in rows:
+            if row[column] != first[column] and not (nulls_match and row[column] is None):
+                return f"{_named(row)} has {column} {_shown(row[column])}, {_named(first)} has {_shown(first[column])}"
+    return None
+
+
+def circumstances(mine: Sequence[Row], reference: Sequence[Row]) -> list[str]:
+    """Return notes on differences from the control outside the config: hardware, ranks, torch, code."""
+    notes = []
+    has_code_sha = all(row["code_sha"] is not None for row in (*mine, *reference))  # a commit need not change the code
+    for column in (*_CIRCUMSTANCES, "code_sha" if has_code_sha else "git_sha"):
+        here, there = (sorted({str(r[column]) for r in rows if r[column] is not None}) for rows in (mine, reference))
+        if here and there and here != there:
+            notes.append(f"{column} {'/'.join(here)}, control {'/'.join(there)}")
+    return notes
+
+
+def nats_per_unit(metric: str, rows: Sequence[Row]) -> float | None:
+    """Return the nats per token of a difference of 1 in the metric, in the evaluation of these comparable rows.
+
+    Computed from scored bytes and tokens; for rows without them (imported logs) from val_loss_nats / post_quant_bpb. None
+    if the metric is not a loss, or no row has either.
+    """
+    if metric == "val_loss_nats":
+        return 1.0
+    if metric not in LOSSES:
+        return None
+    for row in rows:
+        if row["scored_bytes"] is not None and row["scored_tokens"] is not None:
+            return nats_per_token(1.0, row["scored_bytes"], row["scored_tokens"])
+    for row in rows:
+        if row["val_loss_nats"] is not None and row["post_quant_bpb"]:
+            return float(row["val_loss_nats"] / row["post_quant_bpb"])
+    return None
+
+
+def evaluation_columns(metric: str) -> tuple[str, ...]:
+    """Return the columns that must agree before two values of a loss can be compared."""
+    return (*_SAME_EVALUATION, *METRICS[metric].evaluated_with)
+
+
+def _named(row: Row) -> str:
+    return f"{row['arm']} seed {row['seed']}"
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)
+
+
+def _checked(trials: pd.DataFrame, metric: str) -> list[Row]:
+    if metric not in trials or not pd.api.types.is_numeric_dtype(trials[metric]):
+        numeric = ", ".join(c.name for c in COLUMNS if c.dtype in ("Int64", "Float64"))
+        raise InputError("ablation", "metric", metric, f"not a numeric column of these trials; use one of {numeric}")
+    for name in ("arm", "seed"):
+        if name not in trials:
+            raise InputError("ablation", "trials", name, "column missing; give rows as from results.load")
+    absent: Row = dict.fromkeys(NAMES) | {"status": TrialState.FINISHED}
+    rows = [absent | row for row in records(current(trials))]
+    seen: dict[tuple[str, int], Row] = {}
+    for row in rows:
+        other = seen.setdefault((row["arm"], row["seed"]), row)
+        if other is not row:
+            sweeps = " and ".join(dict.fromkeys(_shown(r["sweep"]) for r in (other, row)))
+            problem = f"occurs twice (sweeps: {sweeps}); compare one sweep at a time"
+            raise NotComparableError("trials", "arm", _named(row), problem)
+    return rows
+
+
+def _control(asked: str | None, trials: pd.DataFrame, arms: list[str]) -> str:
+    name = asked if asked is not None else trials.attrs.get("control")
+    if name is None and arms:
+        return arms[0]
+    if name not in arms:
+        raise InputError("ablation", "control", name, f"not among the arms: {', '.join(arms) or 'there are none'}")
+    return str(name)
