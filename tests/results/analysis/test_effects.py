@@ -117,12 +117,12 @@ def test_the_controls_levels_are_what_others_are_compared_with() -> None:
     )
 
 
-def test_failed_rows_are_told_and_change_nothing() -> None:
+def test_failed_rows_are_noted_and_change_nothing() -> None:
     values = noisy()
     failed = pd.concat([trials(values), frame([{"arm": "on-ema", "seed": 9, "status": "failed", "sliding_bpb": 9.0}])])
     table = effects(failed)
     assert table["estimate"].tolist() == effects(trials(values))["estimate"].tolist()
-    assert set(table["reason"]) == {"1 of 19 trials have no number"}
+    assert set(table["reason"]) == {"1 of 19 trials have no result"}
 
 
 def test_a_lost_seed_is_no_reason_to_lose_the_pairing() -> None:
