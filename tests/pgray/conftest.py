@@ -158,9 +158,9 @@ def wait_for(what: Callable[[], Any], patience_s: float = 60.0) -> Any:
 
 
 def marked(run_root: Path) -> list[psutil.Process]:
-    """Live processes that carry this run folder's mark, and its supervisors: what must be nobody at the end.
+    """Return live processes of this run folder, and its supervisors. At the end of a run there must be none.
 
-    A supervisor says on disk that all is over and then ends itself, so give it a moment: `wait_for(lambda: not marked(root))`.
+    A supervisor writes its record before it exits, so give it a moment: `wait_for(lambda: not marked(root))`.
     """
     supervisors = []
     for process in psutil.process_iter():

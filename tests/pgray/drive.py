@@ -1,4 +1,4 @@
-"""`pgray run` in a process of its own with the fake trainer, to be killed: `python -m tests.pgray.drive SWEEP ...`."""
+"""Runs `pgray run` with the fake trainer, as a process that tests can kill: `python -m tests.pgray.drive SWEEP ...`."""
 
 import functools
 import sys

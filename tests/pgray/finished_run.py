@@ -1,4 +1,4 @@
-"""Run folders with finished trials, for what a plan learns from them: real artifacts of random weights, no training."""
+"""Makes run folders with finished trials for tests of planning: real artifacts of random weights, without training."""
 
 from collections.abc import Callable, Collection
 from typing import Any

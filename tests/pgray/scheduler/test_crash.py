@@ -104,6 +104,9 @@ def test_sigkill_in_the_middle_and_again(write_sweep: Callable[..., Path], tmp_p
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     go_on(path, root)  # at once: the jobs of the dead driver may still be about to end
+    log = RunLayout(root).driver_log.read_text()
+    assert log.count("start: process") == 2, "the second driver appends"
+    assert "closed job" in log
     assert psutil.wait_procs(ray_processes, timeout=5)[1] == []
 
 

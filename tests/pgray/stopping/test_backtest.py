@@ -31,10 +31,10 @@ JOB_S, EXPORT_S, GPUS, USD = 1000.0, 40.0, 8, 3.6
 
 @dataclass
 class Recorded:
-    """Writes a finished run with the records that pgray and the trainer write, on a clock of its own.
+    """Writes a finished run with the records that pgray and the trainer write, on its own clock.
 
     `shares`: arm -> the arm whose training run it exports as well. What `write` gets says by how much an arm's bpb differs
-    from a falling line: arm -> (step, seed) -> bpb; step 1,000 is what it comes to.
+    from a falling line: arm -> (step, seed) -> bpb; step 1,000 gives its result.
     """
 
     root: Path
@@ -102,7 +102,7 @@ OFFSETS: dict[str, Callable[[int, int], float]] = {
     "c": lambda _step, seed: 0.001 * seed,
     "good": lambda _step, seed: 0.001 * seed - 0.05,
     "bad": lambda _step, seed: 0.001 * seed + 0.2,
-    "dip": lambda step, seed: 0.001 * seed + (0.3 if step == 500 else -0.1),  # worse half way, the best in the end
+    "dip": lambda step, seed: 0.001 * seed + (0.3 if step == 500 else -0.1),  # worse half way, the best at the end
 }
 
 
@@ -125,13 +125,13 @@ def test_a_bad_arm_is_stopped_and_its_cost_saved(recorded: Recorded) -> None:
     )
 
 
-def test_a_dip_costs_the_best_arm_and_the_backtest_says_so(recorded: Recorded) -> None:
+def test_a_dip_loses_the_best_arm_and_the_backtest_reports_it(recorded: Recorded) -> None:
     run = recorded.write(OFFSETS)
     found = backtest(run, [rule()])
     assert {(t.arm, t.step) for t in found.stopped} == {("bad", 300), ("dip", 500)}
     assert "would have killed 1 of the top 3 arms" in found.text
     assert "3 of 6 trials that ended better than the control" in found.text
-    assert {t.arm for t in backtest(run, [rule(after_frac=0.6)]).stopped} == {"bad"}, "later, it would have lived"
+    assert {t.arm for t in backtest(run, [rule(after_frac=0.6)]).stopped} == {"bad"}, "judged later, dip is kept"
 
 
 def test_an_arm_that_wins_is_named_when_it_is_lost(recorded: Recorded) -> None:
@@ -177,7 +177,7 @@ def test_a_shared_training_run_is_stopped_only_when_no_arm_needs_it(recorded: Re
     assert mixed.saved.gpu_s == pytest.approx(3 * (JOB_S - 270) * GPUS), "nothing is saved twice"
 
 
-def test_what_could_not_be_judged_is_said(recorded: Recorded) -> None:
+def test_notes_name_what_could_not_be_judged(recorded: Recorded) -> None:
     recorded.seeds = (1,)
     run = recorded.write(OFFSETS)
     (run / "trials" / "bad-s1-0" / "result.json").unlink()

@@ -40,7 +40,7 @@ def rule(**changes: Any) -> KillRule:
 CONTROL = curve({100: 3.0, 300: 2.0, 500: 1.5, 700: 1.2})
 
 
-def test_worse_by_more_than_agreed_is_a_verdict_with_all_numbers() -> None:
+def test_a_run_that_is_too_much_worse_gets_a_verdict_with_all_numbers() -> None:
     assert curve_verdict(rule(), curve({300: 2.09}), CONTROL) is None
     reason = curve_verdict(rule(), curve({300: 2.11}), CONTROL)
     assert reason == (
@@ -63,7 +63,7 @@ def test_the_same_arm_is_judged_by_step_or_by_phase() -> None:
 
 
 @pytest.mark.parametrize("at", ["step", "phase"])
-def test_no_verdict_where_the_control_has_not_been(at: str) -> None:
+def test_no_verdict_where_the_control_was_not_measured(at: str) -> None:
     bad = dict.fromkeys(range(300, 800, 100), 9.0)
     assert curve_verdict(rule(at=at), curve(bad), {"val_bpb": []}) is None
     assert curve_verdict(rule(at=at), curve(bad), {}) is None
@@ -78,11 +78,11 @@ def test_no_verdict_at_the_beginning_of_a_run() -> None:
     assert curve_verdict(rule(after_frac=0.2), bad, CONTROL) is not None
 
 
-def test_an_arm_that_has_recovered_lives() -> None:
+def test_an_arm_that_has_recovered_is_kept() -> None:
     assert curve_verdict(rule(), curve({300: 9.0, 500: 1.5}), CONTROL) is None
 
 
-def test_one_bad_batch_kills_nobody() -> None:
+def test_one_bad_batch_stops_no_arm() -> None:
     """The training loss is a trailing median of 5: of its own spike and of the control's."""
     steps = range(100, 1000, 50)
     flat = dict.fromkeys(steps, 2.0)
@@ -231,7 +231,7 @@ def test_curves_are_read_as_they_grow(tmp_path: Path) -> None:
     assert follower.read() == read_curve(path, TRAIN)
 
 
-def test_only_what_the_weights_went_through_counts(tmp_path: Path) -> None:
+def test_only_steps_that_the_weights_went_through_count(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     log.write("training", seed=1)
     write(log, range(100, 600, 100), loss=3.0)
@@ -247,7 +247,7 @@ def test_only_what_the_weights_went_through_counts(tmp_path: Path) -> None:
     assert steps_of(read_curve(log.path or tmp_path, TRAIN)) == [100], "an attempt from scratch"
 
 
-def test_rubbish_in_a_log_is_passed_over(tmp_path: Path) -> None:
+def test_invalid_lines_of_a_log_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     good = {"event": "val", "at": 1.0, "step": 100, "train_s": 1.0, "raw_bpb": 2.0}
     bad = [good | {"raw_bpb": math.nan}, good | {"raw_bpb": None}, good | {"step": "x"}, {"event": "val"}, [1], 7]
@@ -256,4 +256,4 @@ def test_rubbish_in_a_log_is_passed_over(tmp_path: Path) -> None:
     follower = CurveFile(path, TRAIN)
     follower.read()
     path.write_text(json.dumps(good | {"step": 5}) + "\n")
-    assert steps_of(follower.read()) == [5], "another, shorter file has taken its place"
+    assert steps_of(follower.read()) == [5], "a shorter file has replaced it"

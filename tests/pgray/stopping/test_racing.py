@@ -1,4 +1,4 @@
-"""Seed racing: how often the best arm is lost, and what must not change a verdict."""
+"""Seed racing: how often the best arm is dropped, and what must not change a verdict."""
 
 import math
 
@@ -37,7 +37,7 @@ def dropped_reference(y_RAS: NDArray[np.float64], look: int, confidence: float) 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
 @pytest.mark.parametrize("num_arms", [2, 6])
-def test_of_equal_arms_the_best_is_lost_no_more_often_than_agreed(num_arms: int, confidence: float) -> None:
+def test_the_best_of_equal_arms_is_dropped_no_more_often_than_configured(num_arms: int, confidence: float) -> None:
     """Over a whole race of 5 seeds, looked at after each. All arms are equal, so any one of them is the best."""
     rng = np.random.default_rng(0)
     y_RAS = rng.normal(size=(20_000, num_arms, 5)) + rng.normal(scale=3, size=(20_000, 1, 5))
@@ -80,7 +80,7 @@ def test_the_order_of_arms_and_seeds_does_not_matter(y_AS: NDArray[np.float64], 
 
 @settings(deadline=None)
 @given(tables, st.lists(st.integers(-1000, 1000), min_size=4, max_size=4))
-def test_what_a_seed_does_to_all_arms_does_not_matter(y_AS: NDArray[np.float64], shifts: list[int]) -> None:
+def test_an_effect_of_a_seed_on_all_arms_does_not_matter(y_AS: NDArray[np.float64], shifts: list[int]) -> None:
     shifted = y_AS + np.array(shifts[: y_AS.shape[1]])
     assert verdicts(RACE, table(shifted)).keys() == verdicts(RACE, table(y_AS)).keys()
 
@@ -103,7 +103,7 @@ CLEAR: Values = {
 }
 
 
-def test_a_clear_loser_leaves_and_a_contender_stays() -> None:
+def test_a_clear_loser_is_eliminated_and_a_contender_stays() -> None:
     found = verdicts(RACE, CLEAR, control="control")
     assert list(found) == ["bad"]
     assert "sliding_bpb 1.4053 is worse than best's by 0.2000 over 3 shared seeds" in found["bad"]
