@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from trainer.errors import InputError
 from trainer.records.layout import RunLayout
 from trainer.records.record import Record
 
@@ -12,28 +13,38 @@ class ProposalSummary(Record):
     """One proposal. `values`: objectives and constrained columns, means over seeds; only a `complete` one is scored."""
 
     name: str
-    state: str
-    is_feasible: bool
-    values: dict[str, float]
+    state: str = ""
+    is_feasible: bool = False
+    values: dict[str, float] = Field(default_factory=dict)
 
 
 class StudySummary(Record):
     """A search. `objectives`: column -> direction; `best`: names, the Pareto set if there are several objectives."""
 
-    objectives: dict[str, Literal["min", "max"]]
-    constraints: list[str]
-    best: list[str]
-    importances: dict[str, float]
-    trials: list[ProposalSummary]
+    objectives: dict[str, Literal["min", "max"]] = Field(default_factory=dict)
+    constraints: list[str] = Field(default_factory=list)
+    best: list[str] = Field(default_factory=list)
+    importances: dict[str, float] = Field(default_factory=dict)
+    trials: list[ProposalSummary] = Field(default_factory=list)
 
     @property
     def scored(self) -> list[ProposalSummary]:
-        return [trial for trial in self.trials if trial.state == "complete"]
+        return [
+            trial
+            for trial in self.trials
+            if trial.state == "complete" and self.objectives.keys() <= trial.values.keys()
+        ]
 
 
 def read_study(layout: RunLayout) -> StudySummary | None:
-    """Return the search of a run; None if the run is no search or its study.json cannot be read."""
+    """Return the search of a run; None without a study.json. Raises InputError if it cannot be read."""
     try:
         return StudySummary.model_validate_json(layout.study.read_bytes())
-    except (OSError, ValidationError):
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        problem = error.strerror or str(error)
+    except ValidationError as error:
+        detail = error.errors(include_url=False, include_input=False)[0]
+        problem = ": ".join(filter(None, [".".join(map(str, detail["loc"])), detail["msg"]]))
+    raise InputError(layout.study.name, "search", "unreadable", f"{problem}; run the sweep again to rewrite the file")

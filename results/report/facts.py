@@ -58,9 +58,9 @@ def search_sentence(study: StudySummary | None) -> str:
     num_feasible = sum(trial.is_feasible for trial in study.trials)
     feasible = f"; {num_feasible} of {count_of(len(study.trials), 'proposal')} met {' and '.join(study.constraints)}"
     feasible = f"{feasible if study.constraints else ''}."
-    if not study.best:
+    best = next((trial for trial in study.trials if trial.name in study.best[:1]), None)
+    if best is None:
         return f"No best proposal{feasible}"
-    best = next(trial for trial in study.trials if trial.name == study.best[0])
     values = ", ".join(f"{k} {v:.4f}" if v < 1000 else f"{k} {v:,.0f}" for k, v in best.values.items())
     front = f", one of {len(study.best)} non-dominated proposals" if len(study.best) > 1 else ""
     return f"Best proposal: {best.name} ({values}){front}{feasible}"

@@ -98,13 +98,18 @@ def write_report(run: str | Path, control: str | None = None) -> Path:
 def report(run: str | Path, control: str | None = None) -> str:
     """Return the text of the report; see `write_report`."""
     layout = RunLayout(Path(run))
-    table, logged, study = build_table(run, control), curves(run), read_study(layout)
+    table, logged = build_table(run, control), curves(run)
+    try:
+        study = read_study(layout)
+        searched = search_sentence(study)
+    except InputError as error:
+        study, searched = None, f"The search is not shown: {error}."
     logs = trial_logs(table.lost, layout)
     charts = [_chart(figure) for figure in _figures(table, logged, study)]
     shown = [chart for chart in charts if not chart.why_empty]
     return _template().render(
         table=table,
-        verdict=f"{search_sentence(study)} {verdict_sentence(table)}".strip(),
+        verdict=f"{searched} {verdict_sentence(table)}".strip(),
         counts=current(table.trials)["status"].value_counts(sort=False).to_dict(),
         arm_tables=[_arm_grid(arm_table, table) for arm_table in table.tables] if table.arms else [],
         charts=shown,

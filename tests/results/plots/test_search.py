@@ -14,6 +14,7 @@ from results.loading.study import StudySummary, read_study
 from results.plots.search import importance_plot, proposal_plot
 from results.plots.style import why_empty
 from trainer.config import Config
+from trainer.errors import InputError
 from trainer.presets.resolve import build_config, load_preset
 from trainer.records.layout import RunLayout
 
@@ -88,8 +89,30 @@ def test_a_search_without_scores_shows_the_reason(tmp_path: Path) -> None:
     assert why_empty(importance_plot(study))
 
 
-def test_a_run_without_a_readable_study_has_none(tmp_path: Path) -> None:
+def test_a_study_that_cannot_be_read_is_an_error_and_a_missing_one_is_none(tmp_path: Path) -> None:
     layout = RunLayout(tmp_path)
     assert read_study(layout) is None
     layout.study.write_text('{"trials": 3')
-    assert read_study(layout) is None
+    with pytest.raises(
+        InputError, match=r"study\.json: search: unreadable: Invalid JSON: .* line 1 column 12; run the sweep"
+    ):
+        read_study(layout)
+    layout.study.write_text('{"trials": 3}')
+    with pytest.raises(InputError, match="trials: Input should be a valid array"):
+        read_study(layout)
+    layout.study.unlink()
+    layout.study.mkdir()
+    with pytest.raises(InputError, match="Is a directory"):
+        read_study(layout)
+
+
+def test_a_study_may_lack_optional_fields(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path)
+    layout.study.write_text(
+        '{"objectives": {"sliding_bpb": "min"}, "trials": [{"name": "t000", "state": "complete"}, {"name": "t1"}]}'
+    )
+    study = read_study(layout)
+    assert study is not None
+    assert [trial.name for trial in study.trials] == ["t000", "t1"]
+    assert why_empty(proposal_plot(study)) == "no proposal has been scored yet"
+    assert why_empty(importance_plot(study))

@@ -228,6 +228,25 @@ def test_every_run_folder_has_a_report(tmp_path: Path, kind: str) -> None:
         assert "never launched" in page.texts["failed"]
 
 
+def test_a_search_that_cannot_be_read_is_mentioned_in_one_line(tmp_path: Path) -> None:
+    run = Run(tmp_path / "bits")
+    run.finish("int8", 1)
+    before = Page(report(run.layout.root))
+    assert "search" not in before.texts["top"]
+    run.layout.study.write_text('{"objectives": {}, "trials": [')
+    page = Page(report(run.layout.root))
+    (line,) = [line for line in page.texts["top"].splitlines() if "search" in line]
+    assert line.startswith("Does it?The search is not shown: study.json: search: unreadable: Invalid JSON")
+    assert line.endswith(
+        "run the sweep again to rewrite the file. int8 is the only arm: there is nothing to compare it with."
+    )
+    assert len(page.charts) == len(before.charts)
+    run.layout.study.write_text('{"trials": [{"name": "t000"}], "best": ["t009"]}')
+    page = Page(report(run.layout.root))
+    assert "No best proposal." in page.texts["top"]
+    assert "Proposals of the search: no proposal has been scored yet." in page.texts["charts"]
+
+
 def test_a_cross_of_factors_shows_its_effects(tmp_path: Path) -> None:
     run = Run(tmp_path / "cross", "name: cross\ncontrol: none\n")
     arms = {"none": (False, 0), "qat": (True, 0), "ema": (False, 1), "qat+ema": (True, 1)}
