@@ -250,7 +250,7 @@ def test_warm_up_changes_no_loss(tiny: Callable[..., Config], tmp_path: Path, al
 
 
 def test_the_clock_ends_the_run(tiny: Callable[..., Config], tmp_path: Path, alone: DistContext) -> None:
-    config = tiny(**{"train.iterations": 100_000, "train.wallclock_s": 0.5, "train.val_every": 5, "eval.stride": 0})
+    config = tiny(**{"train.iterations": 100_000, "train.wallclock_s": 0.5, "train.val_every": 1, "eval.stride": 0})
     (r,) = run_job(job_of(config), tmp_path, alone)
     assert 0.5 <= r.train_s < 5
     assert 1 <= r.steps < 100_000
