@@ -7,7 +7,7 @@ import typer
 
 from pgray.cli import options
 from pgray.planning.forecast import forecast
-from pgray.planning.model_check import start_model_check
+from pgray.planning.model_check import ModelCheck
 from pgray.planning.planner import decide, decide_without_data, make_plan
 from pgray.planning.render import print_plan
 from pgray.planning.summary import summarize
@@ -29,7 +29,7 @@ def plan(
     loaded = options.load_sweep(sweep, preset, seeds, overrides)
     layout = RunLayout(runs.absolute() / loaded.name)
     planned = make_plan(loaded, layout=layout, reads_data=not without_data)
-    with start_model_check(planned) as check:
+    with ModelCheck(planned.expansion.arms, loaded.origin) as check:
         decision = decide_without_data(planned) if without_data else decide(planned, layout)
         ahead = forecast(decision, layout)
         models = check.wait()

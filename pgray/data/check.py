@@ -11,10 +11,9 @@ Source: the mistakes listed in openai/parameter-golf issues 897 and 1719.
 
 import difflib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -35,7 +34,6 @@ from trainer.data.shards import (
 )
 from trainer.errors import DataError
 
-_SPLITS: tuple[Split, Split] = ("train", "val")
 _CHUNK_TOKENS = 4_000_000
 _SAMPLE_TOKENS = 1024
 _MIN_AGREEMENT = 0.98  # measured on 90 samples: the right tokenizer at least 0.998, another of its size at most 0.96
@@ -64,10 +62,6 @@ class DataReport:
     def is_ok(self) -> bool:
         return not self.problems
 
-    @property
-    def bytes_per_token(self) -> float | None:
-        return self.scored_bytes / self.scored_tokens if self.scored_bytes and self.scored_tokens else None
-
 
 def preflight(
     folder: Path, tokenizer: str = "", vocab_size: int | None = None, seq_len: int | None = None
@@ -84,73 +78,72 @@ def preflight(
     Raises:
         DataError: the first problem found.
     """
-    folder = Path(folder)
-    model = find_tokenizer(folder, tokenizer)
-    for problem in itertools.chain(_tokenizer_problems(model, vocab_size), _size_problems(folder, seq_len)):
-        raise problem
-    return _report(folder, model, warnings=tuple(_mismatches(folder, model)))
+    report, _, problems = _survey(folder, tokenizer, vocab_size, seq_len)
+    if problems:
+        raise problems[0]
+    return replace(report, data_sha=data_sha(folder), warnings=tuple(_mismatches(report)))
 
 
 def check_folder(
     folder: Path, tokenizer: str = "", vocab_size: int | None = None, seq_len: int | None = None
 ) -> DataReport:
     """Read every token and list every problem instead of raising it. Arguments as in `preflight`."""
-    folder = Path(folder)
+    report, shards, problems = _survey(folder, tokenizer, vocab_size, seq_len)
+    report = replace(report, is_full=True)
+    problems += [*_token_problems(shards, report.vocab_size or vocab_size), *_repeat_problems(shards)]
+    if problems:
+        return replace(report, problems=tuple(dict.fromkeys(map(str, problems))))
+    scored_tokens, scored_bytes = _scored(report, seq_len)
+    report = replace(report, scored_tokens=scored_tokens, scored_bytes=scored_bytes)
+    return replace(report, data_sha=data_sha(folder), warnings=tuple(_mismatches(report)))
+
+
+def _survey(
+    folder: Path, tokenizer: str, vocab_size: int | None, seq_len: int | None
+) -> tuple[DataReport, list[tuple[Split, Path]], list[DataError]]:
+    """Read the tokenizer and the shard headers. Return a report without hashes, the readable shards, and the problems."""
     problems: list[DataError] = []
     model: Path | None = None
-    limit = vocab_size
+    num_pieces: int | None = None
     try:
         found = find_tokenizer(folder, tokenizer)
-        limit = int(load_processor(found).vocab_size())
+        num_pieces = int(load_processor(found).vocab_size())
         model = found
         problems += _tokenizer_problems(model, vocab_size)
     except DataError as error:
         problems.append(error)
-    problems += [*_size_problems(folder, seq_len), *_token_problems(folder, limit), *_repeat_problems(folder)]
-    report = _report(folder, model, is_full=True, problems=tuple(dict.fromkeys(map(str, problems))))
-    if model is None or problems:
-        return report
-    scored_tokens, scored_bytes = _scored(folder, model, seq_len)
-    return replace(
-        report, scored_tokens=scored_tokens, scored_bytes=scored_bytes, warnings=tuple(_mismatches(folder, model))
-    )
-
-
-def _report(folder: Path, model: Path | None, **fields: Any) -> DataReport:
-    counts = {split: [_num_tokens(shard) for shard in _shards(folder, split)] for split in _SPLITS}
-    return DataReport(
+    num_tokens: dict[Split, dict[Path, int]] = {"train": {}, "val": {}}  # of each shard; 0 if it cannot be read
+    for split, counts in num_tokens.items():
+        try:
+            counts.update(dict.fromkeys(list_shards(folder, split), 0))
+        except DataError as error:
+            problems.append(error)
+        for shard in counts:
+            try:
+                counts[shard] = read_header(shard).num_tokens
+            except DataError as error:
+                problems.append(error)
+        total = sum(counts.values())
+        if seq_len is not None and counts and all(counts.values()) and total < seq_len + 1:
+            problem = f"{split} split has {total} tokens, fewer than seq_len + 1 = {seq_len + 1}"
+            problems.append(DataError(folder, problem, "lower train.seq_len and eval.seq_len, or get more data"))
+    report = DataReport(
         folder,
         model,
         tokenizer_sha=tokenizer_sha(model) if model else None,
-        data_sha=None if fields.get("problems") else data_sha(folder),
-        vocab_size=int(load_processor(model).vocab_size()) if model else None,
-        train_shards=len(counts["train"]),
-        val_shards=len(counts["val"]),
-        train_tokens=sum(counts["train"]),
-        val_tokens=sum(counts["val"]),
-        **{"is_full": False, **fields},
+        data_sha=None,
+        vocab_size=num_pieces,
+        train_shards=len(num_tokens["train"]),
+        val_shards=len(num_tokens["val"]),
+        train_tokens=sum(num_tokens["train"].values()),
+        val_tokens=sum(num_tokens["val"].values()),
+        is_full=False,
     )
-
-
-def _shards(folder: Path, split: Split) -> list[Path]:
-    try:
-        return list_shards(folder, split)
-    except DataError:
-        return []
-
-
-def _num_tokens(shard: Path) -> int:
-    try:
-        return read_header(shard).num_tokens
-    except DataError:
-        return 0
-
-
-def _readable_shards(folder: Path) -> Iterator[tuple[Split, Path, Tokens]]:
-    for split in _SPLITS:
-        for shard in _shards(folder, split):
-            if _num_tokens(shard):
-                yield split, shard, map_tokens(shard)
+    return (
+        report,
+        [(split, shard) for split, counts in num_tokens.items() for shard in counts if counts[shard]],
+        problems,
+    )
 
 
 def _tokenizer_problems(model: Path, vocab_size: int | None) -> Iterator[DataError]:
@@ -172,86 +165,59 @@ def _tokenizer_problems(model: Path, vocab_size: int | None) -> Iterator[DataErr
         yield DataError(model, problem, "train the tokenizer with split_by_whitespace=True")
 
 
-def _size_problems(folder: Path, seq_len: int | None) -> Iterator[DataError]:
-    for split in _SPLITS:
-        try:
-            shards = list_shards(folder, split)
-        except DataError as error:
-            yield error
-            continue
-        num_tokens = 0
-        is_whole = True
-        for shard in shards:
-            try:
-                num_tokens += read_header(shard).num_tokens
-            except DataError as error:
-                is_whole = False
-                yield error
-        if seq_len is not None and is_whole and num_tokens < seq_len + 1:
-            problem = f"{split} split has {num_tokens} tokens, fewer than seq_len + 1 = {seq_len + 1}"
-            yield DataError(folder, problem, "lower train.seq_len and eval.seq_len, or get more data")
-
-
-def _token_problems(folder: Path, limit: int | None) -> Iterator[DataError]:
+def _token_problems(shards: Sequence[tuple[Split, Path]], limit: int | None) -> Iterator[DataError]:
     """Find tokens outside the vocabulary: position and value of the first, and their number, for each shard."""
     if limit is None:
         return
-    for _, shard, tokens in _readable_shards(folder):
-        first: int | None = None
-        num_bad = 0
-        for start in range(0, len(tokens), _CHUNK_TOKENS):
-            bad = np.flatnonzero(tokens[start : start + _CHUNK_TOKENS] >= limit)
-            num_bad += len(bad)
-            if first is None and len(bad):
-                first = start + int(bad[0])
-        if first is not None:
+    for _, shard in shards:
+        tokens = map_tokens(shard)
+        chunks = (tokens[start : start + _CHUNK_TOKENS] for start in range(0, len(tokens), _CHUNK_TOKENS))
+        if num_bad := sum(np.count_nonzero(chunk >= limit) for chunk in chunks):
+            first = int(np.argmax(tokens >= limit))
             offset = HEADER_BYTES + first * TOKEN_BYTES
             problem = f"token {first} (byte offset {offset}) is {tokens[first]}, outside the vocabulary of {limit}"
             fix = "use the tokenizer and model.vocab_size these shards were written with"
             yield DataError(shard, f"{problem}; {num_bad} such tokens", fix)
 
 
-def _repeat_problems(folder: Path) -> Iterator[DataError]:
+def _repeat_problems(shards: Sequence[tuple[Split, Path]]) -> Iterator[DataError]:
     """Find shards that occur twice. A validation shard among the training shards invalidates every score."""
     seen: dict[str, Path] = {}
-    for split, shard, _ in _readable_shards(folder):
+    for split, shard in shards:
         first = seen.setdefault(shard_sha(shard), shard)
         if first != shard:
             why = "training would see the validation text" if split == "val" else "it would be trained on twice"
             yield DataError(shard, f"holds the same tokens as {first.name}: {why}", "delete one and get the right one")
 
 
-def _mismatches(folder: Path, model: Path) -> Iterator[str]:
+def _mismatches(report: DataReport) -> Iterator[str]:
     """Yield a line for each split whose first tokens this tokenizer probably did not write."""
-    processor = load_processor(model)
-    for split in _SPLITS:
-        shard = list_shards(folder, split)[0]
+    assert report.tokenizer is not None  # no problem was found
+    processor = load_processor(report.tokenizer)
+    for shard in (list_shards(report.folder, "train")[0], list_shards(report.folder, "val")[0]):
         tokens = map_tokens(shard)[:_SAMPLE_TOKENS]
         is_within = int(tokens.max()) < int(processor.vocab_size())
         agreement = _agreement(processor, tokens) if is_within else 0.0
         if agreement < _MIN_AGREEMENT:
             problem = f"of its first {len(tokens)} tokens {agreement:.0%} are the same when decoded and encoded again"
-            fix = f"{model.name} probably did not write it; bytes may be counted wrongly"
+            fix = f"{report.tokenizer.name} probably did not write it; bytes may be counted wrongly"
             yield str(DataError(shard, problem, fix))
 
 
 def _agreement(processor: sentencepiece.SentencePieceProcessor, tokens: Tokens) -> float:
     """Return the share of tokens (0 to 1) that are the same after each document is decoded and encoded again."""
-    documents: list[list[int]] = [[]]
-    for token in tokens.tolist():
-        if processor.is_control(token):
-            documents.append([])
-        else:
-            documents[-1].append(token)
+    by_document = itertools.groupby(tokens.tolist(), processor.is_control)
+    documents = [list(document) for is_control, document in by_document if not is_control]
     again = [processor.encode(processor.decode(document), out_type=int) for document in documents]
     before, after = list(itertools.chain.from_iterable(documents)), list(itertools.chain.from_iterable(again))
     return difflib.SequenceMatcher(None, before, after, autojunk=False).ratio()
 
 
-def _scored(folder: Path, model: Path, seq_len: int | None) -> tuple[int, int]:
+def _scored(report: DataReport, seq_len: int | None) -> tuple[int, int]:
     """Return the number of validation targets, in whole sequences of `seq_len`, and their bytes of text."""
-    table = token_bytes(model)
-    val = np.concatenate([map_tokens(shard) for shard in list_shards(folder, "val")])
+    assert report.tokenizer is not None  # no problem was found
+    table = token_bytes(report.tokenizer)
+    val = np.concatenate([map_tokens(shard) for shard in list_shards(report.folder, "val")])
     num_targets = (len(val) - 1) // (seq_len or 1) * (seq_len or 1)
     num_bytes = 0
     for start in range(0, num_targets, _CHUNK_TOKENS):

@@ -9,13 +9,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from pgray.planning.planner import Plan
+from pgray.planning.past_trials import model_part
 from pgray.spec.expand import Arm
 from trainer.config import Config
 from trainer.errors import InputError
@@ -44,22 +44,18 @@ class ModelFacts(BaseModel):
 _ANSWER = TypeAdapter(dict[str, ModelFacts])
 
 
-def start_model_check(plan: Plan) -> "ModelCheck":
-    """Start building the model of every arm. Leaving the `with` block cancels it."""
-    return ModelCheck(plan.expansion.arms, plan.sweep.origin)
-
-
-class ModelCheck:
-    """A running check.
+class ModelCheck(AbstractContextManager["ModelCheck"]):
+    """A running check. Leaving the `with` block cancels it.
 
     Args:
         arms: their models are built.
         origin: names the sweep file in errors.
-        cache: folder with the answers of earlier checks; None = the user's cache folder.
+        cache: folder with the answers of earlier checks; None = `$XDG_CACHE_HOME/pgray/models`.
     """
 
     def __init__(self, arms: Iterable[Arm], origin: str, cache: Path | None = None) -> None:
-        self._arms, self._origin, self._cache = tuple(arms), origin, cache or cache_folder()
+        user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self._arms, self._origin, self._cache = tuple(arms), origin, cache or user_cache / "pgray/models"
         self._keys = {arm.name: model_key(arm.config) for arm in self._arms}
         self._facts: dict[str, ModelFacts] = {}  # by model key
         to_build: dict[str, dict[str, Any]] = {}
@@ -68,18 +64,14 @@ class ModelCheck:
             try:
                 self._facts[key] = ModelFacts.model_validate_json(self._file(key).read_bytes())
             except (OSError, ValidationError):
-                to_build[key] = _sections(arm.config)
+                to_build[key] = model_part(arm.config)
         self._request = json.dumps(to_build)
         self._process = self._start() if to_build else None
 
     def _start(self) -> "subprocess.Popen[str]":
+        # it loads torch before it reads stdin
         command, pipe = [sys.executable, "-m", "trainer.run.preflight"], subprocess.PIPE
-        return subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True
-        )  # loads torch, then reads stdin
-
-    def __enter__(self) -> Self:
-        return self
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
     def __exit__(self, *_: object) -> None:
         self.cancel()
@@ -92,16 +84,26 @@ class ModelCheck:
             RuntimeError: the check itself failed, or `trainer/model/shapes.py` counts other parameters than the model has.
         """
         if self._process is not None:
-            self._read_answer(self._process)
+            output, errors = self._process.communicate(self._request)
+            if code := self._process.returncode:
+                last = (errors.strip().splitlines() or ["no message"])[-1]
+                raise RuntimeError(f"python -m trainer.run.preflight ended with code {code}: {last}")
             self._process = None
+            answer = _ANSWER.validate_json(output)
+            self._facts |= answer
+            for key, facts in answer.items():
+                if facts.error is None:
+                    with suppress(OSError):  # without a writable cache folder the next check only takes longer
+                        write_json(self._file(key), facts.model_dump(mode="json"))
+        found = {arm.name: self._facts[self._keys[arm.name]] for arm in self._arms}
         for arm in self._arms:
-            where, facts = f"{self._origin}: arm {arm.name}", self._facts[self._keys[arm.name]]
+            where, facts = f"{self._origin}: arm {arm.name}", found[arm.name]
             if facts.error is not None:
                 raise InputError(where, "model", "cannot be built", facts.error)
             if facts.num_params != num_params(arm.config):
                 counted = f"the model has {facts.num_params} parameters, trainer/model/shapes.py counts"
                 raise RuntimeError(f"{where}: {counted} {num_params(arm.config)}; bring parameter_shapes up to date")
-        return {arm.name: self._facts[self._keys[arm.name]] for arm in self._arms}
+        return found
 
     def cancel(self) -> None:
         """End the subprocess without an answer; does nothing after `wait`."""
@@ -110,32 +112,10 @@ class ModelCheck:
                 process.kill()
             self._process = None
 
-    def _read_answer(self, process: "subprocess.Popen[str]") -> None:
-        output, errors = process.communicate(self._request)
-        if process.returncode:
-            last = (errors.strip().splitlines() or ["no message"])[-1]
-            raise RuntimeError(f"python -m trainer.run.preflight ended with code {process.returncode}: {last}")
-        answer = _ANSWER.validate_json(output)
-        self._facts |= answer
-        for key, facts in answer.items():
-            if facts.error is None:
-                with suppress(OSError):  # without a writable cache folder the next check only takes longer
-                    write_json(self._file(key), facts.model_dump(mode="json"))
-
     def _file(self, key: str) -> Path:
         return self._cache / f"{key}.json"
 
 
 def model_key(config: Config) -> str:
     """Identify a model's structure by its config and the code that builds it."""
-    return digest([code_sha(), _sections(config)], 24)
-
-
-def cache_folder() -> Path:
-    """Return `$XDG_CACHE_HOME/pgray/models`, by default `~/.cache/pgray/models`."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "pgray" / "models"
-
-
-def _sections(config: Config) -> dict[str, Any]:
-    return config.model_dump(mode="json", include={"model", "recurrence"})
+    return digest([code_sha(), model_part(config)], 24)

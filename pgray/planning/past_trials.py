@@ -32,8 +32,8 @@ class FinishedTrial:
 
 
 def model_part(config: Config) -> dict[str, Any]:
-    """Return the sections that define the model."""
-    return config.model_dump(include={"model", "recurrence"})
+    """Return the sections that define the model, in JSON types."""
+    return config.model_dump(mode="json", include={"model", "recurrence"})
 
 
 def finished_trials(layout: RunLayout) -> list[FinishedTrial]:

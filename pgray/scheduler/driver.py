@@ -19,7 +19,7 @@ from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.orphans import end_orphans
 from pgray.execution.run_lock import hold_lock, read_driver
 from pgray.planning.forecast import forecast
-from pgray.planning.model_check import start_model_check
+from pgray.planning.model_check import ModelCheck
 from pgray.planning.planner import Decision, Plan, decide, make_plan
 from pgray.scheduler.curve_monitor import CurveMonitor
 from pgray.scheduler.driver_log import open_driver_log
@@ -150,7 +150,8 @@ def _connect(plan: Plan, address: str | None, reporter: ProgressReporter) -> "Cl
     be built."""
     from pgray.execution.cluster import check_fits, connect
 
-    with start_model_check(plan) as check, reporter.waiting("connecting to Ray" if address else "starting Ray"):
+    check = ModelCheck(plan.expansion.arms, plan.sweep.origin)
+    with check, reporter.waiting("connecting to Ray" if address else "starting Ray"):
         cluster = connect(address)
         check_fits(cluster, plan.sweep.machine, plan.sweep.origin)
         check.wait()

@@ -8,10 +8,11 @@ All numbers are little-endian. Unpacking gives the dequantized weights bit for b
 """
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,7 +24,7 @@ from trainer.config import Config
 from trainer.errors import DataError
 from trainer.quant.codecs import load_codec
 from trainer.quant.codecs._base import Symbols
-from trainer.quant.export import StoredTensor, assemble
+from trainer.quant.export import StoredAs, StoredTensor, assemble
 from trainer.quant.scheme import num_groups
 from trainer.quant.tensor_classes import TensorClass
 from trainer.records.results import TensorBytes
@@ -31,6 +32,7 @@ from trainer.records.results import TensorBytes
 MAGIC = b"PGRAY1\0\0"
 _LENGTHS = struct.Struct("<III")
 _CLASSES = (*get_args(TensorClass), "control")
+_KINDS: tuple[StoredAs, ...] = ("int", "fp16", "fp32", "svd")
 _MODEL_SECTIONS = {"model", "recurrence", "quant"}
 
 
@@ -52,15 +54,13 @@ def pack(stored: list[StoredTensor], config: Config) -> bytes:
     floats: list[bytes] = []
     entries = []
     for tensor in stored:
-        raw = _symbols_of(tensor)
-        float_bytes = _floats_of(tensor)
-        symbols.extend(raw)
-        floats.append(float_bytes)
-        crc = zlib.crc32(float_bytes, zlib.crc32(b"".join(r.tobytes() for r in raw)))
+        ints, raw = _symbols_of(tensor), _floats_of(tensor)
+        symbols += ints
+        floats.append(raw)
+        indices = [_CLASSES.index(tensor.tensor_class), _KINDS.index(tensor.stored_as)]
         rank = tensor.parts[0][0].size(1) if tensor.stored_as == "svd" else 0
-        kind = ("int", "fp16", "fp32", "svd").index(tensor.stored_as)
-        shape, rest = list(tensor.shape), [tensor.bits, tensor.group_rows, rank]
-        entries.append([tensor.name, _CLASSES.index(tensor.tensor_class), kind, shape, *rest, crc])
+        crc = _checksum(ints, raw)
+        entries.append([tensor.name, *indices, tensor.shape, tensor.bits, tensor.group_rows, rank, crc])
     header = {
         "config": config.model_dump(mode="json", include=_MODEL_SECTIONS, exclude_defaults=True),
         "codec": config.export.codec,
@@ -82,13 +82,13 @@ def unpack(blob: bytes, origin: object = "artifact") -> Artifact:
     if len(blob) < start or blob[: len(MAGIC)] != MAGIC:
         raise DataError(origin, f"starts with {blob[:8]!r}, not {MAGIC!r}", "this is not a pgray artifact")
     head_len, body_len, tail_len = _LENGTHS.unpack_from(blob, len(MAGIC))
-    if len(blob) != start + head_len + body_len + tail_len:
-        expected = start + head_len + body_len + tail_len
+    expected = start + head_len + body_len + tail_len
+    if len(blob) != expected:
         raise DataError(origin, f"{len(blob)} bytes where the header promises {expected}", "truncated; copy it again")
     try:
         header: dict[str, Any] = json.loads(zlib.decompress(blob[start : start + head_len]))
         entries = [_Entry(*fields) for fields in header["tensors"]]
-        sizes = [size for entry in entries for size in entry.symbol_sizes]
+        sizes = [rows * cols for entry in entries for rows, cols in entry.part_shapes]
         body = blob[start + head_len : start + head_len + body_len]
         symbols = iter(load_codec(header["codec"]).decompress(body, sizes))
         tail = zlib.decompress(blob[start + head_len + body_len :])
@@ -99,10 +99,10 @@ def unpack(blob: bytes, origin: object = "artifact") -> Artifact:
         ) from None
     stored, offset = [], 0
     for entry in entries:
-        parts = [next(symbols) for _ in entry.symbol_sizes]
+        parts = [next(symbols) for _ in entry.part_shapes]
         float_bytes = tail[offset : offset + entry.float_bytes]
         offset += entry.float_bytes
-        if zlib.crc32(float_bytes, zlib.crc32(b"".join(p.tobytes() for p in parts))) != entry.crc:
+        if _checksum(parts, float_bytes) != entry.crc:
             raise DataError(origin, f"tensor {entry.name}: checksum does not match", "corrupt; copy it again")
         stored.append(entry.restore(parts, float_bytes))
     return Artifact(config, stored)
@@ -150,39 +150,36 @@ class _Entry:
     crc: int
 
     @property
-    def part_shapes(self) -> list[tuple[int, int]]:
-        """Return the shapes of the integer matrices: none for floats, one, or two factors."""
-        if self.kind == 0:
-            return [(self.shape[0], self.shape[1])]
-        if self.kind == 3:
-            return [(self.shape[0], self.rank), (self.rank, self.shape[1])]
-        return []
+    def stored_as(self) -> StoredAs:
+        return _KINDS[self.kind]
 
     @property
-    def symbol_sizes(self) -> list[int]:
-        return [rows * cols for rows, cols in self.part_shapes]
+    def part_shapes(self) -> list[tuple[int, int]]:
+        """Return the shapes of the integer matrices: none for floats, one, or two factors."""
+        if self.stored_as not in ("int", "svd"):
+            return []
+        rows, cols = self.shape
+        return [(rows, cols)] if self.stored_as == "int" else [(rows, self.rank), (self.rank, cols)]
 
     @property
     def float_bytes(self) -> int:
-        if self.kind in (1, 2):
-            return int(np.prod(self.shape)) * (2 if self.kind == 1 else 4)
-        return sum(2 * num_groups(rows, self.group_rows) for rows, _ in self.part_shapes)
+        if self.part_shapes:
+            return sum(2 * num_groups(rows, self.group_rows) for rows, _ in self.part_shapes)
+        return math.prod(self.shape) * (2 if self.stored_as == "fp16" else 4)
 
     def restore(self, symbols: list[Symbols], float_bytes: bytes) -> StoredTensor:
-        stored_as = ("int", "fp16", "fp32", "svd")[self.kind]
-        common = (self.name, _CLASSES[self.class_index], stored_as, tuple(self.shape), self.bits, self.group_rows)
-        if self.kind in (1, 2):
-            dtype = np.dtype("<f2" if self.kind == 1 else "<f4")
-            data = torch.from_numpy(np.frombuffer(float_bytes, dtype).copy()).reshape(self.shape)
-            return StoredTensor(*common, data=data)  # type: ignore[arg-type]
-        scales = np.frombuffer(float_bytes, "<f2").copy()
-        parts, offset = [], 0
-        for flat, (rows, cols) in zip(symbols, self.part_shapes, strict=True):
-            groups = num_groups(rows, self.group_rows)
-            q = torch.from_numpy(flat.reshape(rows, cols).copy())
-            parts.append((q, torch.from_numpy(scales[offset : offset + groups])))
-            offset += groups
-        return StoredTensor(*common, parts=tuple(parts))  # type: ignore[arg-type]
+        shape, tensor_class = tuple(self.shape), _CLASSES[self.class_index]
+        tensor = StoredTensor(self.name, tensor_class, self.stored_as, shape, self.bits, self.group_rows)
+        floats = torch.from_numpy(np.frombuffer(float_bytes, "<f4" if self.stored_as == "fp32" else "<f2").copy())
+        if not self.part_shapes:
+            return replace(tensor, data=floats.reshape(self.shape))
+        scales = floats.split([num_groups(rows, self.group_rows) for rows, _ in self.part_shapes])
+        q = [torch.from_numpy(flat.reshape(size).copy()) for flat, size in zip(symbols, self.part_shapes, strict=True)]
+        return replace(tensor, parts=tuple(zip(q, scales, strict=True)))
+
+
+def _checksum(symbols: list[Symbols], float_bytes: bytes) -> int:
+    return zlib.crc32(float_bytes, zlib.crc32(b"".join(array.tobytes() for array in symbols)))
 
 
 def _symbols_of(tensor: StoredTensor) -> list[Symbols]:

@@ -4,7 +4,7 @@ QAT calls the same `quantize` on the same stacks of layers, so its weights equal
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,8 @@ from trainer.quant.config import QuantConfig
 from trainer.quant.quantizer import Quantized, quantize
 from trainer.quant.scheme import factors_are_smaller
 from trainer.quant.tensor_plan import TensorPlan, plan_tensors, shapes_of
+
+StoredAs = Literal["int", "fp16", "fp32", "svd"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class StoredTensor:
 
     name: str
     tensor_class: str
-    stored_as: Literal["int", "fp16", "fp32", "svd"]
+    stored_as: StoredAs
     shape: tuple[int, ...]
     bits: int
     group_rows: int = 1
@@ -50,10 +52,8 @@ class StoredTensor:
 @torch.no_grad()
 def store_weights(weights: Mapping[str, Tensor], quant: QuantConfig) -> list[StoredTensor]:
     """Prune, factor and quantize parameters on their device. Return one tensor per stored name, in order, on the CPU."""
-    stored: list[StoredTensor] = []
-    for name, plan in plan_tensors(shapes_of(weights), quant).items():
-        stored.extend(_store(plan, weights[name].float(), quant))
-    return stored
+    plans = plan_tensors(shapes_of(weights), quant)
+    return [tensor for name, plan in plans.items() for tensor in _store(plan, weights[name].float(), quant)]
 
 
 def assemble(stored: list[StoredTensor]) -> dict[str, Tensor]:
@@ -65,37 +65,27 @@ def assemble(stored: list[StoredTensor]) -> dict[str, Tensor]:
     return {name: torch.stack(parts) if name in is_bank else parts[0] for name, parts in layers.items()}
 
 
-def _store(plan: TensorPlan, w: Tensor, quant: QuantConfig) -> list[StoredTensor]:
+def _store(plan: TensorPlan, w: Tensor, quant: QuantConfig) -> Iterator[StoredTensor]:
     if plan.tensor_class == "control":
-        return [StoredTensor(plan.name, "control", "fp32", plan.shape, 32, data=w.cpu())]
-    stack = plan.as_stack(w)
-    if plan.scheme is not None and quant.prune_frac:
-        stack = torch.stack(
-            [prune(m, quant.prune_frac) if is_int else m for m, is_int in zip(stack, plan.int_layers, strict=True)]
-        )
-    quantized = quantize(stack, plan.scheme) if plan.scheme else None
-    return [
-        _store_layer(plan, i, name, stack[i], quantized if plan.int_layers[i] else None, quant)
-        for i, name in enumerate(plan.stored_names)
-    ]
-
-
-def _store_layer(
-    plan: TensorPlan, index: int, name: str, w: Tensor, quantized: Quantized | None, quant: QuantConfig
-) -> StoredTensor:
-    shape = tuple(w.shape) if plan.is_bank else plan.shape
-    if quantized is None or plan.scheme is None:
-        return StoredTensor(name, plan.tensor_class, "fp16", shape, 16, data=w.half().cpu())
-    scheme = plan.scheme
-    if quant.svd_rank and factors_are_smaller(shape, quant.svd_rank, scheme):
-        parts = tuple(_as_part(quantize(factor[None], scheme), 0) for factor in svd_factors(w, quant.svd_rank))
-        return StoredTensor(name, plan.tensor_class, "svd", shape, scheme.bits, scheme.group_rows, parts)
-    part = _as_part(quantized, index)
-    return StoredTensor(name, plan.tensor_class, "int", shape, scheme.bits, scheme.group_rows, (part,))
-
-
-def _as_part(quantized: Quantized, index: int) -> tuple[Tensor, Tensor]:
-    return quantized.q_LOI[index].cpu(), quantized.scale_LG[index].cpu()
+        yield StoredTensor(plan.name, "control", "fp32", plan.shape, 32, data=w.cpu())
+        return
+    scheme, stack = plan.scheme, plan.as_stack(w)
+    shape = tuple(stack.shape[1:])
+    if scheme is not None and quant.prune_frac:
+        pruned = [prune(m, quant.prune_frac) if is_int else m for m, is_int in zip(stack, plan.int_layers, strict=True)]
+        stack = torch.stack(pruned)
+    whole = quantize(stack, scheme) if scheme else None
+    for i, (name, is_int) in enumerate(zip(plan.stored_names, plan.int_layers, strict=True)):
+        if scheme is None or whole is None or not is_int:
+            yield StoredTensor(name, plan.tensor_class, "fp16", shape, 16, data=stack[i].half().cpu())
+            continue
+        kind: StoredAs = "int"
+        matrices = [(whole, i)]
+        if quant.svd_rank and factors_are_smaller(shape, quant.svd_rank, scheme):
+            kind = "svd"
+            matrices = [(quantize(factor[None], scheme), 0) for factor in svd_factors(stack[i], quant.svd_rank)]
+        parts = tuple((q.q_LOI[layer].cpu(), q.scale_LG[layer].cpu()) for q, layer in matrices)
+        yield StoredTensor(name, plan.tensor_class, kind, shape, scheme.bits, scheme.group_rows, parts)
 
 
 def prune(w: Tensor, frac: float) -> Tensor:

@@ -107,21 +107,15 @@ def _searched_scale(w_LGN: Tensor, scheme: Scheme) -> Tensor:
     n = w_LGN.size(-1)
     deepest = min(n, int((1 - min(SEARCH_PERCENTILES)) * (n - 1)) + 2)
     top = w_LGN.abs().topk(deepest, dim=-1).values
-    best_error: Tensor | None = None
-    best_scale = torch.empty(0)
+    errors, scales = [], []
     for percentile in SEARCH_PERCENTILES:
         depth = (1 - percentile) * (n - 1)
         below = min(int(depth), deepest - 1)
         above = min(below + 1, deepest - 1)
         clip_LG = torch.lerp(top[..., below], top[..., above], depth - below)
-        scale = _scale(clip_LG, scheme)
-        step = scale.float().unsqueeze(-1)
+        scales.append(_scale(clip_LG, scheme))
+        step = scales[-1].float().unsqueeze(-1)
         q = (w_LGN / step).round_().clamp_(-scheme.q_max, scheme.q_max)
-        error = (q.mul_(step) - w_LGN).square_().sum(-1)
-        if best_error is None:
-            best_error, best_scale = error, scale
-        else:
-            better = error < best_error
-            best_error = torch.where(better, error, best_error)
-            best_scale = torch.where(better, scale, best_scale)
-    return best_scale
+        errors.append((q.mul_(step) - w_LGN).square_().sum(-1))
+    best = torch.stack(errors).argmin(0, keepdim=True)  # of equal errors the first
+    return torch.stack(scales).gather(0, best)[0]

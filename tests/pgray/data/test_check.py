@@ -94,9 +94,8 @@ def test_good_data_has_no_problems(data: Path) -> None:
     )
     assert full == expected
     assert full.is_ok
-    assert full.bytes_per_token == scored_bytes / 2048
     assert (fast.data_sha, fast.tokenizer_sha) == (full.data_sha, full.tokenizer_sha)
-    assert (fast.is_full, fast.scored_tokens, fast.bytes_per_token) == (False, None, None)
+    assert (fast.is_full, fast.scored_tokens, fast.scored_bytes) == (False, None, None)
 
 
 def test_the_tokenizer_may_be_outside_the_folder(data: Path) -> None:
