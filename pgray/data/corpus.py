@@ -14,15 +14,15 @@ import json
 import platform
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
+
+from pydantic_core import to_jsonable_python
 
 from pgray.data.documents import STDLIB, CorpusSpec, first_chars, read_modules, split
 from trainer.errors import DataError, InputError
-
-if TYPE_CHECKING:
-    from filelock import FileLock
 
 BUILDER_VERSION = 1  # increase it with every change that can change a byte of the corpus
 TOKENIZER_NAME = "tokenizer.model"
@@ -71,28 +71,23 @@ def build_corpus(
     if out.exists() and not manifest and (not out.is_dir() or any(out.iterdir())):
         raise InputError(str(out), "out", "not a corpus folder", "it holds other files; give a new or an empty folder")
 
-    lock = _lock(out)
-    try:
+    with _lock(out):
         manifest = read_manifest(out)  # another process may have built it while this one waited
         if not (manifest and not force and _is_current(out, manifest, recipe)):
             manifest = _replace(out, lambda folder: _build(folder, spec, recipe, workers, report))
-    finally:
-        lock.release()
     report(f"{out}: {manifest.train_tokens:,} train tokens, {manifest.val_tokens:,} validation tokens")
     return manifest
 
 
-def _lock(out: Path) -> "FileLock":
-    """Take the lock that allows one builder per folder."""
+def _lock(out: Path) -> AbstractContextManager[object]:
+    """Take the lock that allows one builder per folder; leaving the `with` block releases it."""
     from filelock import FileLock
 
-    lock = FileLock(out.parent / f".{out.name}.lock")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        return FileLock(out.parent / f".{out.name}.lock").acquire()
     except OSError as error:
         raise InputError(str(out), "out", error.strerror, "choose a folder that you may write to") from None
-    return lock
 
 
 def _replace(out: Path, build: Callable[[Path], CorpusManifest]) -> CorpusManifest:
@@ -136,8 +131,8 @@ def _recipe(spec: CorpusSpec) -> dict[str, Any]:
             fix = "run `make setup`; the corpus is made from its documentation"
             raise DataError(f"package {name}", "not installed", fix) from None
     python = platform.python_version()
-    recipe = {"builder": BUILDER_VERSION, "python": python, "packages": versions, "spec": asdict(spec)}
-    return cast(dict[str, Any], json.loads(json.dumps(recipe)))  # tuples become lists, as in the file
+    # with the spec's tuples as lists, as in the file
+    return {"builder": BUILDER_VERSION, "python": python, "packages": versions, "spec": to_jsonable_python(spec)}
 
 
 def _build(

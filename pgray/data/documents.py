@@ -78,8 +78,7 @@ def _hash(name: str) -> str:
 def read_modules(spec: CorpusSpec, workers: int | None = None) -> Iterator[tuple[str, list[str]]]:
     """Yield the name and prose paragraphs of each module that has any, ordered by the hash of the name. Reads lazily."""
     sources = sorted(itertools.chain.from_iterable(map(_sources, spec.packages)), key=lambda item: _hash(item[0]))
-    workers = min(8, os.cpu_count() or 1) if workers is None else workers
-    texts = _read([path for _, path in sources], workers)
+    texts = _read([path for _, path in sources], workers or min(8, os.cpu_count() or 1))
     return ((name, text) for (name, _), text in zip(sources, texts, strict=False) if text)
 
 
@@ -107,12 +106,9 @@ def _unique(modules: Iterable[tuple[str, list[str]]]) -> Iterator[tuple[str, lis
 
     seen: set[bytes] = set()
     for name, text in modules:
-        fresh = []
-        for paragraph in text:
-            key = paragraph_key(paragraph)
-            if key not in seen:
-                seen.add(key)
-                fresh.append(paragraph)
+        keyed = {paragraph_key(paragraph): paragraph for paragraph in text}  # `document` leaves no two with one key
+        fresh = [paragraph for key, paragraph in keyed.items() if key not in seen]
+        seen |= keyed.keys()
         if fresh:
             yield name, fresh
 

@@ -108,21 +108,20 @@ def docstrings(source: bytes) -> Iterator[str]:
 
 
 def _walk(body: list[ast.stmt]) -> Iterator[str]:
-    if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-        text = body[0].value.value
-        if isinstance(text, str):
+    match body:
+        case [ast.Expr(ast.Constant(str(text))), *_]:
             yield text
     for statement in body:
-        if isinstance(statement, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield from _walk(statement.body)
-        elif isinstance(statement, (ast.If, ast.Try)):
-            yield from _walk(statement.body)
-            yield from _walk(statement.orelse)
-        elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-            if _is_about_docs(statement.value.func):
-                yield from _texts(*statement.value.args)
-        elif isinstance(statement, ast.Assign) and _is_about_docs(statement.targets[0]):
-            yield from _texts(statement.value)
+        match statement:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                yield from _walk(statement.body)
+            case ast.If() | ast.Try():
+                yield from _walk(statement.body)
+                yield from _walk(statement.orelse)
+            case ast.Expr(ast.Call(func, args)) if _is_about_docs(func):
+                yield from _texts(*args)
+            case ast.Assign([target, *_], value) if _is_about_docs(target):
+                yield from _texts(value)
 
 
 def _is_about_docs(node: ast.expr) -> bool:
