@@ -13,14 +13,14 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
 from pgray.planning.past_trials import model_part
 from pgray.spec.expand import Arm
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.model.shapes import num_params
-from trainer.records.files import write_json
+from trainer.records.files import read_model, write_json
 from trainer.records.fingerprint import digest
 from trainer.run.bundle import code_sha
 
@@ -61,9 +61,9 @@ class ModelCheck(AbstractContextManager["ModelCheck"]):
         to_build: dict[str, dict[str, Any]] = {}
         for arm in self._arms:
             key = self._keys[arm.name]
-            try:
-                self._facts[key] = ModelFacts.model_validate_json(self._file(key).read_bytes())
-            except (OSError, ValidationError):
+            if facts := read_model(ModelFacts, self._file(key)):
+                self._facts[key] = facts
+            else:
                 to_build[key] = model_part(arm.config)
         self._request = json.dumps(to_build)
         self._process = self._start() if to_build else None

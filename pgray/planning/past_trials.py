@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from pgray.store.outcomes import read_result
 from trainer.config import Config
+from trainer.records.files import read_model
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import last_entries, read_ledger
 from trainer.records.results import TrainingRecord, TrialResult
@@ -20,7 +19,6 @@ MAX_READ = 100  # newest trials: more would slow down the plan of a large sweep,
 class FinishedTrial:
     """One finished trial. `training`: the record of its training run; None if that folder has been removed."""
 
-    arm: str
     config: Config
     result: TrialResult
     training: TrainingRecord | None
@@ -43,17 +41,8 @@ def finished_trials(layout: RunLayout) -> list[FinishedTrial]:
     found = []
     for entry in done[-MAX_READ:]:
         trial = layout.trial(entry.trial_id)
-        result = read_result(trial)
-        if result is None:
-            continue
-        try:  # JSON mode, as the trainer reads it; a config of an older version may be invalid by now
-            config = Config.model_validate_json(trial.config.read_bytes())
-        except (OSError, ValidationError):
-            continue
-        try:
-            record = layout.trained(entry.train_fingerprint).record.read_bytes()
-            training = TrainingRecord.model_validate_json(record)
-        except (OSError, ValidationError):
-            training = None
-        found.append(FinishedTrial(entry.arm, config, result, training, bool(entry.gpu_held_s)))
+        result, config = read_result(trial), read_model(Config, trial.config)  # an old config may be invalid by now
+        training = read_model(TrainingRecord, layout.trained(entry.train_fingerprint).record)
+        if result is not None and config is not None:
+            found.append(FinishedTrial(config, result, training, bool(entry.gpu_held_s)))
     return found

@@ -20,12 +20,11 @@ _POINTS = 400  # steps at which a schedule is sampled
 
 @dataclass(frozen=True)
 class StepTime:
-    """Expected steps of a config. `step_ms`: None = unknown. `num_trials`: how many finished trials it is from."""
+    """Expected steps of a config. `step_ms`: None = unknown."""
 
     config: Config
     steps: int
     step_ms: float | None = None
-    num_trials: int = 0
 
     @property
     def train_s(self) -> float:
@@ -54,13 +53,11 @@ def expected_step_time(config: Config, machine: Machine, finished: Sequence[Fini
     same = [f for f in finished if f.is_on(machine) and _work_per_step(f.config) == _work_per_step(config)]
     same = [f for f in same if f.result.hardware == same[-1].result.hardware]  # the folder may have changed machines
     with_same_techniques = [f for f in same if _techniques_on(f.config) == _techniques_on(config)]
-    chosen = with_same_techniques or same
-    iterations = config.train.iterations
-    if not chosen:
-        return StepTime(config, iterations)
-    step_ms = median(f.result.step_ms for f in chosen)
-    steps = max(1, min(iterations, int(1000 * config.train.wallclock_s / step_ms)))
-    return StepTime(config, steps, step_ms, len(chosen))
+    if not same:
+        return StepTime(config, config.train.iterations)
+    step_ms = median(f.result.step_ms for f in with_same_techniques or same)
+    steps = max(1, min(config.train.iterations, int(1000 * config.train.wallclock_s / step_ms)))
+    return StepTime(config, steps, step_ms)
 
 
 def _work_per_step(config: Config) -> dict[str, Any]:

@@ -8,20 +8,17 @@ import re
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, assert_never
-
-from pydantic import BaseModel, ValidationError
+from typing import assert_never
 
 from pgray.store import storage_errors
 from pgray.store.exit_record import ExitRecord, StopReason
 from pgray.store.process_records import read_record
 from trainer.errors import FailureKind
-from trainer.records.files import read_json
+from trainer.records.files import read_json, read_model
 from trainer.records.layout import JobLayout, TrialLayout
 from trainer.records.results import JobFailure, TrialResult
 from trainer.records.states import TrialState
 
-_Model = TypeVar("_Model", bound=BaseModel)
 _TAIL_BYTES = 20_000
 _LOG_PATTERNS: tuple[tuple[re.Pattern[str], FailureKind], ...] = (
     (
@@ -69,7 +66,7 @@ def trial_ending(trial: TrialLayout, job: JobLayout, is_stopping: bool, worker_e
     if is_stopping and (record is None or record.stop):
         return Ending(TrialState.QUEUED, None, "interrupted before it ended")
     for path in (trial.failure, job.failure):
-        failure = _read(JobFailure, path)
+        failure = read_model(JobFailure, path)
         if failure is not None:
             return _failed(failure.kind, failure.reason)
     if record is None:
@@ -81,7 +78,7 @@ def trial_ending(trial: TrialLayout, job: JobLayout, is_stopping: bool, worker_e
 
 def read_result(trial: TrialLayout) -> TrialResult | None:
     """Return the trial's result if it is there, valid, and belongs to this trial."""
-    result = _read(TrialResult, trial.result)
+    result = read_model(TrialResult, trial.result)
     return result if result is not None and result.trial_id == trial.root.name else None
 
 
@@ -165,13 +162,6 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _read(model: type[_Model], path: Path) -> _Model | None:
-    try:
-        return model.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
 
 
 def _tail(log: Path) -> str:

@@ -19,7 +19,7 @@ from results.schema import Row, records
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.presets.resolve import flatten, input_error
-from trainer.records.files import read_json
+from trainer.records.files import read_json, read_model
 from trainer.records.layout import RunLayout
 from trainer.records.results import SCORES, TrainingRecord
 from trainer.records.states import TrialState
@@ -103,7 +103,7 @@ def gather(run: str | Path, arm: str, control: str | None = None) -> Submission:
         missing=[row for row in own if row not in scored],
         metric=_metric(scored),
         configs={row["seed"]: read_config(layout, row) for row in scored},
-        trained={seed: found for seed, path in records_of.items() if (found := _read_training(path))},
+        trained={seed: found for seed, path in records_of.items() if (found := read_model(TrainingRecord, path))},
         control=control,
         control_config=_config_if_there(layout, others),
         comparison=comparison,
@@ -154,11 +154,4 @@ def _config_if_there(layout: RunLayout, rows: Sequence[Row]) -> Config | None:
     try:
         return read_config(layout, rows[0]) if rows else None
     except InputError:
-        return None
-
-
-def _read_training(path: Path) -> TrainingRecord | None:
-    try:
-        return TrainingRecord.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
         return None

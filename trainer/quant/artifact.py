@@ -173,7 +173,7 @@ class _Entry:
         floats = torch.from_numpy(np.frombuffer(float_bytes, "<f4" if self.stored_as == "fp32" else "<f2").copy())
         if not self.part_shapes:
             return replace(tensor, data=floats.reshape(self.shape))
-        scales = floats.split([num_groups(rows, self.group_rows) for rows, _ in self.part_shapes])
+        scales = floats.split_with_sizes([num_groups(rows, self.group_rows) for rows, _ in self.part_shapes])
         q = [torch.from_numpy(flat.reshape(size).copy()) for flat, size in zip(symbols, self.part_shapes, strict=True)]
         return replace(tensor, parts=tuple(zip(q, scales, strict=True)))
 

@@ -4,7 +4,12 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel  # a supervisor imports this module, and has no time for pydantic
+
+Model = TypeVar("Model", bound="BaseModel")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -39,3 +44,11 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def read_model(cls: "type[Model]", path: Path) -> "Model | None":
+    """Return the record in a JSON file; None if the file is missing, or does not fit the pydantic model `cls`."""
+    try:
+        return cls.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 
-from pydantic import ValidationError
-
 from trainer.config import Config
+from trainer.records.files import read_model
 from trainer.records.fingerprint import LAST_WEIGHTS, average_key
 from trainer.records.layout import TrainedLayout
 from trainer.records.results import TrainingRecord
@@ -20,9 +19,8 @@ def usable_training(folder: TrainedLayout, configs: Iterable[Config]) -> Trainin
         None if the job must train: there is no readable record, or the run did not keep the last weights or an average
         that one of the trials exports.
     """
-    try:
-        record = TrainingRecord.model_validate_json(folder.record.read_bytes())
-    except (OSError, ValidationError):
+    record = read_model(TrainingRecord, folder.record)
+    if record is None:
         return None
     kept = {average.key for average in record.averages if folder.weights(average.key).is_file()}
     return record if {LAST_WEIGHTS, *map(average_key, configs)} <= kept else None

@@ -109,7 +109,7 @@ def test_finished_trials_set_step_time_wall_time_and_size(write_sweep: Callable[
     add_finished(layout, "int8", first.config, step_ms=100.0, wall_s=20.0)
     ahead = forecast(decide(plan, layout), layout)
     assert ahead.step_times["int8"].steps == ahead.step_times["qat"].steps == 3  # 0.3 s at 100 ms, not the 4 asked for
-    assert ahead.step_times["int8"].num_trials == 1
+    assert ahead.steps_source == "finished trials"
     assert ahead.sizes["int8"].source == "1 finished trial"
     # Training clock 0.3 s, 7 s outside it, and one or two exports of 20 s.
     two = next(job for job in ahead.jobs if len(job.trials) == 2)

@@ -85,7 +85,7 @@ def test_finished_trials_correct_the_prediction(small: Callable[..., Config], tm
     changes: list[dict[str, Any]] = [{}, {"quant.bits.mlp": 5}, {"quant.bits.attn": 4}, {"average.kind": "none"}]
     actual = [add_finished(layout, f"arm{i}", small(**change)).artifact_bytes for i, change in enumerate(changes)]
     finished = finished_trials(layout)
-    assert [trial.arm for trial in finished] == ["arm0", "arm1", "arm2", "arm3"]
+    assert [trial.result.trial_id.split("-")[0] for trial in finished] == ["arm0", "arm1", "arm2", "arm3"]
     assert abs(default_bytes(finished[0].config) / actual[0] - 1) > 0.05  # the default table assumes Gaussian weights
     for index, trial in enumerate(finished):
         others = finished[:index] + finished[index + 1 :]
