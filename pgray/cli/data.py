@@ -19,7 +19,7 @@ def build(
 ) -> None:
     manifest = build_corpus(out, force=force, report=(lambda _: None) if as_json else print)
     if as_json:
-        print_json({"path": str(out), **asdict(manifest)})
+        print_json({"path": str(out), **manifest.model_dump()})
 
 
 def fetch(

@@ -1,8 +1,5 @@
 """Check a data folder before it is used for training. Each problem names file, position, value and fix.
 
-`preflight` reads headers, sizes, the tokenizer and a few kilobytes. It takes milliseconds, raises at the first problem, and
-runs before every launch. `check_folder` reads every token and lists every problem.
-
 A tokenizer that counts bytes wrongly changes every bpb of a table but no loss. It must have a piece for a single space and byte
 fallback, and no space inside a piece. Whether it wrote the shards is tested by decoding and encoding their text again: another
 tokenizer of the same size gives other tokens. That is only a warning, because synthetic shards are not text.
@@ -66,7 +63,7 @@ class DataReport:
 def preflight(
     folder: Path, tokenizer: str = "", vocab_size: int | None = None, seq_len: int | None = None
 ) -> DataReport:
-    """Check everything that needs no reading of whole shards, and hash the data.
+    """Check everything that needs no reading of whole shards, and hash the data. Takes milliseconds; runs before every launch.
 
     Args:
         folder: a data folder.

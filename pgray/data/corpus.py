@@ -10,12 +10,10 @@ workers or the install paths, and the manifest records what it was made from.
 import hashlib
 import importlib.metadata
 import itertools
-import json
 import platform
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +21,15 @@ from pydantic_core import to_jsonable_python
 
 from pgray.data.documents import STDLIB, CorpusSpec, first_chars, read_modules, split
 from trainer.errors import DataError, InputError
+from trainer.records.files import read_model, write_json
+from trainer.records.record import Record
 
 BUILDER_VERSION = 1  # increase it with every change that can change a byte of the corpus
 TOKENIZER_NAME = "tokenizer.model"
 MANIFEST_NAME = "manifest.json"
 
 
-@dataclass(frozen=True)
-class CorpusManifest:
+class CorpusManifest(Record):
     """The contents of a corpus folder: `manifest.json`."""
 
     recipe: dict[str, Any]  # everything the bytes depend on: builder version, spec, Python and package versions
@@ -109,10 +108,7 @@ def _replace(out: Path, build: Callable[[Path], CorpusManifest]) -> CorpusManife
 
 def read_manifest(folder: Path) -> CorpusManifest | None:
     """Return the manifest of a corpus folder, or None if there is no readable one."""
-    try:
-        return CorpusManifest(**json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+    return read_model(CorpusManifest, folder / MANIFEST_NAME)
 
 
 def _is_current(folder: Path, manifest: CorpusManifest, recipe: dict[str, Any]) -> bool:
@@ -175,5 +171,5 @@ def _build(
         bytes_per_token=round(train_text_bytes / len(train_tokens), 4),
         files={name: {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()} for name, raw in files.items()},
     )
-    (folder / MANIFEST_NAME).write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST_NAME, manifest.model_dump())
     return manifest

@@ -51,10 +51,12 @@ class HubFiles:
             found = Path(hf_hub_download(self.repo, path, repo_type="dataset", **where))
         except Exception as error:  # three libraries without a common base class
             raise _explain(address, error) from error
+        with found.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         num_bytes, problem = found.stat().st_size, ""
         if listed.size not in (None, num_bytes):
             problem = f"{num_bytes} bytes arrived of {listed.size}"
-        elif _SHA256.fullmatch(listed.etag or "") and _sha256(found) != listed.etag:
+        elif _SHA256.fullmatch(listed.etag or "") and sha256 != listed.etag:
             problem = f"content does not have the sha256 {listed.etag[:12]}... of the hub"
         if problem:
             found.unlink()  # otherwise the next download would take it from `incoming`
@@ -80,8 +82,3 @@ def _explain(address: str, error: Exception) -> DataError:
         problem = f"the hub cannot be reached or broke off ({type(error).__name__}: {str(error)[:200]})"
         fix = f"check the network and {retry}"
     return DataError(address, problem, fix)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

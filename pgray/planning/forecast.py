@@ -27,7 +27,7 @@ class Forecast:
         proposed_jobs: those that a search will still propose; each is assumed to be like the control.
         limit_gpu_hours: the budget; None = no limit.
         spent_gpu_hours: over all attempts in the ledger.
-        num_comparable: finished trials on such a machine.
+        time_source: what the times are estimated from, in words.
         warnings: of the plan and of the forecast.
     """
 
@@ -37,7 +37,7 @@ class Forecast:
     proposed_jobs: list[JobEstimate]
     limit_gpu_hours: float | None
     spent_gpu_hours: float
-    num_comparable: int
+    time_source: str
     warnings: list[str]
 
     @property
@@ -85,12 +85,6 @@ class Forecast:
             return "finished trials"
         return "finished trials, or train.iterations without a comparable one" if num_known else "train.iterations"
 
-    @property
-    def time_source(self) -> str:
-        if not self.num_comparable:
-            return "train.wallclock_s and typical times for the rest"
-        return f"{self.num_comparable} finished trial{'s' * (self.num_comparable != 1)}"
-
 
 def forecast(decision: Decision, layout: RunLayout) -> Forecast:
     """Predict what a run would do. `layout`: the run folder, which need not exist."""
@@ -101,6 +95,8 @@ def forecast(decision: Decision, layout: RunLayout) -> Forecast:
     model = SizeModel(finished)
     sizes = {name: model.predict(step_time) for name, step_time in step_times.items()}
     control = [next(trial for trial in plan.trials if trial.arm == plan.expansion.control)]
+    comparable = sum(trial.is_on(sweep.machine) for trial in finished)
+    trials = f"{comparable} finished trial{'s' * (comparable != 1)}"
     limit_gpu_s = sweep.file.budget.limit_gpu_s if sweep.file.budget else math.inf
     found = Forecast(
         step_times,
@@ -109,7 +105,7 @@ def forecast(decision: Decision, layout: RunLayout) -> Forecast:
         proposed_jobs=estimate_jobs([control] * _num_to_propose(plan), step_times, finished, sweep.machine, layout),
         limit_gpu_hours=limit_gpu_s / 3600 if math.isfinite(limit_gpu_s) else None,
         spent_gpu_hours=spent_gpu_s(read_ledger(layout.ledger)[0]) / 3600,
-        num_comparable=sum(trial.is_on(sweep.machine) for trial in finished),
+        time_source=trials if comparable else "train.wallclock_s and typical times for the rest",
         warnings=[*plan.warnings, *forecast_warnings(step_times, sizes)],
     )
     found.warnings.extend(budget_warnings(found.all_jobs, found.left_gpu_hours))

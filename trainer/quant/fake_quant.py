@@ -20,9 +20,7 @@ def fake_quantize(w: Tensor, plan: TensorPlan) -> Tensor:
         return w
     stack = plan.as_stack(w)
     rounded = quantize(stack, plan.scheme).dequantize()
-    if not all(plan.int_layers):
-        rounded = rounded.clone()
-        for layer, is_int in enumerate(plan.int_layers):
-            if not is_int:
-                rounded[layer] = stack[layer]
+    for layer, is_int in enumerate(plan.int_layers):
+        if not is_int:
+            rounded[layer] = stack[layer]
     return rounded.reshape(w.shape)

@@ -7,7 +7,7 @@ so that `pgray plan` uses the same rules as export.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
@@ -48,11 +48,9 @@ class TensorPlan:
 
 
 def plan_tensor(name: str, shape: tuple[int, ...], quant: QuantConfig) -> TensorPlan:
-    tensor_class = CLASS_OF.get(name)
-    if tensor_class is None:
-        return TensorPlan(name, "control", False, shape, None, (False,))
-    is_bank = len(shape) == 3
-    bits = getattr(quant.bits, tensor_class)
+    tensor_class: TensorClass | Literal["control"] = CLASS_OF.get(name, "control")
+    is_bank = tensor_class != "control" and len(shape) == 3
+    bits = getattr(quant.bits, tensor_class, 16)  # a control tensor has none
     plan = TensorPlan(name, tensor_class, is_bank, shape, None, (False,) * (shape[0] if is_bank else 1))
     if bits == 16 or plan.elements_each <= quant.fp16_max_elements:
         return plan
@@ -60,10 +58,8 @@ def plan_tensor(name: str, shape: tuple[int, ...], quant: QuantConfig) -> Tensor
         not any(fnmatchcase(stored, pattern) or fnmatchcase(name, pattern) for pattern in quant.keep_fp16)
         for stored in plan.stored_names
     )
-    if not any(flags):
-        return plan
     scheme = Scheme(bits, quant.group_rows, quant.clip, quant.clip_sigma, quant.scale_floor)
-    return TensorPlan(name, tensor_class, is_bank, shape, scheme, flags)
+    return replace(plan, scheme=scheme, int_layers=flags) if any(flags) else plan
 
 
 def plan_tensors(shapes: Mapping[str, tuple[int, ...]], quant: QuantConfig) -> dict[str, TensorPlan]:
