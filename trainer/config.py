@@ -5,9 +5,7 @@ The models are frozen and strict: an unknown key or a wrong type is an error. Th
 run. Torch-free, so that the command line starts fast.
 """
 
-from typing import Self
-
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from trainer.averaging.config import AverageConfig
 from trainer.data.config import DataConfig
@@ -16,7 +14,7 @@ from trainer.model.config import ModelConfig, RecurrenceConfig
 from trainer.optim.config import OptimConfig
 from trainer.quant.config import ExportConfig, QuantConfig
 from trainer.run.config import TrainConfig
-from trainer.section import RuleError
+from trainer.section import Rules
 from trainer.techniques.config import WeightTechniques
 
 
@@ -34,19 +32,10 @@ class Config(WeightTechniques):
     eval: EvalConfig = EvalConfig()
     seed: int = Field(1337, ge=0, lt=2**31)  # initialization and noise, not data order; sweeps set it by `seeds`
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        bad = [i for i in self.recurrence.layers if not 0 <= i < self.model.layers]
-        if bad:
-            raise RuleError("recurrence.layers", bad, f"must be within 0..{self.model.layers - 1}")
-        if self.recurrence.last_layers > self.model.layers:
-            raise RuleError(
-                "recurrence.last_layers", self.recurrence.last_layers, f"must be at most {self.model.layers}"
-            )
-        if self.train.batch_tokens % self.train.seq_len:
-            raise RuleError(
-                "train.batch_tokens",
-                self.train.batch_tokens,
-                f"must be a multiple of train.seq_len {self.train.seq_len}",
-            )
-        return self
+    def rules(self) -> Rules:
+        layers, train = self.model.layers, self.train
+        is_outside = any(not 0 <= i < layers for i in self.recurrence.layers)
+        yield is_outside, "recurrence.layers", f"must be within 0..{layers - 1}"
+        yield self.recurrence.last_layers > layers, "recurrence.last_layers", f"must be at most {layers}"
+        fix = f"must be a multiple of train.seq_len {train.seq_len}"
+        yield train.batch_tokens % train.seq_len, "train.batch_tokens", fix

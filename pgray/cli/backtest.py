@@ -5,20 +5,19 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
 from pgray.cli.options import JsonOption, RunArgument, print_json, print_line, print_table, read_states
-from pgray.spec.sections import SweepSection
 from pgray.spec.stopping import KillRule, Race, StoppingSection, StoppingSections
 from pgray.stopping import backtest as replay
 from trainer.errors import InputError
-from trainer.presets.resolve import input_error
+from trainer.presets.resolve import validate
 from trainer.presets.yamlfile import parse_yaml, read_yaml
 from trainer.records.layout import RunLayout
+from trainer.section import Section
 
-_Section = TypeVar("_Section", bound=SweepSection)
+_Section = TypeVar("_Section", bound=Section)
 
 
 def backtest(
@@ -63,10 +62,7 @@ def _parse_section(model: type[_Section], text: str, option: str) -> _Section:
             raise InputError(option, key, word, problem)
         is_number = key in model.model_fields and model.model_fields[key].annotation in (int, float)
         values[key] = parse_yaml(value, f"{option} {key}") if is_number else value  # a bare `*` is an alias in YAML
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise input_error(error, option) from None
+    return validate(model, values, option)
 
 
 def _rules_to_replay(run: Path, rules: list[str], race: str | None) -> list[StoppingSection]:
@@ -78,10 +74,7 @@ def _rules_to_replay(run: Path, rules: list[str], race: str | None) -> list[Stop
     sweep = RunLayout(run).sweep
     raw = read_yaml(sweep) if sweep.is_file() else {}
     keys = StoppingSections.model_fields.keys() & raw if isinstance(raw, dict) else ()
-    try:
-        found = StoppingSections.model_validate({key: raw[key] for key in keys if raw[key] is not None})
-    except ValidationError as error:
-        raise input_error(error, str(sweep)) from None
+    found = validate(StoppingSections, {key: raw[key] for key in keys if raw[key] is not None}, str(sweep))
     if not found.stopping:
         raise InputError(str(sweep), "kill", "none", "has no rules and no race; give --rule or --race")
     return found.stopping

@@ -15,7 +15,7 @@ from pgray.execution.launchers.base import find_launchers
 from pgray.planning.config_warnings import config_warnings
 from pgray.spec.expand import Arm, Expansion, Trial, arm_config, expand
 from pgray.spec.expressions import Condition
-from pgray.spec.failure_policy import FailurePolicy
+from pgray.spec.sections import FailurePolicy
 from pgray.spec.stopping import check_rules
 from pgray.spec.sweep import Sweep
 from pgray.store.outcomes import read_result

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pgray.spec.sweep import LeaveOneOut, SweepFile
+from pgray.spec.sweep import Sweep
 from trainer.errors import InputError
 from trainer.presets.resolve import config_keys, flatten
 
@@ -19,25 +19,21 @@ NamedArms = dict[str, Overrides]
 _MAX_ARMS = 10_000  # a typing mistake can ask for billions, more than memory holds
 
 
-def design_arms(file: SweepFile, at_arms: Mapping[str, Mapping[str, Any]], origin: str) -> NamedArms:
-    """Return the sweep's arms in order, name -> dotted overrides, with `extends` and `at_arms` merged in.
+def design_arms(sweep: Sweep) -> NamedArms:
+    """Return the arms of a sweep's design in order, name -> dotted overrides, with `extends` and `at.arms` merged in.
 
-    Args:
-        file: a sweep file with one of the four designs.
-        at_arms: arm name -> overrides for the preset in use. An arm that extends another inherits them.
-        origin: names the file in errors.
     Raises:
         InputError: a bad or duplicate arm name, an unknown or circular `extends`, or a part with a key that `full` lacks.
     """
     arms: NamedArms = {}
-    for name, overrides in _design(file, at_arms, origin):
-        _check_name(name, origin)
+    for name, overrides in _design(sweep):
+        _check_name(name, sweep.origin)
         if name in arms:
-            raise InputError(origin, file.design, name, "the same arm twice; remove one")
-        arms[name] = overrides | flatten_overrides(at_arms.get(name, {}), f"{origin}: at")
-    for name in at_arms:
+            raise InputError(sweep.origin, sweep.file.design, name, "the same arm twice; remove one")
+        arms[name] = overrides | flatten_overrides(sweep.at.arms.get(name, {}), f"{sweep.origin}: at")
+    for name in sweep.at.arms:
         if name not in arms:
-            raise InputError(origin, f"at arms {name}", name, f"no such arm; use one of {', '.join(arms)}")
+            raise InputError(sweep.origin, f"at arms {name}", name, f"no such arm; use one of {', '.join(arms)}")
     return arms
 
 
@@ -78,74 +74,74 @@ def value_text(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
-def _design(file: SweepFile, at_arms: Mapping[str, Mapping[str, Any]], origin: str) -> Iterator[tuple[str, Overrides]]:
+def _design(sweep: Sweep) -> Iterator[tuple[str, Overrides]]:
     """Yield the arms of the file's design. Two may still have the same name."""
-    if file.arms is not None:
+    file, origin = sweep.file, sweep.origin
+    if file.arms:
         written = {name: dict(overrides or {}) for name, overrides in file.arms.items()}
         for name in written:
-            yield name, _merge_extends(name, written, at_arms, origin)
-    elif file.grid is not None:
+            yield name, _merge_extends(name, written, sweep)
+    elif file.grid:
         axes = [_axis("grid", key, values, origin) for key, values in file.grid.items()]
         count = math.prod(map(len, axes))
         if count > _MAX_ARMS:
             fix = f"more than {_MAX_ARMS:,}; give fewer values, or use search"
             raise InputError(origin, "grid", f"{count:,} arms", fix)
-        for point in map(dict, itertools.product(*axes)):
-            yield grid_name(point), point
-    elif file.one_factor is not None:
+        for point in itertools.product(*axes):
+            changes = {key: value for change in point for key, value in change.items()}
+            yield grid_name(changes), changes
+    elif file.one_factor:
         yield file.control or "control", {}
         for key, values in file.one_factor.items():
             for change in _axis("one_factor", key, values, origin):
-                yield grid_name(dict([change])), dict([change])
-    elif file.leave_one_out is not None:
-        yield from _leave_one_out(file.leave_one_out, file.control or "full", origin)
+                yield grid_name(change), change
+    elif file.leave_one_out:
+        full_name = file.control or "full"
+        full = flatten_overrides(file.leave_one_out.full, f"{origin}: leave_one_out.full")
+        yield full_name, full
+        for name, part in file.leave_one_out.parts.items():
+            yield f"{full_name} minus {name}", _without(name, part, full, origin)
 
 
-def _merge_extends(
-    name: str, written: Mapping[str, Overrides], at_arms: Mapping[str, Mapping[str, Any]], origin: str
-) -> Overrides:
+def _merge_extends(name: str, written: Mapping[str, Overrides], sweep: Sweep) -> Overrides:
     """Return an arm's overrides on top of those of the arms that it extends."""
     chain: list[str] = []
     link: Any = name
     while link is not None:
         key = f"arms.{chain[-1]}.extends" if chain else ""
         if not isinstance(link, str) or link not in written:
-            raise InputError(origin, key, link, f"no such arm; use one of {', '.join(written)}")
+            raise InputError(sweep.origin, key, link, f"no such arm; use one of {', '.join(written)}")
         if link in chain:
-            raise InputError(origin, key, link, f"circular extends: {' -> '.join([*chain, link])}")
+            raise InputError(sweep.origin, key, link, f"circular extends: {' -> '.join([*chain, link])}")
         chain.append(link)
         link = written[link].get("extends")
     merged: Overrides = {}
     for link in reversed(chain):
         own = {key: value for key, value in written[link].items() if key != "extends"}
-        merged |= flatten_overrides(own, f"{origin}: arm {link}")
-        merged |= flatten_overrides(at_arms.get(link, {}), f"{origin}: at")
+        merged |= flatten_overrides(own, f"{sweep.origin}: arm {link}")
+        merged |= flatten_overrides(sweep.at.arms.get(link, {}), f"{sweep.origin}: at")
     return merged
 
 
-def _leave_one_out(design: LeaveOneOut, full_name: str, origin: str) -> Iterator[tuple[str, Overrides]]:
-    full = flatten_overrides(design.full, f"{origin}: leave_one_out.full")
-    yield full_name, full
-    if not design.parts:
-        raise InputError(origin, "leave_one_out.parts", {}, "is empty; name the parts to leave out one at a time")
-    for name, part in design.parts.items():
-        remaining = dict(full)
-        for key, value in flatten_overrides(part, f"{origin}: leave_one_out.parts.{name}").items():
-            if key not in full:
-                fix = "full does not set this key; set it there to the value that it has with the part"
-                raise InputError(origin, f"leave_one_out.parts.{name}.{key}", value, fix)
-            if full[key] == value:
-                del remaining[key]
-            else:
-                remaining[key] = value
-        yield f"{full_name} minus {name}", remaining
+def _without(name: str, part: Mapping[str, Any], full: Overrides, origin: str) -> Overrides:
+    """Return `full` without one part: the part's keys have the part's values, or the preset's where those are equal."""
+    remaining = dict(full)
+    for key, value in flatten_overrides(part, f"{origin}: leave_one_out.parts.{name}").items():
+        if key not in full:
+            fix = "full does not set this key; set it there to the value that it has with the part"
+            raise InputError(origin, f"leave_one_out.parts.{name}.{key}", value, fix)
+        remaining[key] = value
+        if full[key] == value:
+            del remaining[key]
+    return remaining
 
 
-def _axis(section: str, key: str, values: list[Any], origin: str) -> list[tuple[str, Any]]:
+def _axis(section: str, key: str, values: list[Any], origin: str) -> list[Overrides]:
+    """Return one arm's changes for each value of a key."""
     if not values:
         raise InputError(origin, f"{section}.{key}", values, "is empty; give at least one value")
     flatten_overrides({key: None}, f"{origin}: {section}")  # raises for a seed
-    return [(key, value) for value in values]
+    return [{key: value} for value in values]
 
 
 def _check_name(name: str, origin: str) -> None:

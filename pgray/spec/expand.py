@@ -53,10 +53,7 @@ def expand(sweep: Sweep, proposals: Mapping[str, dict[str, Any]] | None = None) 
     """
     file, proposals = sweep.file, proposals or {}
     arm_config(sweep, "set", {})  # so that an error in `set` is not reported for the first arm
-    if file.search:
-        written: NamedArms = {file.control or "base": {}, **proposals}
-    else:
-        written = design_arms(file, sweep.at.arms, sweep.origin)
+    written = {file.control or "base": {}, **proposals} if file.search else design_arms(sweep)
     active, merged = _apply_when(sweep, written)
     control = file.control or next(iter(active))
     if control not in active:

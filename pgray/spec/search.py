@@ -4,21 +4,20 @@ import math
 import re
 import types
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
-from pgray.spec.sections import SweepSection
 from trainer.limits import ARTIFACT_CAP_BYTES
 from trainer.records.results import METRICS
-from trainer.section import RuleError
+from trainer.section import RuleError, Rules, Section
 
 Direction = Literal["min", "max"]
 
 _MAX_NUMBER = 10**9  # Optuna's densities overflow on much wider ranges of integers
 
 
-class Dimension(SweepSection):
+class Dimension(Section):
     """The values of one key: exactly one of these fields. A range includes both of its ends."""
 
     log_uniform: list[float] | None = None
@@ -26,18 +25,12 @@ class Dimension(SweepSection):
     integers: list[int] | None = Field(None, alias="int")
     choice: list[Any] | None = None
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def rules(self) -> Rules:
         given = {"int" if name == "integers" else name: values for name, values in self if values is not None}
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise RuleError("values", found, "give exactly one of log_uniform, uniform, int, choice")
+        found = " and ".join(given) or "none"
+        yield len(given) != 1, "values", "give exactly one of log_uniform, uniform, int, choice", found
         ((name, values),) = given.items()
-        if name == "choice":
-            _check_choices(values)
-        else:
-            _check_range(name, values)
-        return self
+        yield from _choice_rules(values) if name == "choice" else _range_rules(name, values)
 
     @property
     def ends(self) -> list[Any]:
@@ -52,28 +45,22 @@ class Dimension(SweepSection):
         return is_number and self.ends[0] <= value <= self.ends[1]
 
 
-def _check_range(name: str, values: list[Any]) -> None:
-    if len(values) != 2:
-        raise RuleError(name, values, "must be two numbers, [lowest, highest]")
+def _range_rules(name: str, values: list[Any]) -> Rules:
+    yield len(values) != 2, name, "must be two numbers, [lowest, highest]", values
     low, high = values
-    if not low < high:
-        raise RuleError(name, values, "the first number must be below the second")
-    if name == "log_uniform" and low <= 0:
-        raise RuleError(name, values, "a logarithmic range must begin above 0")
-    if not -_MAX_NUMBER <= low < high <= _MAX_NUMBER:
-        raise RuleError(name, values, f"must be within -{_MAX_NUMBER}..{_MAX_NUMBER}")
+    yield not low < high, name, "the first number must be below the second", values
+    yield name == "log_uniform" and low <= 0, name, "a logarithmic range must begin above 0", values
+    yield low < -_MAX_NUMBER or high > _MAX_NUMBER, name, f"must be within -{_MAX_NUMBER}..{_MAX_NUMBER}", values
 
 
-def _check_choices(choices: list[Any]) -> None:
+def _choice_rules(choices: list[Any]) -> Rules:
     plain = (bool, int, float, str, types.NoneType)
     for index, choice in enumerate(choices):
-        if not all(isinstance(member, plain) for member in (choice if isinstance(choice, list) else [choice])):
-            fix = "a choice is a number, text, true, false, null or a list of these"
-            raise RuleError("choice", repr(choice)[:80], fix)
-        if choice in choices[:index]:
-            raise RuleError("choice", choice, "the same choice twice; remove one")
-    if len(choices) < 2:
-        raise RuleError("choice", choices, "needs two or more values; move a constant to set")
+        is_plain = all(isinstance(member, plain) for member in (choice if isinstance(choice, list) else [choice]))
+        fix = "a choice is a number, text, true, false, null or a list of these"
+        yield not is_plain, "choice", fix, repr(choice)[:80]
+        yield choice in choices[:index], "choice", "the same choice twice; remove one", choice
+    yield len(choices) < 2, "choice", "needs two or more values; move a constant to set"
 
 
 @dataclass(frozen=True)
@@ -118,7 +105,7 @@ Constraints = Annotated[dict[str, str], AfterValidator(_check_constraints)]
 """Column -> `<= NUMBER` or `>= NUMBER`."""
 
 
-class Search(SweepSection):
+class Search(Section):
     """The section as written.
 
     `trials`: number of proposals; each runs with all seeds of the sweep. `sampler`: a module of `pgray/search/samplers/`.
@@ -135,14 +122,15 @@ class Search(SweepSection):
     when: dict[str, str] = Field(default_factory=dict)
     parallel: int | None = Field(None, ge=1)
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if "seed" in self.space:
-            raise RuleError("space.seed", "seed", "seeds are replicates of every proposal; use seeds: [...]")
+    def rules(self) -> Rules:
+        yield "seed" in self.space, "space.seed", "seeds are replicates of every proposal; use seeds: [...]", "seed"
         for key, text in self.when.items():
-            if key not in self.space:
-                raise RuleError(f"when.{key}", text, f"is not a key of space; use one of {', '.join(self.space)}")
-        return self
+            yield (
+                key not in self.space,
+                f"when.{key}",
+                f"is not a key of space; use one of {', '.join(self.space)}",
+                text,
+            )
 
     @property
     def bounds(self) -> tuple[Bound, ...]:

@@ -5,20 +5,19 @@ A new rule needs its section model here, a field in `StoppingSections`, and one 
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from pgray.spec.sections import SweepSection
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.records.results import LOWER_IS_BETTER, METRICS
-from trainer.section import RuleError
+from trainer.section import Rules, Section
 
 CURVE_METRICS = ("val_bpb", "train_loss_nats")
 
 
-class StoppingSection(SweepSection):
+class StoppingSection(Section):
     """What configures one stopping rule. `metric`: what it judges; lower is better."""
 
     metric: str
@@ -43,17 +42,12 @@ class KillRule(StoppingSection):
     at: Literal["step", "phase"] = "phase"
     after_frac: float = Field(0.25, ge=0, lt=1)
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.metric not in CURVE_METRICS + LOWER_IS_BETTER:
-            fix = f"unknown metric; use {', '.join(CURVE_METRICS)} (while training) or {', '.join(LOWER_IS_BETTER)}"
-            raise RuleError("metric", self.metric, fix)
-        if not self.is_on_curve:
-            for key in ("at", "after_frac"):
-                if key in self.model_fields_set:
-                    fix = f"{self.metric} is judged when a seed has finished; remove it, or use {CURVE_METRICS[0]}"
-                    raise RuleError(key, getattr(self, key), fix)
-        return self
+    def rules(self) -> Rules:
+        fix = f"unknown metric; use {', '.join(CURVE_METRICS)} (while training) or {', '.join(LOWER_IS_BETTER)}"
+        yield self.metric not in CURVE_METRICS + LOWER_IS_BETTER, "metric", fix
+        fix = f"{self.metric} is judged when a seed has finished; remove it, or use {CURVE_METRICS[0]}"
+        for key in ("at", "after_frac"):
+            yield not self.is_on_curve and key in self.model_fields_set, key, fix
 
     @property
     def is_on_curve(self) -> bool:
@@ -80,18 +74,15 @@ class Race(StoppingSection):
     first: int = Field(2, ge=2)
     confidence: float = Field(0.95, ge=0.5, lt=1)
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.metric not in LOWER_IS_BETTER:
-            raise RuleError("metric", self.metric, f"unknown metric; use one of {', '.join(LOWER_IS_BETTER)}")
-        return self
+    def rules(self) -> Rules:
+        yield self.metric not in LOWER_IS_BETTER, "metric", f"unknown metric; use one of {', '.join(LOWER_IS_BETTER)}"
 
     @property
     def text(self) -> str:
         return f"race on {self.metric}: after {self.first} seeds only arms that may be best ({self.confidence:.0%})"
 
 
-class StoppingSections(SweepSection):
+class StoppingSections(Section):
     """The part of a sweep file that configures stopping rules."""
 
     kill: list[KillRule] = Field(default_factory=list)

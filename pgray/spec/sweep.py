@@ -5,51 +5,24 @@ a sweep into arms and trials.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from pgray.spec.budget import Budget
-from pgray.spec.failure_policy import FailurePolicy
-from pgray.spec.search import Constraints, Search
-from pgray.spec.sections import SweepSection
+from pgray.spec.search import Search
+from pgray.spec.sections import Budget, FailurePolicy, LeaveOneOut, PresetOverrides, Resources
 from pgray.spec.stopping import StoppingSections
 from trainer.errors import InputError
-from trainer.presets.resolve import Preset, input_error, load_preset, preset_names
+from trainer.presets.resolve import Preset, load_preset, preset_names, validate
 from trainer.presets.yamlfile import parse_yaml, read_text
 from trainer.run.config import Machine
+from trainer.section import Rules
 
 DESIGNS = ("arms", "grid", "one_factor", "leave_one_out", "search")
 _MAX_SEED = 2**31
-
-
-class Resources(SweepSection):
-    """The resources of one job. A field that is left out is taken from the preset."""
-
-    gpus: int | None = Field(None, ge=0)
-    cpus: int | None = Field(None, ge=1)
-    nodes: int | None = Field(None, ge=1)
-
-
-class LeaveOneOut(SweepSection):
-    """`full`: overrides of the arm with every part. `parts`: name -> overrides that replace the part's keys in `full`.
-
-    Each key of a part must be set in `full`. A part that repeats the value in `full` resets the key to the preset's value.
-    """
-
-    full: dict[str, Any]
-    parts: dict[str, dict[str, Any]]
-
-
-class PresetOverrides(SweepSection):
-    """Replacements that apply at one preset only, for values that make sense at one model size."""
-
-    set: dict[str, Any] = Field(default_factory=dict)
-    arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    constraints: Constraints = Field(default_factory=dict)  # only in a search
 
 
 class SweepFile(StoppingSections):
@@ -79,6 +52,19 @@ class SweepFile(StoppingSections):
     @property
     def design(self) -> str:
         return next(name for name in DESIGNS if getattr(self, name) is not None)
+
+    def rules(self) -> Rules:
+        designs = [name for name in DESIGNS if getattr(self, name) is not None]
+        found = " and ".join(designs) or "none"
+        yield len(designs) != 1, "design", f"give exactly one of {', '.join(DESIGNS)}", found
+        yield not getattr(self, self.design), self.design, "is empty; name at least one"
+        yield self.when and self.arms, "when", "does not apply to arms; use when with grid or one_factor", "given"
+        yield self.when and self.search, "when", "a search has its own; move it into search: {when: ...}", "given"
+        for name, at in self.at.items():
+            fix = f"unknown preset; use one of {', '.join(preset_names())}"
+            yield name not in preset_names(), f"at.{name}", fix, name
+            is_unused = at.constraints and not self.search
+            yield is_unused, f"at.{name}.constraints", "is for a search; remove it", at.constraints
 
 
 class SweepOptions(TypedDict, total=False):
@@ -154,38 +140,9 @@ def _parse(text: str, origin: str) -> SweepFile:
     raw = parse_yaml(text, origin)
     if not isinstance(raw, dict):
         raise InputError(origin, "document", type(raw).__name__, "a sweep is a mapping with name, preset, seeds, arms")
-    for path in _key_paths(raw):
-        if not isinstance(path[-1], str):
-            raise InputError(origin, ".".join(map(str, path)), path[-1], "a name must be text; put it in quotes")
     if "script" in raw:
         raise InputError(origin, "script", "given", "not supported yet; remove it")
-    designs = [name for name in DESIGNS if raw.get(name) is not None]
-    if len(designs) != 1:
-        raise InputError(origin, "design", " and ".join(designs) or "none", f"give exactly one of {', '.join(DESIGNS)}")
-    try:
-        file = SweepFile.model_validate(raw)
-    except ValidationError as error:
-        raise input_error(error, origin) from None
-    if not raw[designs[0]]:
-        raise InputError(origin, designs[0], raw[designs[0]], "is empty; name at least one")
-    if file.when and file.design == "arms":
-        raise InputError(origin, "when", "given", "does not apply to arms; use when with grid or one_factor")
-    if file.when and file.design == "search":
-        raise InputError(origin, "when", "given", "a search has its own; move it into search: {when: ...}")
-    for name, at in file.at.items():
-        if name not in preset_names():
-            raise InputError(origin, f"at.{name}", name, f"unknown preset; use one of {', '.join(preset_names())}")
-        if at.constraints and file.search is None:
-            raise InputError(origin, f"at.{name}.constraints", at.constraints, "is for a search; remove it")
-    return file
-
-
-def _key_paths(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the path of every key in nested mappings, from the top."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield (*above, key)
-            yield from _key_paths(value, (*above, key))
+    return validate(SweepFile, raw, origin)
 
 
 def _check_seeds(seeds: Sequence[int], origin: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ been spent is computed from the ledger, so a restarted driver starts from the sa
 import math
 from collections.abc import Iterable
 
-from pgray.spec.budget import Budget
+from pgray.spec.sections import Budget
 from trainer.records.ledger import LedgerEntry, job_costs
 
 _ROUNDING_S = 1e-6  # sums of seconds are not exact, and a job that just fits must pass

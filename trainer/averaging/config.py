@@ -4,11 +4,11 @@ To add an average: a `kind` here, its line in ACTING_KEYS, and a module of the s
 """
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from trainer.section import RuleError, Section
+from trainer.section import Rules, Section
 
 AverageKind = Literal["none", "ema", "swa", "lawa", "sqwa"]
 
@@ -42,10 +42,8 @@ class AverageConfig(Section):
     count: int = Field(0, ge=0)  # swa: snapshots in the warmdown; lawa: snapshots kept, 0 = whole warmdown
     lr_below: float | None = Field(None, gt=0, le=1)  # snapshots only below this LR multiplier; null: swa 0.4, sqwa 0.2
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.kind == "swa" and not (self.count or self.every):
-            raise RuleError("count", self.count, "swa needs count (snapshots by LR multiplier) or every (steps)")
-        if self.kind == "lawa" and self.every and not self.count:
-            raise RuleError("count", self.count, "lawa with every needs count, how many snapshots it keeps")
-        return self
+    def rules(self) -> Rules:
+        is_empty = self.kind == "swa" and not (self.count or self.every)
+        yield is_empty, "count", "swa needs count (snapshots by LR multiplier) or every (steps)"
+        is_endless = self.kind == "lawa" and self.every and not self.count
+        yield is_endless, "count", "lawa with every needs count, how many snapshots it keeps"

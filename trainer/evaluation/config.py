@@ -1,10 +1,8 @@
 """The section `eval`: context length, sliding windows, test-time training. Torch-free."""
 
-from typing import Self
+from pydantic import Field
 
-from pydantic import Field, model_validator
-
-from trainer.section import RuleError, Section
+from trainer.section import Rules, Section
 
 
 class TttConfig(Section):
@@ -28,16 +26,9 @@ class EvalConfig(Section):
         """Windows per rank and forward pass."""
         return max(1, self.batch_tokens // self.seq_len)
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.stride > self.seq_len:
-            raise RuleError(
-                "stride", self.stride, f"must be at most eval.seq_len {self.seq_len}, or targets would be skipped"
-            )
-        if self.ttt.enabled and not self.stride:
-            raise RuleError("stride", self.stride, "test-time training scores by sliding windows; set a stride")
-        if self.ttt.enabled and self.ttt.chunk_tokens % self.seq_len:
-            raise RuleError(
-                "ttt.chunk_tokens", self.ttt.chunk_tokens, f"must be a multiple of eval.seq_len {self.seq_len}"
-            )
-        return self
+    def rules(self) -> Rules:
+        ttt, seq_len = self.ttt, self.seq_len
+        yield self.stride > seq_len, "stride", f"must be at most eval.seq_len {seq_len}, or targets would be skipped"
+        yield ttt.enabled and not self.stride, "stride", "test-time training scores by sliding windows; set a stride"
+        is_uneven = ttt.enabled and ttt.chunk_tokens % seq_len
+        yield is_uneven, "ttt.chunk_tokens", f"must be a multiple of eval.seq_len {seq_len}"

@@ -1,10 +1,10 @@
 """The sections `model` and `recurrence`: the shape of the network and which blocks run again. Torch-free."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from trainer.section import RuleError, Section, Start
+from trainer.section import Rules, Section, Start
 
 
 class BigramConfig(Section):
@@ -55,30 +55,19 @@ class ModelConfig(Section):
     def mlp_dim(self) -> int:
         return int(self.mlp_mult * self.dim)
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.dim % self.heads:
-            raise RuleError("heads", self.heads, f"must divide dim {self.dim}")
-        if self.heads % self.kv_heads:
-            raise RuleError("kv_heads", self.kv_heads, f"must divide heads {self.heads}")
-        if self.head_dim % 2:
-            raise RuleError(
-                "heads", self.heads, f"dim / heads = {self.head_dim} must be even for RoPE; change dim or heads"
-            )
-        if self.rope_dims % 2 or self.rope_dims > self.head_dim:
-            raise RuleError("rope_dims", self.rope_dims, f"must be even and at most dim / heads = {self.head_dim}")
-        if self.mlp_dim < 1:
-            raise RuleError("mlp_mult", self.mlp_mult, f"leaves no hidden units at dim {self.dim}; raise it")
-        if self.xsa_last_n > self.layers:
-            raise RuleError("xsa_last_n", self.xsa_last_n, f"must be at most layers {self.layers}")
-        bad = [i for i in self.value_embed.layers if not 0 <= i < self.layers]
-        if bad:
-            raise RuleError("value_embed.layers", bad, f"must be within 0..{self.layers - 1}")
-        if bool(self.value_embed.dim) != bool(self.value_embed.layers):
-            raise RuleError(
-                "value_embed.dim", self.value_embed.dim, "value_embed needs both dim and layers, or neither"
-            )
-        return self
+    def rules(self) -> Rules:
+        yield self.dim % self.heads, "heads", f"must divide dim {self.dim}"
+        yield self.heads % self.kv_heads, "kv_heads", f"must divide heads {self.heads}"
+        head = f"dim / heads = {self.head_dim}"
+        yield self.head_dim % 2, "heads", f"{head} must be even for RoPE; change dim or heads"
+        is_bad_rope = self.rope_dims % 2 or self.rope_dims > self.head_dim
+        yield is_bad_rope, "rope_dims", f"must be even and at most {head}"
+        yield self.mlp_dim < 1, "mlp_mult", f"leaves no hidden units at dim {self.dim}; raise it"
+        yield self.xsa_last_n > self.layers, "xsa_last_n", f"must be at most layers {self.layers}"
+        ve = self.value_embed
+        is_outside = any(not 0 <= i < self.layers for i in ve.layers)
+        yield is_outside, "value_embed.layers", f"must be within 0..{self.layers - 1}"
+        yield bool(ve.dim) != bool(ve.layers), "value_embed.dim", "value_embed needs both dim and layers, or neither"
 
 
 class RecurrenceConfig(Section):
@@ -92,8 +81,7 @@ class RecurrenceConfig(Section):
     layers: Annotated[tuple[int, ...], Field(strict=False)] = ()  # partial: which layers run twice
     start: Start = Start()  # partial: when the second pass is switched on
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def rules(self) -> Rules:
         own = {
             "none": (),
             "loops": ("loops", "lora_rank"),
@@ -101,12 +89,9 @@ class RecurrenceConfig(Section):
             "partial": ("layers", "start"),
         }
         for key in self.model_fields_set - {"kind", *own[self.kind]}:
-            if getattr(self, key) != type(self).model_fields[key].default:
-                raise RuleError(key, getattr(self, key), f"has no effect for recurrence.kind {self.kind}; remove it")
-        if self.kind == "loops" and self.loops < 2:
-            raise RuleError("loops", self.loops, "must be at least 2 for recurrence.kind loops")
-        if self.kind == "gated" and (self.last_layers < 1 or self.steps < 2):
-            raise RuleError("steps", self.steps, "recurrence.kind gated needs last_layers >= 1 and steps >= 2")
-        if self.kind == "partial" and not self.layers:
-            raise RuleError("layers", list(self.layers), "recurrence.kind partial needs the layers that run twice")
-        return self
+            is_changed = getattr(self, key) != type(self).model_fields[key].default
+            yield is_changed, key, f"has no effect for recurrence.kind {self.kind}; remove it"
+        kind, is_single = self.kind, self.last_layers < 1 or self.steps < 2
+        yield kind == "loops" and self.loops < 2, "loops", "must be at least 2 for recurrence.kind loops"
+        yield kind == "gated" and is_single, "steps", "recurrence.kind gated needs last_layers >= 1 and steps >= 2"
+        yield kind == "partial" and not self.layers, "layers", "recurrence.kind partial needs the layers that run twice"

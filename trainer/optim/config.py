@@ -1,10 +1,10 @@
 """The section `optim`: learning rates, Muon, weight decay, warmdown."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from trainer.section import RuleError, Section
+from trainer.section import Rules, Section
 
 
 class WarmdownConfig(Section):
@@ -14,11 +14,9 @@ class WarmdownConfig(Section):
     value: float = Field(1200, ge=0)  # length of the warmdown; 0 = constant LR
     min_lr: float = Field(0.0, ge=0, le=1)  # LR multiplier at the end
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.kind == "wallclock_frac" and self.value > 1:
-            raise RuleError("value", self.value, "must be within 0..1 for kind wallclock_frac")
-        return self
+    def rules(self) -> Rules:
+        is_long = self.kind == "wallclock_frac" and self.value > 1
+        yield is_long, "value", "must be within 0..1 for kind wallclock_frac"
 
 
 class OptimConfig(Section):

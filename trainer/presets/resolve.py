@@ -4,10 +4,9 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, Field, ValidationError
 
 from trainer.config import Config
 from trainer.errors import InputError
@@ -17,14 +16,21 @@ from trainer.section import RuleError, Section
 
 PRESETS_DIR = Path(__file__).parent
 
+_Model = TypeVar("_Model", bound=BaseModel)
+
 
 class Preset(Section):
     """A named base configuration and the machine it is meant for."""
 
-    name: str
-    about: str
-    machine: Machine
-    overrides: dict[str, Any]  # dotted key -> value, over the defaults of Config
+    name: str  # of the file
+    about: str = ""
+    machine: Machine = Machine()
+    set: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Dotted key -> value, over the defaults of Config."""
+        return dict(flatten(self.set))
 
 
 def preset_names() -> list[str]:
@@ -40,15 +46,8 @@ def load_preset(name: str, origin: str = "--preset") -> Preset:
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise InputError(str(path), "document", type(raw).__name__, "a preset is a mapping with about, machine, set")
-    unknown = set(raw) - {"about", "machine", "set"}
-    if unknown:
-        raise InputError(str(path), str(sorted(map(str, unknown))[0]), "unknown key", "use about, machine, set")
-    try:
-        machine = Machine.model_validate(raw.get("machine") or {})
-    except ValidationError as error:
-        raise input_error(error, str(path), "machine") from None
-    overrides = dict(flatten(raw.get("set") or {}))
-    preset = Preset(name=path.stem, about=str(raw.get("about", "")), machine=machine, overrides=overrides)
+    given = {key: value for key, value in raw.items() if value is not None}
+    preset = validate(Preset, {**given, "name": path.stem}, str(path))
     build_config(preset.overrides, str(path))
     return preset
 
@@ -94,10 +93,7 @@ def build_config(overrides: Mapping[str, Any], origin: str) -> Config:
         for parent in parents:
             node = node.setdefault(parent, {})
         node[leaf] = value
-    try:
-        return Config.model_validate(nested)
-    except ValidationError as error:
-        raise input_error(error, origin) from None
+    return validate(Config, nested, origin)
 
 
 def _did_you_mean(key: str) -> str:
@@ -124,21 +120,24 @@ _FIXES = {
 }
 
 
+def validate(model: type[_Model], raw: object, origin: str, prefix: str = "", strict: bool | None = None) -> _Model:
+    """Return `raw` as a model. Raises its first problem as an InputError; `prefix` comes before the key."""
+    try:
+        return model.model_validate(raw, strict=strict)
+    except ValidationError as error:
+        raise input_error(error, origin, prefix) from None
+
+
 def input_error(error: ValidationError, origin: str, prefix: str = "") -> InputError:
     """Return the first problem of a pydantic error as an InputError."""
-    detail: ErrorDetails = error.errors(include_url=False)[0]
-    parts = [prefix] if prefix else []
-    parts += [str(p) for p in detail["loc"] if p != "function-after"]
-    key = ".".join(parts) or "document"
-    value = detail["input"]
-    broken = detail.get("ctx", {}).get("error")
+    detail = error.errors(include_url=False)[0]
+    parts = [str(part) for part in (prefix, *detail["loc"]) if part not in ("", "function-after")]
+    value, broken = detail["input"], detail.get("ctx", {}).get("error")
     if isinstance(broken, RuleError):
         return InputError(origin, ".".join([*parts, broken.key]), broken.value, broken.fix)
     if detail["type"] == "value_error":
-        message = str(detail["msg"]).removeprefix("Value error, ")
-        if isinstance(value, (dict, BaseModel)):
-            return InputError(origin, key, "invalid", message)
-        return InputError(origin, key, value, message)
-    fix = _FIXES.get(detail["type"]) or str(detail["msg"]).replace("Input should be", "must be")
-    shown = value if not isinstance(value, (dict, list)) else json.dumps(value, default=str)[:80]
-    return InputError(origin, key, shown, fix)
+        value = "invalid" if isinstance(value, (dict, BaseModel)) else value
+    elif isinstance(value, (dict, list)):
+        value = json.dumps(value, default=str)[:80]
+    message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return InputError(origin, ".".join(parts) or "document", value, _FIXES.get(detail["type"], message))

@@ -10,24 +10,21 @@ from typing import Any
 import yaml
 
 from trainer.errors import InputError
+from trainer.section import RuleError
 
 
 class _StrictLoader(yaml.SafeLoader):
-    origin = "<yaml>"
+    """Raises RuleError for a bad key."""
 
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
+    seen: set[str] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if isinstance(key, (list, dict)):
-            raise InputError(
-                loader.origin, f"line {key_node.start_mark.line + 1}", str(key), "a key must be text; quote it"
-            )
+        key, line = loader.construct_object(key_node, deep=True), f"line {key_node.start_mark.line + 1}"
+        if not isinstance(key, str):
+            raise RuleError(line, str(key), "a name must be text; put it in quotes")
         if key in seen:
-            raise InputError(
-                loader.origin, f"line {key_node.start_mark.line + 1}", str(key), "duplicate key; rename or remove one"
-            )
+            raise RuleError(line, key, "duplicate key; rename or remove one")
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -42,9 +39,10 @@ _StrictLoader.add_implicit_resolver(
 
 def parse_yaml(text: str, origin: str) -> Any:
     """Parse one YAML document. Raises InputError with `origin` and the line for wrong syntax and duplicate keys."""
-    loader_class = type("Loader", (_StrictLoader,), {"origin": origin})
     try:
-        return yaml.load(text, Loader=loader_class)
+        return yaml.load(text, Loader=_StrictLoader)
+    except RuleError as error:
+        raise InputError(origin, error.key, error.value, error.fix) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "document"

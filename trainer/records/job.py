@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from trainer.config import Config
 from trainer.errors import InputError
-from trainer.presets.resolve import build_config, flatten, input_error, load_preset
+from trainer.presets.resolve import build_config, flatten, load_preset, validate
 from trainer.presets.yamlfile import read_yaml
 from trainer.records.fingerprint import average_key, digest, training_part
 
@@ -57,10 +57,7 @@ def load_job(path: Path) -> Job:
     if not isinstance(raw, dict):
         raise InputError(str(path), "document", type(raw).__name__, "a job is a mapping with trials, or preset and set")
     if "trials" in raw:
-        try:
-            return Job.model_validate(raw, strict=False)
-        except ValidationError as error:
-            raise input_error(error, str(path)) from None
+        return validate(Job, raw, str(path), strict=False)
     unknown = sorted(str(key) for key in set(raw) - {"preset", "set"})
     if unknown:
         raise InputError(str(path), unknown[0], "unknown key", "use preset and set")

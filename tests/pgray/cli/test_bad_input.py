@@ -39,7 +39,7 @@ ROWS: list[tuple[str, str, list[str]]] = [
     ("a key twice", HEAD + "arms:\n  a: {model: {layers: 3}, model.layers: 3}\n", ["arm a: model.layers: 3: given twice"]),
     ("an arm with a slash", HEAD + "arms: {a/b: {}}", ["arms: 'a/b': an arm's name must have no slash"]),
     ("an arm with a control character", HEAD + 'arms: {"a\\nb": {}}', ["arms: 'a\\nb': ", "no control characters"]),
-    ("an arm that YAML reads as a boolean", HEAD + "arms: {off: {}}", ["arms.False: False: a name must be text"]),
+    ("an arm that YAML reads as a boolean", HEAD + "arms: {off: {}}", ["line 5: False: a name must be text"]),
     ("unknown control", HEAD + ARMS + "control: b", ["control: b: is not an arm; use one of a"]),
     ("unknown parent", HEAD + "arms: {a: {extends: x}}", ["arms.a.extends: x: no such arm; use one of a"]),
     ("circular extends", HEAD + "arms: {a: {extends: b}, b: {extends: a}}", ["circular extends: a -> b -> a"]),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import results
-from pgray.spec.budget import Budget
+from pgray.spec.sections import Budget
 from pgray.store.budget import BudgetTracker, spent_gpu_s
 from pgray.store.ledger import Ledger
 from tests.results.synthetic import Run
