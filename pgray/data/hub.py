@@ -92,8 +92,7 @@ def fetch(
         raise InputError(_COMMAND, "shards", shards, "must be 1 or more")
     out = Path("data", f"fineweb10B_{variant}") if out is None else Path(out)
     source = _read_source(out, repo, variant)
-    missing = _missing(out, source.paths(shards)) if source and shards <= source.train_shards else None
-    if source and missing == []:
+    if source and shards <= source.train_shards and not _missing(out, source.paths(shards)):
         report(f"{out}: up to date")
         return _report(out, source, shards, [])
 

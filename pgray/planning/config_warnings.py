@@ -1,12 +1,12 @@
 """Warnings about settings that are allowed in a sweep but probably not intended. They follow from the configs alone."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pgray.spec.expand import Expansion, identical_arms
 from trainer.config import Config
 from trainer.model.shapes import parameter_shapes
-from trainer.quant.tensor_plan import TensorPlan, plan_tensors
+from trainer.quant.tensor_plan import plan_tensors
 
 
 def config_warnings(expansion: Expansion) -> list[str]:
@@ -31,14 +31,11 @@ def merge_arms(warnings: Mapping[str, Sequence[str]]) -> list[str]:
 
 def qat_coverage(config: Config) -> float | None:
     """Predict the column `qat_coverage`; None with QAT off."""
-    return _coverage(config, lambda plan: plan.tensor_class in config.qat.scope) if config.qat.enabled else None
-
-
-def _coverage(config: Config, is_covered: Callable[[TensorPlan], bool]) -> float:
-    """Return the covered share of the elements that are stored as integers; 0 if there are none."""
+    if not config.qat.enabled:
+        return None
     plans = plan_tensors(parameter_shapes(config), config.quant).values()
     total = sum(plan.int_elements for plan in plans)
-    return sum(plan.int_elements for plan in plans if is_covered(plan)) / total if total else 0.0
+    return sum(plan.int_elements for plan in plans if plan.tensor_class in config.qat.scope) / total if total else 0.0
 
 
 def _coverage_warnings(config: Config) -> Iterator[str]:
@@ -47,7 +44,7 @@ def _coverage_warnings(config: Config) -> Iterator[str]:
     for name, section in config.weight_techniques.items():
         if name == "qat" or not section.is_on:
             continue
-        if not _coverage(config, lambda plan: plan.scheme is not None):
+        if not any(plan.scheme for plan in plan_tensors(parameter_shapes(config), config.quant).values()):
             yield f"{name} covers nothing: no tensor is stored as integers"
         elif config.qat.enabled and config.qat.start.kind == "immediately":
             yield f"{name} has no effect: it ends when QAT starts, and QAT is on from the first step"

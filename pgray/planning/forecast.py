@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pgray.planning.forecast_warnings import budget_warnings, forecast_warnings
 from pgray.planning.job_cost import JobEstimate, estimate_jobs
 from pgray.planning.past_trials import finished_trials
-from pgray.planning.planner import Decision, Plan
+from pgray.planning.planner import Decision
 from pgray.planning.size.fit import SizeModel, SizePrediction
 from pgray.planning.step_time import StepTime, expected_step_time
 from pgray.store.budget import spent_gpu_s
@@ -88,13 +88,14 @@ class Forecast:
 
 def forecast(decision: Decision, layout: RunLayout) -> Forecast:
     """Predict what a run would do. `layout`: the run folder, which need not exist."""
-    plan = decision.plan
+    plan, study = decision.plan, decision.plan.study
     sweep, arms = plan.sweep, plan.expansion.arms
     finished = finished_trials(layout)
     step_times = {arm.name: expected_step_time(arm.config, sweep.machine, finished) for arm in arms}
     model = SizeModel(finished)
     sizes = {name: model.predict(step_time) for name, step_time in step_times.items()}
     control = [next(trial for trial in plan.trials if trial.arm == plan.expansion.control)]
+    to_propose = max(0, study.search.trials - len(study.proposals)) * len(sweep.seeds) if study else 0
     comparable = sum(trial.is_on(sweep.machine) for trial in finished)
     trials = f"{comparable} finished trial{'s' * (comparable != 1)}"
     limit_gpu_s = sweep.file.budget.limit_gpu_s if sweep.file.budget else math.inf
@@ -102,7 +103,7 @@ def forecast(decision: Decision, layout: RunLayout) -> Forecast:
         step_times,
         sizes,
         jobs=estimate_jobs(decision.jobs_to_run(), step_times, finished, sweep.machine, layout),
-        proposed_jobs=estimate_jobs([control] * _num_to_propose(plan), step_times, finished, sweep.machine, layout),
+        proposed_jobs=estimate_jobs([control] * to_propose, step_times, finished, sweep.machine, layout),
         limit_gpu_hours=limit_gpu_s / 3600 if math.isfinite(limit_gpu_s) else None,
         spent_gpu_hours=spent_gpu_s(read_ledger(layout.ledger)[0]) / 3600,
         time_source=trials if comparable else "train.wallclock_s and typical times for the rest",
@@ -110,12 +111,3 @@ def forecast(decision: Decision, layout: RunLayout) -> Forecast:
     )
     found.warnings.extend(budget_warnings(found.all_jobs, found.left_gpu_hours))
     return found
-
-
-def _num_to_propose(plan: Plan) -> int:
-    """Return how many trials a search has yet to propose."""
-    search = plan.sweep.file.search
-    if search is None:
-        return 0
-    proposed = len(plan.study.proposals) if plan.study else 0
-    return max(0, search.trials - proposed) * len(plan.sweep.seeds)

@@ -6,7 +6,6 @@ from pgray.planning.config_warnings import merge_arms
 from pgray.planning.job_cost import JobEstimate
 from pgray.planning.size.fit import SizePrediction
 from pgray.planning.step_time import StepTime
-from trainer.config import Config
 from trainer.limits import ARTIFACT_CAP_BYTES
 from trainer.optim.schedule import STEPS_BEFORE_ESTIMATE, TrainProgress
 from trainer.section import Start
@@ -75,15 +74,10 @@ def _average_warnings(run: StepTime) -> Iterator[str]:
                 yield "the average never starts: it averages the warm-down's steps, and there is no warm-down"
         if starts < HALF:
             yield f"averaging starts in the first half of training, at {max(starts, 0.0):.0%}"
-    below = {"sqwa": average.lr_below or 0.2, "swa": _swa_threshold(run.config)}.get(average.kind)
+    first_swa = (average.lr_below or 0.4) if average.every else average.count / (average.count + 1)
+    below = {"sqwa": average.lr_below or 0.2, "swa": first_swa}.get(average.kind)
     if below is not None and lowest >= below:
         yield f"the average never starts: it waits for an LR multiplier below {below:g}, the lowest is {lowest:.2f}"
-
-
-def _swa_threshold(config: Config) -> float:
-    """Return the LR multiplier of the first snapshot."""
-    average = config.average
-    return (average.lr_below or 0.4) if average.every else average.count / (average.count + 1)
 
 
 def _early_share(run: StepTime) -> float:

@@ -99,8 +99,7 @@ class Decision:
     @property
     def has_ledger_changes(self) -> bool:
         """Whether the ledger must be updated: trials to run, found on disk, superseded or outdated."""
-        is_changed = bool(self.superseded or self.outdated)
-        return is_changed or any(action in ("run", "recover") for action in self.actions.values())
+        return bool(self.superseded or self.outdated or {"run", "recover"}.intersection(self.actions.values()))
 
     def with_action(self, action: Action) -> list[PlannedTrial]:
         return [trial for trial in self.plan.trials if self.actions[trial.trial_id] == action]

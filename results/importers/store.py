@@ -6,11 +6,11 @@ The caller holds the run's lock. The id hashes the text that the run was read fr
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from results.importers.imported_run import ImportedRun
 from trainer.errors import InputError
-from trainer.records.files import write_text
+from trainer.records.files import read_model, write_text
 from trainer.records.fingerprint import digest, slug
 from trainer.records.layout import RunLayout
 from trainer.records.record import SCHEMA_VERSION
@@ -101,10 +101,9 @@ def read_imports(layout: RunLayout) -> tuple[list[StoredImport], list[str]]:
     found: list[StoredImport] = []
     problems: list[str] = []
     for path in sorted(layout.imports.glob("[!.]*.json")):
-        try:
-            stored = StoredImport.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
+        stored = read_model(StoredImport, path)
+        if stored is None:
             problems.append(f"{path}: not an imported row; ignored")
-            continue
-        found.append(stored)
+        else:
+            found.append(stored)
     return sorted(found, key=lambda stored: stored.position), problems

@@ -129,7 +129,7 @@ def byte_ledger(stored: list[StoredTensor]) -> list[TensorBytes]:
             tensor_class=tensor.tensor_class,
             stored_as=tensor.stored_as,
             bits=tensor.bits,
-            num_elements=tensor.num_elements,
+            num_elements=math.prod(tensor.shape),
             entropy_bytes=sum(entropy_bytes(s) for s in _symbols_of(tensor)) + len(_floats_of(tensor)),
         )
         for tensor in stored

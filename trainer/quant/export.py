@@ -3,7 +3,6 @@
 QAT calls the same `quantize` on the same stacks of layers, so its weights equal the exported ones bit for bit.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -35,10 +34,6 @@ class StoredTensor:
     group_rows: int = 1
     parts: tuple[tuple[Tensor, Tensor], ...] = ()
     data: Tensor | None = None
-
-    @property
-    def num_elements(self) -> int:
-        return math.prod(self.shape)
 
     def dequantize(self) -> Tensor:
         """Return the float32 values, of `shape`, that the model computes with after unpacking."""

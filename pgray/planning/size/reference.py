@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from pgray.planning.size.tensor_bytes import StoredBytes
 from pgray.planning.step_time import StepTime
@@ -30,15 +31,10 @@ class TrainingFactor:
     high: float
 
 
-@dataclass(frozen=True)
-class _Reference:
+class _Reference(NamedTuple):
     decay: float  # e-foldings
     log_params: float
     factor: float
-
-    def distance(self, decay: float, log_params: float) -> float:
-        """In units of one e-folding, or a factor 16 in parameters."""
-        return math.hypot(self.decay - decay, (self.log_params - log_params) / 4)
 
 
 def decay_efoldings(step_time: StepTime) -> float:
@@ -64,7 +60,8 @@ def expected_training_factor(step_time: StepTime) -> TrainingFactor:
 def _nearest(decay: float, log_params: float) -> TrainingFactor:
     references = _references()
     decay = min(decay, max(ref.decay for ref in references))  # more decay makes no difference once all is forgotten
-    near = sorted((ref.distance(decay, log_params), ref.factor) for ref in references)
+    # a factor 16 in parameters is as far as one e-folding
+    near = sorted((math.hypot(ref.decay - decay, (ref.log_params - log_params) / 4), ref.factor) for ref in references)
     closest = near[0][0]
     values = [factor for distance, factor in near if distance <= closest + _NEIGHBORHOOD]
     margin = 0.02 + 0.02 * closest

@@ -16,7 +16,7 @@ from trainer.config import Config
 from trainer.model.shapes import parameter_shapes
 from trainer.quant.codecs import load_codec
 from trainer.quant.scheme import Scheme, factors_are_smaller, num_groups
-from trainer.quant.tensor_plan import TensorPlan, plan_tensors
+from trainer.quant.tensor_plan import plan_tensors
 
 Group = tuple[Literal["int", "svd", "fp16", "fp32"], str, int]
 """How a tensor is stored, its class, its bits: tensors of one group are predicted together."""
@@ -44,28 +44,25 @@ class StoredBytes:
         self._codec = load_codec(config.export.codec)
         self.groups: dict[Group, StoredGroup] = defaultdict(StoredGroup)
         for plan in plan_tensors(parameter_shapes(config), config.quant).values():
-            self._add(plan, config)
+            num_int = sum(plan.int_layers)
+            if num_float := len(plan.int_layers) - num_int:
+                width = 4 if plan.tensor_class == "control" else 2
+                found = self.groups["fp32" if width == 4 else "fp16", plan.tensor_class, 8 * width]
+                found.num_tensors += num_float
+                found.float_bytes += width * num_float * plan.elements_each
+            if plan.scheme is None:
+                continue
+            rows, cols = plan.shape[-2:]
+            rank = config.quant.svd_rank
+            is_svd = bool(rank) and factors_are_smaller((rows, cols), rank, plan.scheme)
+            found = self.groups["svd" if is_svd else "int", plan.tensor_class, plan.scheme.bits]
+            found.num_tensors += num_int
+            for r, c in [(rows, rank), (rank, cols)] if is_svd else [(rows, cols)]:
+                found.gaussian_bytes += num_int * r * c * _gaussian_bits(plan.scheme, c, config.quant.prune_frac) / 8
+                found.float_bytes += num_int * 2.0 * num_groups(r, plan.scheme.group_rows)
         self.gaussian_bytes = {
             group: found.gaussian_bytes for group, found in self.groups.items() if found.gaussian_bytes
         }
-
-    def _add(self, plan: TensorPlan, config: Config) -> None:
-        num_int = sum(plan.int_layers)
-        if num_float := len(plan.int_layers) - num_int:
-            width = 4 if plan.tensor_class == "control" else 2
-            found = self.groups["fp32" if width == 4 else "fp16", plan.tensor_class, 8 * width]
-            found.num_tensors += num_float
-            found.float_bytes += width * num_float * plan.elements_each
-        if plan.scheme is None or not num_int:
-            return
-        rows, cols = plan.shape[-2:]
-        rank = config.quant.svd_rank
-        is_svd = bool(rank) and factors_are_smaller((rows, cols), rank, plan.scheme)
-        found = self.groups["svd" if is_svd else "int", plan.tensor_class, plan.scheme.bits]
-        found.num_tensors += num_int
-        for r, c in [(rows, rank), (rank, cols)] if is_svd else [(rows, cols)]:
-            found.gaussian_bytes += num_int * r * c * _gaussian_bits(plan.scheme, c, config.quant.prune_frac) / 8
-            found.float_bytes += num_int * 2.0 * num_groups(r, plan.scheme.group_rows)
 
     @property
     def fixed_bytes(self) -> float:
