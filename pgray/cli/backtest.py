@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from pgray.cli.options import JsonOption, RunArgument, print_json, print_line, print_table, read_states
+from pgray.cli.options import JsonOption, RunArgument, print_json, print_line, print_table, read_states, split_pairs
 from pgray.spec.stopping import KillRule, Race, StoppingSection, StoppingSections
 from pgray.stopping import backtest as replay
 from trainer.errors import InputError
@@ -54,14 +54,10 @@ def _parse_section(model: type[_Section], text: str, option: str) -> _Section:
         words = shlex.split(text)
     except ValueError as error:
         raise InputError(option, "text", text, f"cannot be read ({error}); write 'key=value key=value'") from None
-    values: dict[str, object] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or key in values:
-            problem = "given twice; give it once" if equals else "no value; write key=value"
-            raise InputError(option, key, word, problem)
-        is_number = key in model.model_fields and model.model_fields[key].annotation in (int, float)
-        values[key] = parse_yaml(value, f"{option} {key}") if is_number else value  # a bare `*` is an alias in YAML
+    values: dict[str, object] = {**split_pairs(words, option, "metric=sliding_bpb")}
+    for key, about in model.model_fields.items():
+        if key in values and about.annotation in (int, float):  # not text: a bare `*` is an alias in YAML
+            values[key] = parse_yaml(str(values[key]), f"{option} {key}")
     return validate(model, values, option)
 
 
@@ -83,11 +79,8 @@ def _rules_to_replay(run: Path, rules: list[str], race: str | None) -> list[Stop
 def _show(found: replay.Backtest) -> None:
     for line in found.rules:
         print_line(line, "dim")
-    table = Table("arm", "seed", "stopped")
-    table.add_column("saved, s", justify="right")
-    table.add_column(found.metric, justify="right")
-    table.add_column("lost")
-    table.add_column("reason", overflow="fold")
+    saved, value = (Column(name, justify="right") for name in ("saved, s", found.metric))
+    table = Table("arm", "seed", "stopped", saved, value, "lost", Column("reason", overflow="fold"))
     for trial in found.stopped:
         where = "not started" if trial.step is None else f"step {trial.step} ({trial.share:.0%})"
         lost = {

@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from pgray.cli.options import JsonOption, RunArgument, count_of, print_json, read_states
+from pgray.cli.options import JsonOption, RunArgument, print_json, read_states
 from pgray.execution.orphans import end_orphans
 from pgray.execution.run_lock import hold_lock, is_held, read_driver
 from pgray.store.ledger import Ledger
@@ -16,6 +16,7 @@ from pgray.store.retries import RETRY_SOURCE
 from trainer.errors import FailureKind, InputError
 from trainer.records.layout import RunLayout
 from trainer.records.states import TrialState
+from trainer.records.text import count_of
 
 _STOP_TIMEOUT_S = 60.0
 _KINDS = ", ".join(get_args(FailureKind))

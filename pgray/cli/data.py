@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from pgray.cli.options import JsonOption, count_of, print_json
+from pgray.cli.options import JsonOption, print_json
 from pgray.data import hub
 from pgray.data.check import check_folder
 from pgray.data.corpus import build_corpus
+from trainer.records.text import count_of
 
 
 def build(

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pgray.cli.options import JsonOption, RunArgument, TrialArgument, count_of, print_json, print_table
+from pgray.cli.options import JsonOption, RunArgument, TrialArgument, print_json, print_table
 from pgray.execution.run_lock import hold_lock
 from results.importers import read_logs
 from results.importers.store import StoredImport, plan_imports, read_imports, write_imports
@@ -18,6 +18,7 @@ from results.present.files import write_all
 from trainer.errors import InputError
 from trainer.records.layout import RunLayout
 from trainer.records.results import LISTED
+from trainer.records.text import count_of
 
 
 def import_(

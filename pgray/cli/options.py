@@ -2,8 +2,9 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -39,7 +40,9 @@ SetOption = Annotated[
 
 def load_sweep(path: Path, preset: str | None, seeds: str | None, overrides: list[str] | None) -> Sweep:
     """Read a sweep file and apply the options of the command line."""
-    return Sweep.from_yaml(path, preset=preset, seeds=_parse_seeds(seeds), overrides=_parse_overrides(overrides))
+    texts = split_pairs(overrides or [], "--set", "--set train.iterations=100")
+    values = {key: parse_yaml(text, f"--set {key}") for key, text in texts.items()}
+    return Sweep.from_yaml(path, preset=preset, seeds=_parse_seeds(seeds), overrides=values)
 
 
 def read_states(run: Path) -> dict[str, LedgerEntry]:
@@ -67,24 +70,18 @@ def print_line(text: str, style: str = "") -> None:
     Console(highlight=False).print(Text(text, style=style), soft_wrap=True)
 
 
-def count_of(number: int, noun: str) -> str:
-    """Return `1 job`, `2 jobs`, `2 processes`."""
-    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
-    return f"{number} {noun}{ending}"
-
-
-def _parse_overrides(overrides: list[str] | None) -> dict[str, Any]:
-    """Parse `key=value` pairs, values as in YAML."""
-    parsed: dict[str, Any] = {}
-    for text in overrides or []:
+def split_pairs(texts: Iterable[str], option: str, example: str) -> dict[str, str]:
+    """Split every `key=value`. Raises InputError if there is no value, or a key is given twice."""
+    pairs: dict[str, str] = {}
+    for text in texts:
         key, equals, value = text.partition("=")
         key = key.strip()
         if not equals or not key:
-            raise InputError("--set", text, "no value", "write key=value, such as --set train.iterations=100")
-        if key in parsed:
-            raise InputError("--set", key, value, "given twice; give it once")
-        parsed[key] = parse_yaml(value, f"--set {key}")
-    return parsed
+            raise InputError(option, text, "no value", f"write key=value, such as {example}")
+        if key in pairs:
+            raise InputError(option, key, value, "given twice; give it once")
+        pairs[key] = value
+    return pairs
 
 
 def _parse_seeds(text: str | None) -> list[int] | None:

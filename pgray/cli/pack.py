@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pgray.cli.options import ControlOption, JsonOption, RunArgument, print_json, print_table
 from results.submission.folder import AUTHOR_PLACEHOLDER, GITHUB_PLACEHOLDER, refuse_unless_new, write_folder
-from results.submission.gather import Submission, gather
+from results.submission.gather import gather
 from results.submission.rules import Rule, check, failed
 from trainer.errors import InputError
 
@@ -38,7 +38,16 @@ def pack(
         _refuse(run, arm, broken)
     files = write_folder(submission, rules, out, author or AUTHOR_PLACEHOLDER, github or GITHUB_PLACEHOLDER)
     if as_json:
-        print_json(_record(submission, rules, out, files))
+        print_json(
+            {
+                "out": str(out),
+                "arm": submission.arm,
+                "seeds": [row["seed"] for row in submission.rows],
+                "bytes_code": len(submission.code),
+                "rules": [asdict(rule) for rule in rules],
+                "files": files,
+            }
+        )
     else:
         _print(rules, out, files, has_author=bool(author and github))
 
@@ -49,17 +58,6 @@ def _refuse(run: Path, arm: str, broken: Sequence[Rule]) -> None:
     if others:
         problem += f"; {len(others)} more broken: {', '.join(rule.name for rule in others)}"
     raise InputError(f"{run}: arm {arm}", first.name, first.measured, f"{problem}; --force writes the folder anyway")
-
-
-def _record(submission: Submission, rules: Sequence[Rule], out: Path, files: list[str]) -> dict[str, Any]:
-    return {
-        "out": str(out),
-        "arm": submission.arm,
-        "seeds": [row["seed"] for row in submission.rows],
-        "bytes_code": len(submission.code),
-        "rules": [asdict(rule) for rule in rules],
-        "files": files,
-    }
 
 
 def _print(rules: Sequence[Rule], out: Path, files: list[str], has_author: bool) -> None:

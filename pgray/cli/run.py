@@ -8,7 +8,7 @@ import typer
 
 from pgray.cli import options
 from pgray.scheduler.driver import run_sweep
-from pgray.scheduler.progress import SilentProgress, TerminalProgress
+from pgray.scheduler.progress import ProgressReporter, TerminalProgress
 from trainer.records.states import TrialState
 
 
@@ -22,7 +22,7 @@ def run(
     as_json: options.JsonOption = False,
 ) -> None:
     loaded = options.load_sweep(sweep, preset, seeds, overrides)
-    outcome = run_sweep(loaded, runs, address=address, reporter=SilentProgress() if as_json else TerminalProgress())
+    outcome = run_sweep(loaded, runs, address=address, reporter=ProgressReporter() if as_json else TerminalProgress())
     root = outcome.run_root
     if as_json:
         options.print_json(

@@ -1,61 +1,46 @@
 """`pgray status`: the status of every trial, and whether a driver is running."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from pgray.cli.options import JsonOption, RunArgument, print_json, print_line, print_table, read_states
 from pgray.execution.run_lock import is_held, read_driver
-from trainer.errors import FailureKind
 from trainer.records.events import read_events
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import LedgerEntry
 from trainer.records.states import TrialState
 
 
-@dataclass(frozen=True)
-class TrialStatus:
-    """One trial in the output of `pgray status`. `step`: the last one logged, while the trial is running."""
-
-    trial_id: str
-    arm: str
-    seed: int
-    status: TrialState
-    attempt: int
-    step: int | None
-    failure_kind: FailureKind | None
-    reason: str | None
-
-
 def status(run: RunArgument, as_json: JsonOption = False) -> None:
     states = read_states(run)
     is_running = is_held(run)
     trials = [_trial_status(run, entry, is_running) for entry in states.values()]
-    counts = Counter(trial.status for trial in trials)
+    counts = Counter(trial["status"] for trial in trials)
     if as_json:
         driver = read_driver(run) if is_running else None
-        records = [asdict(trial) for trial in trials]
-        print_json({"run": str(run), "driver": driver and asdict(driver), "counts": counts, "trials": records})
+        print_json({"run": str(run), "driver": driver and asdict(driver), "counts": counts, "trials": trials})
         return
     table = Table("trial", "status", "step", "reason")
     for trial in trials:
-        step = "" if trial.step is None else str(trial.step)
-        table.add_row(Text(trial.trial_id), trial.status, step, Text(trial.reason or ""))
+        step = "" if trial["step"] is None else str(trial["step"])
+        table.add_row(Text(trial["trial_id"]), trial["status"], step, Text(trial["reason"] or ""))
     print_table(table)
     summary = ", ".join(f"{count} {state}" for state, count in counts.items())
     print_line(f"{summary}; {'a driver is running' if is_running else 'no driver is running'}")
 
 
-def _trial_status(run: Path, entry: LedgerEntry, is_running: bool) -> TrialStatus:
+def _trial_status(run: Path, entry: LedgerEntry, is_running: bool) -> dict[str, Any]:
+    """Return one trial of the output. `step`: the last one logged, while the trial is running."""
     step, reason = None, entry.reason
     if entry.state == TrialState.RUNNING:
         events = read_events(RunLayout(run).trained(entry.train_fingerprint).events)
         step = next((event.get("step") for event in reversed(events) if event.get("event") == "step"), None)
         if not is_running:
             reason = "its driver is gone; run the sweep again to resume it"
-    return TrialStatus(
-        entry.trial_id, entry.arm, entry.seed, entry.state, entry.attempt, step, entry.failure_kind, reason
-    )
+    same = entry.model_dump(include={"trial_id", "arm", "seed", "attempt", "failure_kind"})
+    return {**same, "status": entry.state, "step": step, "reason": reason}

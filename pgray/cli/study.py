@@ -8,12 +8,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pgray.cli.options import JsonOption, RunArgument, count_of, print_json, print_line, print_table, read_states
+from pgray.cli.options import JsonOption, RunArgument, print_json, print_line, print_table, read_states
 from pgray.planning.planner import make_plan
 from pgray.scheduler.provenance import launched_sweep
 from pgray.search.study import MIN_FOR_IMPORTANCES, Study
 from trainer.errors import InputError
 from trainer.records.layout import RunLayout
+from trainer.records.text import count_of
 
 
 def study(

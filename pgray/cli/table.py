@@ -1,8 +1,7 @@
 """`pgray table`: the ablation table of a run, on screen or in a file format."""
 
-import enum
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,13 +9,7 @@ from pgray.cli.options import ControlOption, JsonOption, RunArgument, print_json
 from results.present import files, publications, terminal
 from trainer.errors import InputError
 
-
-class Format(enum.StrEnum):
-    md = "md"
-    csv = "csv"
-    json = "json"
-    latex = "latex"
-    parquet = "parquet"
+Format = Literal["md", "csv", "json", "latex", "parquet"]
 
 
 def table(
@@ -35,13 +28,13 @@ def table(
     as_json: JsonOption = False,
 ) -> None:
     published = publications.read_with(published_names or [])
-    if published and form not in (None, Format.md):
+    if published and form not in (None, "md"):
         raise InputError("--with", "--format", form, "use --with on screen, or with --format md or --json")
     control = control or None  # `--control "$UNSET"` is an empty string
-    if form == Format.parquet:
+    if form == "parquet":
         sys.stdout.buffer.write(files.render_parquet(run, control))
     elif form is not None:
-        rendered = files.render(run, form.value, control, wide=wide)
+        rendered = files.render(run, form, control, wide=wide)
         print("\n".join([rendered, *map(publications.markdown, published)]).rstrip("\n"))
     elif as_json:
         others = {"published": publications.as_records(published)} if published else {}

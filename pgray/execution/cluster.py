@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.errors import InputError
+from trainer.records.text import count_of
 from trainer.run.config import Machine
 
 # Ray reads these when it is imported or starts. Values set by the user are kept.
@@ -31,8 +32,8 @@ class Cluster:
     def __str__(self) -> str:
         cpus, gpus = (sum(node[i] for node in self.nodes) for i in (0, 1))
         most_cpus, most_gpus = (max((node[i] for node in self.nodes), default=0) for i in (0, 1))
-        each = f", at most {_count(most_gpus, 'GPU')} and {_count(most_cpus, 'CPU')} on one"
-        total = f"{_count(gpus, 'GPU')} and {_count(cpus, 'CPU')} on {_count(len(self.nodes), 'node')}"
+        each = f", at most {count_of(most_gpus, 'GPU')} and {count_of(most_cpus, 'CPU')} on one"
+        total = f"{count_of(gpus, 'GPU')} and {count_of(cpus, 'CPU')} on {count_of(len(self.nodes), 'node')}"
         return total + (each if len(self.nodes) > 1 else "")
 
     def slots(self, machine: Machine) -> int:
@@ -49,10 +50,6 @@ class Cluster:
             int(min(cpus // machine.cpus, gpus // machine.gpus if machine.gpus else float("inf")))
             for cpus, gpus in self.nodes
         ]
-
-
-def _count(number: float, noun: str) -> str:
-    return f"{number:.0f} {noun}{'s' * (round(number) != 1)}"
 
 
 def prepare_ray() -> None:
@@ -111,7 +108,7 @@ def check_fits(cluster: Cluster, machine: Machine, origin: str) -> None:
         return
     able = sum(fit > 0 for fit in cluster.jobs_per_node(machine))
     if able:
-        fix = f"only {_count(able, 'node')} of the cluster can run such a job; lower it"
+        fix = f"only {count_of(able, 'node')} of the cluster can run such a job; lower it"
         raise InputError(origin, "resources.nodes", machine.nodes, fix)
     most_gpus = max(gpus for _, gpus in cluster.nodes)
     fix = f"the cluster has {cluster}; lower it, or try --preset cpu-smoke"

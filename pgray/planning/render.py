@@ -11,6 +11,7 @@ from pgray.planning.model_check import ModelFacts
 from pgray.planning.planner import Decision
 from pgray.spec.designs import changes_text
 from trainer.limits import ARTIFACT_CAP_BYTES
+from trainer.records.text import count_of
 
 MAX_NAMES_CHARS = 200  # arm names in a warning; `--json` has all of them
 
@@ -20,7 +21,7 @@ def print_plan(decision: Decision, ahead: Forecast, models: dict[str, ModelFacts
     console = Console()
     sweep, machine = decision.plan.sweep, decision.plan.sweep.machine
     console.print(Text(f"{sweep.name}: {sweep.file.question}" if sweep.file.question else sweep.name))
-    holds = ", ".join([_count(machine.gpus, "GPU"), _count(machine.cpus, "CPU"), _count(machine.nproc, "rank")])
+    holds = ", ".join([count_of(machine.gpus, "GPU"), count_of(machine.cpus, "CPU"), count_of(machine.nproc, "rank")])
     holds += f" on each of {machine.nodes} nodes" if machine.nodes > 1 else ""
     console.print(Text(f"preset {sweep.preset.name}; each job holds {holds}; run folder {run}", style="dim"))
     console.print(_arms(decision, ahead, models))
@@ -73,12 +74,12 @@ def _work(decision: Decision, ahead: Forecast) -> list[str]:
     num_run, num_jobs = len(decision.with_action("run")), len(ahead.jobs)
     if not ahead.all_jobs:
         num_failed = len(decision.with_action("leave"))
-        failed = f"{_count(num_failed, 'trial')} failed for good, all others are finished."
+        failed = f"{count_of(num_failed, 'trial')} failed for good, all others are finished."
         return [f"Nothing to run: {failed if num_failed else 'all trials are finished.'}"]
-    sharing = f": {_count(num_run - num_jobs, 'training run')} saved by sharing" if num_run > num_jobs else ""
-    lines = [f"{_count(num_run, 'trial')} in {_count(num_jobs, 'job')}{sharing}"]
+    sharing = f": {count_of(num_run - num_jobs, 'training run')} saved by sharing" if num_run > num_jobs else ""
+    lines = [f"{count_of(num_run, 'trial')} in {count_of(num_jobs, 'job')}{sharing}"]
     if ahead.proposed_jobs:
-        lines.append(f"{_count(len(ahead.proposed_jobs), 'more trial')} for the search to propose")
+        lines.append(f"{count_of(len(ahead.proposed_jobs), 'more trial')} for the search to propose")
     longest, total = _duration(ahead.longest_job_s), _duration(ahead.jobs_s)
     lines.append(f"about {longest} per job, {total} in sequence (estimated from {ahead.time_source})")
     if not decision.plan.sweep.machine.gpus:
@@ -96,10 +97,6 @@ def _work(decision: Decision, ahead: Forecast) -> list[str]:
         verdict = "expected to be enough" if ahead.is_budget_enough else "not enough"
         lines.append(f"budget: {cost(ahead.left_gpu_hours)} left of {cost(ahead.limit_gpu_hours)}, {verdict}")
     return lines
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,6 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +23,10 @@ from pgray.planning.planner import Decision, Plan, decide, make_plan
 from pgray.scheduler.curve_monitor import CurveMonitor
 from pgray.scheduler.driver_log import open_driver_log
 from pgray.scheduler.ledger_writer import LedgerWriter, close_dead_jobs
-from pgray.scheduler.loop import SweepLoop
-from pgray.scheduler.progress import ProgressReporter, SilentProgress
+from pgray.scheduler.loop import SweepLoop, write_tables
+from pgray.scheduler.progress import ProgressReporter
 from pgray.scheduler.provenance import write_provenance
-from pgray.scheduler.queue import JobQueue
+from pgray.scheduler.queue import JobQueue, Proposer
 from pgray.scheduler.signals import Interrupt, catch_interrupts
 from pgray.spec.sweep import Sweep
 from pgray.stopping.rule import stopping_rules
@@ -35,11 +34,11 @@ from pgray.store.ledger import Ledger
 from pgray.store.storage_errors import why_unwritable
 from trainer.records.layout import RunLayout
 from trainer.records.states import TrialState
+from trainer.records.text import count_of
 from trainer.run.bundle import code_sha
 
 if TYPE_CHECKING:
     from pgray.execution.cluster import Cluster
-    from pgray.scheduler.proposer import Searcher
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def run_sweep(
     Raises:
         InputError, DataError: the input is wrong; nothing has been launched, and no run folder made.
     """
-    reporter = reporter or SilentProgress()
+    reporter = reporter or ProgressReporter()
     layout = RunLayout(Path(runs).absolute() / sweep.name)
     plan = make_plan(sweep)
     queue: JobQueue | None = None
@@ -102,12 +101,12 @@ def run_sweep(
         launch = LaunchSettings(layout.root, sweep.machine, command, grace_s, timeout_s, sweep.failures.stall_s, driver)
         try:
             end_orphans(layout, grace_s, dead_drivers)
-            close_dead_jobs(layout, sweep.machine, sweep.usd_per_gpu_hour, log)
+            close_dead_jobs(layout, sweep, log)
             if plan.study is not None:
                 plan = make_plan(sweep, layout=layout)  # with the earlier proposals
             decision = decide(plan, layout)
-            searcher = _make_searcher(plan, layout)
-            has_work = bool(decision.with_action("run")) or (searcher is not None and not searcher.is_exhausted)
+            proposer = _make_proposer(plan, layout)
+            has_work = bool(decision.with_action("run")) or not proposer.is_exhausted
             cluster = _connect(plan, address, reporter) if has_work else None
             interrupt.listen()  # again: Ray has replaced the handlers
             _announce_plan(decision, layout, cluster, reporter, log)
@@ -120,17 +119,12 @@ def run_sweep(
                 history.begin(decision)
                 if has_work:
                     rules = stopping_rules(sweep.file.stopping, plan.expansion.control)
-                    queue = JobQueue(decision, layout, history, launch, rules, git_sha, searcher)
+                    queue = JobQueue(decision, layout, history, launch, rules, git_sha, proposer)
                     queue.start()
                     monitor = CurveMonitor(rules, plan.expansion.control, queue.trials, layout)
-                    write_tables = partial(_write_tables, layout)
-                    patience_s = launch.end_patience_s
-                    _run_jobs(
-                        launch,
-                        SweepLoop(layout, queue, history, monitor, reporter, log, interrupt, patience_s, write_tables),
-                    )
+                    _run_jobs(launch, SweepLoop(queue, monitor, reporter, log, interrupt))
             if is_changed or not layout.table("md").exists():
-                _write_tables(layout)
+                write_tables(layout)
                 if plan.study is not None:
                     plan.study.write_summary(layout.study)
                 _write_report(layout, reporter)
@@ -158,9 +152,9 @@ def _connect(plan: Plan, address: str | None, reporter: ProgressReporter) -> "Cl
     return cluster
 
 
-def _make_searcher(plan: Plan, layout: RunLayout) -> "Searcher | None":
+def _make_proposer(plan: Plan, layout: RunLayout) -> Proposer:
     if plan.study is None:
-        return None
+        return Proposer()
     from pgray.scheduler.proposer import Searcher
 
     return Searcher(plan, plan.study, layout)
@@ -193,12 +187,6 @@ def _outcome(
     )
 
 
-def _write_tables(layout: RunLayout) -> None:
-    from results.present.files import write_all
-
-    write_all(layout.root)
-
-
 def _write_report(layout: RunLayout, reporter: ProgressReporter) -> None:
     try:
         from results.report.html import write_report
@@ -222,18 +210,16 @@ def _announce_plan(
     finished = decision.with_action("finished")
     lost = [trial.trial_id for trial in finished if not layout.trial(trial.trial_id).artifact.exists()]
     if lost:
-        missing = f"the artifact of 1 finished trial is missing: {lost[0]}"
-        if len(lost) > 1:
-            missing = f"the artifacts of {len(lost)} finished trials are missing, such as {lost[0]}"
+        missing = f"{count_of(len(lost), 'finished trial')} without an artifact, such as {lost[0]}"
         warnings.append(f"{missing}; delete a trial's result.json to export it again")
     groups = decision.jobs_to_run()
     num_run = sum(len(group) for group in groups)
     parts = [f"{len(decision.plan.trials)} trials: {len(finished)} finished"]
-    if decision.with_action("recover"):
-        parts.append(f"{len(decision.with_action('recover'))} found finished on disk")
-    if decision.with_action("leave"):
-        parts.append(f"{len(decision.with_action('leave'))} failed earlier (pgray retry queues them)")
-    parts.append(f"{num_run} to run in {len(groups)} job{'s' * (len(groups) != 1)}" if num_run else "nothing to run")
+    if recovered := decision.with_action("recover"):
+        parts.append(f"{len(recovered)} found finished on disk")
+    if left := decision.with_action("leave"):
+        parts.append(f"{len(left)} failed earlier (pgray retry queues them)")
+    parts.append(f"{num_run} to run in {count_of(len(groups), 'job')}" if num_run else "nothing to run")
     study = decision.plan.study
     if study is not None:
         parts.append(f"{len(study.proposals)} of {study.search.trials} proposals made")

@@ -6,13 +6,14 @@ cost of a job are divided equally among its trials.
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
 
 from pgray.planning.planner import Decision, PlannedTrial
+from pgray.spec.sweep import Sweep
 from pgray.store.exit_record import ExitRecord
 from pgray.store.ledger import Ledger
 from pgray.store.outcomes import Ending, read_result, trial_ending
@@ -23,36 +24,33 @@ from trainer.records.job import Job
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import LedgerEntry
 from trainer.records.states import TrialState
-from trainer.run.config import Machine
 
 
-def close_dead_jobs(layout: RunLayout, machine: Machine, usd_per_gpu_hour: float | None, log: logging.Logger) -> None:
+def close_dead_jobs(layout: RunLayout, sweep: Sweep, log: logging.Logger) -> None:
     """Write how the jobs ended that a dead driver left running. Call it after all their processes have ended.
 
     A job that was stopped because its driver died has not failed. One without an exit record or a result is lost.
     """
     ledger = Ledger(layout.ledger)
-    running: dict[str, list[LedgerEntry]] = {}
+    running: dict[str, list[LedgerEntry]] = defaultdict(list)
     for entry in ledger.states().values():
         if entry.state == TrialState.RUNNING and entry.job_id:
-            running.setdefault(entry.job_id, []).append(entry)
+            running[entry.job_id].append(entry)
     for job_id, entries in running.items():
         exit_record = read_record(ExitRecord, layout.job(job_id).exit)
         try:
             num_trials = len(Job.model_validate_json(layout.job(job_id).job.read_bytes(), strict=False).trials)
         except (OSError, ValidationError):
             num_trials = len(entries)
-        held = _held(exit_record, num_trials, machine, usd_per_gpu_hour)
         for entry in entries:
             if exit_record is not None:
                 ending = trial_ending(layout.trial(entry.trial_id), layout.job(job_id), is_stopping=True)
             elif read_result(layout.trial(entry.trial_id)) is not None:
                 ending = Ending(TrialState.FINISHED)
             else:
-                ending = Ending(
-                    TrialState.LOST, "lost", "its driver and its supervisor died, and nothing recorded how it ended"
-                )
-            ledger.append(_with_ending(entry, ending, exit_record, held))
+                reason = "its driver and its supervisor died, and nothing recorded how it ended"
+                ending = Ending(TrialState.LOST, "lost", reason)
+            ledger.append(_ended(entry, ending, exit_record, num_trials, sweep))
             log.info("closed job %s of a dead driver, %s", job_id, _ending_text(entry, ending))
 
 
@@ -65,14 +63,12 @@ class LedgerWriter:
         self._sweep = decision.plan.sweep
         self._trials = {trial.trial_id: trial for trial in decision.plan.trials}
         self._attempts = {name: entry.attempt for name, entry in decision.before.items()}
-        self._failures = failures_that_count(self._ledger.entries())
+        self._failures = defaultdict(Counter[FailureKind], failures_that_count(self._ledger.entries()))
 
     def begin(self, decision: Decision) -> None:
         """Write a decision: trials that the sweep no longer asks for, results found on disk, trials to run."""
-        gone = [
-            entry.moved_to(TrialState.INVALID, reason="the sweep no longer asks for it")
-            for entry in decision.superseded
-        ]
+        why = "the sweep no longer asks for it"
+        gone = [entry.moved_to(TrialState.INVALID, reason=why) for entry in decision.superseded]
         outdated = {trial.trial_id for trial in decision.outdated}
         new = []
         for trial in decision.plan.trials:
@@ -82,9 +78,8 @@ class LedgerWriter:
                     new.append(self._entry(trial, TrialState.QUEUED))
             elif action == "recover":
                 result = read_result(self._layout.trial(trial.trial_id))
-                new.append(
-                    self._entry(trial, TrialState.FINISHED, source="recovered", node=result.node if result else None)
-                )
+                node = result.node if result else None
+                new.append(self._entry(trial, TrialState.FINISHED, source="recovered", node=node))
             elif trial.trial_id in outdated and before is not None:
                 new.append(before.model_copy(update={"at": time.time()}))  # the sweep asks for it again
         self._ledger.append(*gone, *new)
@@ -102,23 +97,21 @@ class LedgerWriter:
     def started(self, job: Job) -> None:
         for spec in job.trials:
             self._attempts[spec.trial_id] = self._attempts.get(spec.trial_id, 0) + 1
-        self._ledger.append(
-            *[self._entry(self._trials[s.trial_id], TrialState.RUNNING, job_id=job.job_id) for s in job.trials]
-        )
+        trials = [self._trials[spec.trial_id] for spec in job.trials]
+        self._ledger.append(*[self._entry(trial, TrialState.RUNNING, job_id=job.job_id) for trial in trials])
         self._log.info("launched job %s: %s", job.job_id, self.label(job))
 
     def ended(self, job: Job, is_stopping: bool, worker_error: str | None) -> list[LedgerEntry]:
         """Write how each trial of an ended job ended; arguments as in `trial_ending`. Returns the entries."""
         records = self._layout.job(job.job_id)
         exit_record = read_record(ExitRecord, records.exit)
-        held = _held(exit_record, len(job.trials), self._sweep.machine, self._sweep.usd_per_gpu_hour)
         entries = []
         for spec in job.trials:
             ending = trial_ending(self._layout.trial(spec.trial_id), records, is_stopping, worker_error)
             running = self._entry(self._trials[spec.trial_id], TrialState.RUNNING, job_id=job.job_id)
-            entries.append(_with_ending(running, ending, exit_record, held))
+            entries.append(_ended(running, ending, exit_record, len(job.trials), self._sweep))
             if ending.kind:
-                self._failures.setdefault(spec.trial_id, Counter())[ending.kind] += 1
+                self._failures[spec.trial_id][ending.kind] += 1
             self._log.info("ended job %s, %s", job.job_id, _ending_text(running, ending))
         self._ledger.append(*entries)
         return entries
@@ -139,7 +132,7 @@ class LedgerWriter:
 
     def num_failures(self, trial_id: str, kind: FailureKind | None) -> int:
         """Return how often a trial has failed in this way since the last `pgray retry`."""
-        return 0 if kind is None else self._failures.get(trial_id, Counter())[kind]
+        return 0 if kind is None else self._failures[trial_id][kind]
 
     def label(self, job: Job) -> str:
         """Return a job's arms and seed, for people."""
@@ -167,9 +160,14 @@ def _ending_text(entry: LedgerEntry, ending: Ending) -> str:
     return f"{entry.arm} seed {entry.seed}: {ending.state}{kind}{f': {ending.reason}' if ending.reason else ''}"
 
 
-def _with_ending(
-    running: LedgerEntry, ending: Ending, exit_record: ExitRecord | None, held: Mapping[str, float | None]
+def _ended(
+    running: LedgerEntry, ending: Ending, exit_record: ExitRecord | None, num_trials: int, sweep: Sweep
 ) -> LedgerEntry:
+    """Return a trial's entry at the end of its job, with its share of the job's GPU time and cost if they are known."""
+    held_s = exit_record.duration_s if exit_record else None
+    if held_s is not None:
+        held_s = held_s * sweep.machine.total_gpus / num_trials
+    price = sweep.usd_per_gpu_hour
     return running.moved_to(
         ending.state,
         failure_kind=ending.kind,
@@ -177,18 +175,9 @@ def _with_ending(
         source="run" if ending.state == TrialState.FINISHED else None,
         job_id=running.job_id,
         node=exit_record.node if exit_record else None,
-        **held,
+        gpu_held_s=held_s,
+        cost_usd=None if held_s is None or price is None else held_s / 3600 * price,
     )
-
-
-def _held(
-    exit_record: ExitRecord | None, num_trials: int, machine: Machine, usd_per_gpu_hour: float | None
-) -> dict[str, float | None]:
-    """Return one trial's share of its job's GPU time and cost; None if it was not measured."""
-    if exit_record is None or exit_record.duration_s is None:
-        return {"gpu_held_s": None, "cost_usd": None}
-    held_s = exit_record.duration_s * machine.total_gpus / num_trials
-    return {"gpu_held_s": held_s, "cost_usd": None if usd_per_gpu_hour is None else held_s / 3600 * usd_per_gpu_hour}
 
 
 def job_token(layout: RunLayout, job_id: str) -> str | None:

@@ -6,14 +6,14 @@ A job has ended when its supervisor has written the exit record, not when the ex
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pgray.execution.job_events import JobProgress
 from pgray.execution.orphans import end_job
 from pgray.scheduler.curve_monitor import CurveMonitor
-from pgray.scheduler.ledger_writer import LedgerWriter, job_token
+from pgray.scheduler.ledger_writer import job_token
 from pgray.scheduler.progress import ProgressReporter
 from pgray.scheduler.queue import JobQueue
 from pgray.scheduler.signals import Interrupt
@@ -22,6 +22,7 @@ from pgray.store.storage_errors import why_unwritable
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import LedgerEntry
 from trainer.records.states import TrialState
+from trainer.records.text import count_of
 
 _TABLE_SHARE = 0.1  # of the driver's time, at most, goes into rewriting the table
 _NEVER = float("inf")
@@ -31,19 +32,14 @@ _NEVER = float("inf")
 class SweepLoop:
     """The `JobEvents` of a sweep.
 
-    `end_patience_s`: how long to wait for a job's exit record after its worker has ended. `cannot_write`: the run folder
-    cannot be written, so that the sweep pauses and all jobs are being stopped.
+    `cannot_write`: the run folder cannot be written, so that the sweep pauses and all jobs are being stopped.
     """
 
-    layout: RunLayout
     queue: JobQueue
-    history: LedgerWriter
     monitor: CurveMonitor
     reporter: ProgressReporter
     log: logging.Logger
     interrupt: Interrupt
-    end_patience_s: float
-    write_tables: Callable[[], None]
     cannot_write: bool = False
     _running: dict[str, float] = field(default_factory=dict)  # job -> when to stop waiting for its exit record
     _worker_errors: dict[str, str | None] = field(default_factory=dict)
@@ -66,23 +62,23 @@ class SweepLoop:
         job = self.queue.open[job_id]
         self._running[job_id] = _NEVER
         with self._pausing_if_unwritable():
-            self.history.started(job)
-        self.reporter.started(job, self.history.label(job))
+            self.queue.history.started(job)
+        self.reporter.started(job, self.queue.history.label(job))
 
     def on_progress(self, job_id: str, progress: JobProgress) -> None:
         self.reporter.progressed(job_id, progress)
 
     def on_ended(self, job_id: str, worker_error: str | None = None) -> None:
         # If the worker died, its supervisor still needs a moment to end the job and to write how it ended.
-        was_started = job_token(self.layout, job_id) is not None
-        self._running[job_id] = time.monotonic() + (self.end_patience_s if was_started else 0)
+        was_started = job_token(self.queue.layout, job_id) is not None
+        self._running[job_id] = time.monotonic() + (self.queue.launch.end_patience_s if was_started else 0)
         self._worker_errors[job_id] = worker_error
 
     def poll(self) -> bool:
         """Collect ended jobs and judge running ones, several times a second. Returns whether to continue."""
         for job_id, deadline in list(self._running.items()):
             worker_has_ended = deadline < _NEVER
-            if worker_has_ended and (self.layout.job(job_id).exit.exists() or time.monotonic() > deadline):
+            if worker_has_ended and (self.queue.layout.job(job_id).exit.exists() or time.monotonic() > deadline):
                 with self._pausing_if_unwritable():
                     self._collect(job_id)
         with self._pausing_if_unwritable():
@@ -91,9 +87,8 @@ class SweepLoop:
         if self.queue.paused is not None and self._is_first("paused"):
             self.log.info("paused: %s", self.queue.paused)
         if self.interrupt.is_draining and not self.is_stopping and self._is_first("draining"):
-            self._announce(
-                f"Waiting for {_count(len(self._running))}. Ctrl-C again stops them; the next run resumes them."
-            )
+            jobs = count_of(len(self._running), "job")
+            self._announce(f"Waiting for {jobs}. Ctrl-C again stops them; the next run resumes them.")
         is_over = self.queue.is_done or (self.interrupt.is_draining and not self.queue.open)
         return not self.is_stopping and not is_over
 
@@ -107,7 +102,7 @@ class SweepLoop:
         for job_id in list(self._running):
             self.on_ended(job_id)
         if self._running and self.is_stopping:
-            self._announce(f"Stopping {_count(len(self._running))}.")
+            self._announce(f"Stopping {count_of(len(self._running), 'job')}.")
         while self._running:
             self.poll()
             time.sleep(0.05)
@@ -124,24 +119,23 @@ class SweepLoop:
     def _collect(self, job_id: str) -> None:
         del self._running[job_id]
         job = self.queue.open[job_id]
-        if not self.layout.job(job_id).exit.exists():
-            end_job(job_token(self.layout, job_id))
-        entries = self.history.ended(job, self.is_stopping, self._worker_errors.pop(job_id, None))
+        if not self.queue.layout.job(job_id).exit.exists():
+            end_job(job_token(self.queue.layout, job_id))
+        entries = self.queue.history.ended(job, self.is_stopping, self._worker_errors.pop(job_id, None))
         self.reporter.ended(job_id, entries)
         self.queue.on_ended(job, entries, self.is_stopping)
         self._warn_of_slow_nodes(entries)
         if time.monotonic() >= self._next_table_at:
             start = time.monotonic()
-            self.write_tables()
+            write_tables(self.queue.layout)
             self._next_table_at = time.monotonic() + (time.monotonic() - start) / _TABLE_SHARE
 
     def _warn_of_slow_nodes(self, entries: Sequence[LedgerEntry]) -> None:
         """Warn once about each slow node, as soon as its speed is known. The table's rows repeat the note."""
         from results.loading.slow_nodes import is_judged, slow_node_notes
 
-        results = (
-            read_result(self.layout.trial(entry.trial_id)) for entry in entries if entry.state == TrialState.FINISHED
-        )
+        finished = [entry.trial_id for entry in entries if entry.state == TrialState.FINISHED]
+        results = (read_result(self.queue.layout.trial(name)) for name in finished)
         new = [r.model_dump(include={"hardware", "node", "node_tflops"}) for r in results if r]
         self._speeds += filter(is_judged, new)
         for speed, note in zip(self._speeds, slow_node_notes(self._speeds), strict=True):
@@ -159,5 +153,7 @@ class SweepLoop:
         return is_first
 
 
-def _count(num_jobs: int) -> str:
-    return f"{num_jobs} job{'s' * (num_jobs != 1)}"
+def write_tables(layout: RunLayout) -> None:
+    from results.present.files import write_all  # takes half a second to import
+
+    write_all(layout.root)

@@ -6,7 +6,7 @@ Everything goes to standard error, so that standard output holds only what was a
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -19,55 +19,39 @@ from trainer.records.ledger import LedgerEntry
 _SPEED_OVER_S = 1800.0  # the time left is estimated from the speed over this long
 
 
-class ProgressReporter(Protocol):
-    """What the driver reports while a sweep runs. It is entered while jobs run."""
+class ProgressReporter:
+    """What the driver reports while a sweep runs. Shows nothing: for `--json` and for the Python API.
 
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *_: object) -> None: ...
-    def say(self, text: str) -> None:
-        """Show a line."""
-
-    def waiting(self, what: str) -> AbstractContextManager[object]:
-        """Show what the driver waits for, inside a `with` block."""
-
-    def planned(self, num_jobs: int) -> None:
-        """Set the number of jobs known up to now; retries and proposals add to it."""
-
-    def started(self, job: Job, label: str) -> None: ...
-    def progressed(self, job_id: str, progress: JobProgress) -> None: ...
-    def ended(self, job_id: str, entries: Sequence[LedgerEntry]) -> None:
-        """Show how each trial of a job ended."""
-
-
-class SilentProgress:
-    """Shows nothing: for `--json` and for the Python API."""
+    It is entered while jobs run.
+    """
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        """Close what is shown."""
 
     def say(self, text: str) -> None:
-        pass
+        """Show a line."""
 
     def waiting(self, what: str) -> AbstractContextManager[object]:
+        """Show what the driver waits for, inside a `with` block."""
         return nullcontext()
 
     def planned(self, num_jobs: int) -> None:
-        pass
+        """Set the number of jobs known up to now; retries and proposals add to it."""
 
     def started(self, job: Job, label: str) -> None:
-        pass
+        """Show a job that has started."""
 
     def progressed(self, job_id: str, progress: JobProgress) -> None:
-        pass
+        """Show how far a job is."""
 
     def ended(self, job_id: str, entries: Sequence[LedgerEntry]) -> None:
-        pass
+        """Show how each trial of a job ended."""
 
 
-class TerminalProgress:
+class TerminalProgress(ProgressReporter):
     """Prints lines on any terminal or pipe, and live bars where the terminal can redraw."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -115,13 +99,13 @@ class TerminalProgress:
         if job_id not in self._running:
             return
         exported_frac = progress.num_exported / (progress.num_exports or 1)
-        is_trained = progress.train_frac >= 1
+        step = f"step {progress.step}/{progress.steps}"
+        if progress.train_frac >= 1:
+            step = f"export {progress.num_exported}/{progress.num_exports}"
         self._bars.update(
             self._running[job_id][0],
             completed=0.8 * progress.train_frac + 0.2 * exported_frac,  # training is most of a job
-            step=f"export {progress.num_exported}/{progress.num_exports}"
-            if is_trained
-            else f"step {progress.step}/{progress.steps}",
+            step=step,
             loss="" if progress.train_loss_nats is None else f"loss {progress.train_loss_nats:.3f}",
         )
         self._update_total()

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from pgray.planning.planner import Plan, PlannedTrial, plan_proposal
+from pgray.scheduler.queue import Proposer
 from pgray.search.proposals import SeedRow, seed_row
 from pgray.search.study import Study
 from pgray.store.outcomes import read_result
@@ -11,7 +12,7 @@ from trainer.records.ledger import LedgerEntry
 from trainer.records.states import TrialState
 
 
-class Searcher:
+class Searcher(Proposer):
     """The proposer of a sweep with `search:`. It keeps no state of its own: the ledger has everything."""
 
     def __init__(self, plan: Plan, study: Study, layout: RunLayout) -> None:

@@ -26,13 +26,11 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def git_state() -> tuple[str | None, bool | None]:
+def _git_state() -> tuple[str | None, bool | None]:
     """Return the commit of this code and whether its tree has changes; (None, None) outside a git checkout."""
-    root = Path(__file__).resolve().parents[2]
     try:
-        _git(root, "ls-files", "--error-unmatch", __file__)  # fails for a .venv inside another project's checkout
-        sha = _git(root, "rev-parse", "HEAD")
-        return sha, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+        _git("ls-files", "--error-unmatch", __file__)  # fails for a .venv inside another project's checkout
+        return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return None, None
 
@@ -41,7 +39,9 @@ def write_provenance(
     layout: RunLayout, sweep: Sweep, expansion: Expansion, launch: LaunchSettings | None = None
 ) -> str | None:
     """Record this launch in the run folder. Returns the commit."""
-    sha, is_dirty = git_state()
+    sha, is_dirty = _git_state()
+    earlier = read_json(layout.provenance)
+    history = earlier.pop("earlier", [])
     record = {
         "at": time.time(),
         "git_sha": sha,
@@ -61,10 +61,9 @@ def write_provenance(
         "machine": sweep.machine.model_dump(),
         "control": expansion.control,
         "arms": [arm.name for arm in expansion.arms],
+        "earlier": [earlier, *history][:100] if earlier else [],
     }
-    earlier = read_json(layout.provenance)
-    history = earlier.pop("earlier", [])
-    write_json(layout.provenance, {**record, "earlier": [earlier, *history][:100] if earlier else []})
+    write_json(layout.provenance, record)
     write_text(layout.sweep, sweep.text)
     return sha
 
@@ -82,8 +81,8 @@ def launched_sweep(layout: RunLayout) -> Sweep:
     return Sweep.from_yaml(layout.sweep, preset=preset, seeds=launch.get("seeds"), overrides=launch.get("set"))
 
 
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).resolve().parents[2]), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 

@@ -7,7 +7,7 @@ before it takes effect.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.worker import write_job
@@ -20,19 +20,23 @@ from pgray.store.ledger import Ledger
 from pgray.store.outcomes import read_result
 from trainer.records.job import Job, TrialSpec
 from trainer.records.layout import RunLayout
-from trainer.records.ledger import LedgerEntry
+from trainer.records.ledger import LedgerEntry, last_entries
 from trainer.records.results import TrialResult
 from trainer.records.trained import usable_training
 
 _RESERVE = 1.1  # times the longest job up to now: GPU time that is reserved for the next one
 
 
-class Proposer(Protocol):
-    """A search. It is asked for trials when a job could start and none waits."""
+class Proposer:
+    """Proposes nothing; a search overrides it. It is asked for trials when a job could start and none waits."""
 
     @property
-    def is_exhausted(self) -> bool: ...
-    def propose(self) -> list[PlannedTrial]: ...
+    def is_exhausted(self) -> bool:
+        return True
+
+    def propose(self) -> list[PlannedTrial]:
+        return []
+
     def on_ended(self, entries: Sequence[LedgerEntry]) -> None:
         """Learn how trials ended for good; retries of them do not follow."""
 
@@ -67,20 +71,19 @@ class JobQueue:
         self.paused: str | None = None
         self.num_started = self.num_started_trials = 0
         self._decision, self._sweep = decision, decision.plan.sweep
-        self._rules, self._git_sha, self._proposer = rules, git_sha, proposer
+        self._rules, self._git_sha, self._proposer = rules, git_sha, proposer or Proposer()
         self._waiting: list[list[PlannedTrial]] = decision.jobs_to_run()
         self._budget = BudgetTracker(self._sweep.file.budget, 0.0)
         self._breaker = CircuitBreaker(self._sweep.failures.pause_after)
         self._next_number = Counter[str]()  # train_fingerprint -> number of its next job
-        self._training: set[str] = set()  # the jobs that train; the others only export
+        self.training = set[str]()  # the jobs that began without usable trained weights; the others only export
         self._longest_gpu_s: dict[bool, float] = {}  # by whether the job trained
         self._results: dict[str, dict[int, TrialResult]] = {}  # arm -> seed -> result
         self._dropped: set[str] = set()  # arms
 
     def start(self) -> None:
         """Read what earlier launches have left: their costs, job numbers and results. Skip the trials of dropped arms."""
-        ledger = Ledger(self.layout.ledger)
-        entries = ledger.entries()
+        entries = Ledger(self.layout.ledger).entries()
         self._budget = BudgetTracker(self._sweep.file.budget, spent_gpu_s(entries))
         for name in (*(path.name for path in self.layout.jobs.glob("*-*")), *(e.job_id for e in entries if e.job_id)):
             fingerprint, _, number = name.rpartition("-")
@@ -89,20 +92,15 @@ class JobQueue:
         for trial in self._decision.plan.trials:
             if self._decision.actions[trial.trial_id] in ("finished", "recover"):
                 self._read_result(trial)
-        if self._proposer is not None:
-            states = ledger.states()
-            changed = [*self._decision.with_action("recover"), *self._decision.with_action("run")]
-            self._proposer.on_ended([states[trial.trial_id] for trial in changed])
+        changed = [*self._decision.with_action("recover"), *self._decision.with_action("run")]
+        states = last_entries(entries)
+        self._proposer.on_ended([states[trial.trial_id] for trial in changed if trial.trial_id in states])
         self._drop_arms()
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is open and nothing more will start."""
-        return not self.open and (self.paused is not None or not (self._waiting or self._can_propose))
-
-    def is_training(self, job_id: str) -> bool:
-        """Whether this job began without usable trained weights."""
-        return job_id in self._training
+        return not self.open and (self.paused is not None or (not self._waiting and self._proposer.is_exhausted))
 
     @property
     def num_waiting(self) -> int:
@@ -113,7 +111,7 @@ class JobQueue:
         if self.paused is not None:
             return None
         group = next(self._ready(), None)
-        if group is None and self._proposer is not None and self._can_propose:
+        if group is None and not self._proposer.is_exhausted:
             trials = self._proposer.propose()
             self.history.proposed(trials)
             self.trials |= {trial.trial_id: trial for trial in trials}
@@ -131,7 +129,7 @@ class JobQueue:
         del self.open[job.job_id]
         held_gpu_s = sum(entry.gpu_held_s or 0.0 for entry in entries)
         self._budget.book(job.job_id, held_gpu_s)
-        has_trained = job.job_id in self._training
+        has_trained = job.job_id in self.training
         self._longest_gpu_s[has_trained] = max(held_gpu_s, self._longest_gpu_s.get(has_trained, 0.0))
         if is_stopping:
             return
@@ -140,8 +138,7 @@ class JobQueue:
             self._waiting.append([self.trials[entry.trial_id] for entry in retried])
         for entry in entries:
             self._read_result(self.trials[entry.trial_id])
-        if self._proposer is not None:
-            self._proposer.on_ended([entry for entry in entries if entry not in retried])
+        self._proposer.on_ended([entry for entry in entries if entry not in retried])
         self.paused = self.paused or self._breaker.on_ended(entries)
         self._drop_arms()
 
@@ -151,7 +148,7 @@ class JobQueue:
         Two jobs of one training run may export at the same time, but while one of them trains it is the only one.
         """
         busy = {job.train_fingerprint for job in self.open.values()}
-        in_training = {job.train_fingerprint for job in self.open.values() if job.job_id in self._training}
+        in_training = {job.train_fingerprint for job in self.open.values() if job.job_id in self.training}
         unfinished = self._unfinished_seeds()
         held_back = set[int]().union(*(rule.held_back_seeds(self._sweep.seeds, unfinished) for rule in self._rules))
         for group in self._waiting:
@@ -188,7 +185,7 @@ class JobQueue:
         self._waiting.remove(group)
         self._next_number[fingerprint] += 1
         self.open[job.job_id] = job
-        self._training |= {job.job_id} if trains else set()
+        self.training |= {job.job_id} if trains else set()
         self.num_started += 1
         self.num_started_trials += len(job.trials)
         return job
@@ -198,10 +195,6 @@ class JobQueue:
         allowed_gpu_s = self.launch.job_timeout_s(job) * self.launch.machine.total_gpus
         longest_gpu_s = self._longest_gpu_s.get(trains)
         return min(_RESERVE * longest_gpu_s, allowed_gpu_s) if longest_gpu_s else allowed_gpu_s
-
-    @property
-    def _can_propose(self) -> bool:
-        return self._proposer is not None and not self._proposer.is_exhausted
 
     def _is_retried(self, entry: LedgerEntry) -> bool:
         num_failures = self.history.num_failures(entry.trial_id, entry.failure_kind)
@@ -221,8 +214,6 @@ class JobQueue:
             if arm not in self._dropped:
                 self._dropped.add(arm)
                 skipped = [trial for group in self._waiting for trial in group if trial.arm == arm]
-                entries = self.history.skipped(skipped, reason)
-                if self._proposer is not None:
-                    self._proposer.on_ended(entries)
+                self._proposer.on_ended(self.history.skipped(skipped, reason))
         kept = ([trial for trial in group if trial.arm not in self._dropped] for group in self._waiting)
         self._waiting = [group for group in kept if group]

@@ -19,6 +19,7 @@ from pgray.stopping.run_history import ALL, RecordedTrial, Spent, read_trial_cur
 from trainer.errors import InputError
 from trainer.records.layout import RunLayout
 from trainer.records.results import HEADLINES, TrialResult
+from trainer.records.text import count_of
 
 Rules = Sequence[StoppingRule[Any]]
 
@@ -124,11 +125,14 @@ def backtest(run: Path, sections: Sequence[StoppingSection], top: int = 3) -> Ba
         replay.run_seed([trial for trial in trials if trial.seed == seed])
 
     found = [trial.result for trial in trials if trial.result]
-    is_measured = (name for name in HEADLINES if any(getattr(result, name) is not None for result in found))
-    metric = next(is_measured, HEADLINES[-1])
+    measured = (name for name in HEADLINES if any(getattr(result, name) is not None for result in found))
+    metric = next(measured, HEADLINES[-1])
     values = {(t.arm, t.seed): float(v) for t in trials if t.result and (v := getattr(t.result, metric)) is not None}
     is_better = {(arm, s): v < values[control, s] for (arm, s), v in values.items() if (control, s) in values}
-    best = _best_arms(values)[:top]
+    means = {
+        arm: fmean(v for (a, _), v in values.items() if a == arm) for arm in dict.fromkeys(arm for arm, _ in values)
+    }
+    best = sorted(means, key=means.__getitem__)[:top]
     ablation = results.ablation(table, control, metric, on_mismatch="mark")
     wins = [str(arm) for arm in ablation.loc[ablation["verdict"] == "WIN", "arm"]]
     stopped = [
@@ -212,13 +216,6 @@ class _Replay:
         return None
 
 
-def _best_arms(values: Mapping[tuple[str, int], float]) -> list[str]:
-    by_arm: dict[str, list[float]] = defaultdict(list)
-    for (arm, _), value in values.items():
-        by_arm[arm].append(value)
-    return sorted(by_arm, key=lambda arm: fmean(by_arm[arm]))
-
-
 def _notes(rules: Rules, trials: Sequence[RecordedTrial], curves: Mapping[str, Curve]) -> list[str]:
     """Say what could not be judged, so that "stops nothing" is not read as "does no harm"."""
     notes = []
@@ -229,14 +226,10 @@ def _notes(rules: Rules, trials: Sequence[RecordedTrial], curves: Mapping[str, C
             has_it = [trial.result is not None and getattr(trial.result, metric) is not None for trial in trials]
         if not all(has_it):
             missing = dict.fromkeys(trial.arm for trial, has in zip(trials, has_it, strict=True) if not has)
-            notes.append(f"{metric} is missing from {_count(has_it.count(False), 'trial')}: {', '.join(missing)}")
+            notes.append(f"{metric} is missing from {count_of(has_it.count(False), 'trial')}: {', '.join(missing)}")
     num_seeds = len({trial.seed for trial in trials})
     notes += filter(None, dict.fromkeys(rule.why_idle(num_seeds) for rule in rules))
     untimed = sum(not trial.shares for trial in trials)
     if untimed:
-        notes.append(f"{untimed} of {_count(len(trials), 'trial')} have no job times, so nothing is saved on them")
+        notes.append(f"{untimed} of {count_of(len(trials), 'trial')} have no job times, so nothing is saved on them")
     return notes
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

@@ -45,18 +45,16 @@ class CurveFile:
 
     def __init__(self, path: Path, train: TrainConfig) -> None:
         self._log, self._train = EventFollower(path), train
-        self._curve: Curve = {metric: [] for metric in CURVE_METRICS}
+        self._curve: dict[str, Sequence[Point]] = {metric: [] for metric in CURVE_METRICS}
 
     def read(self) -> Curve:
         """Return the curves up to now. Reads only what was appended since the last call."""
         if self._log.poll():
             events = surviving_events(self._log.events)
-            self._curve = {metric: self._points(events, *_SOURCES[metric]) for metric in CURVE_METRICS}
+            for metric, (name, field) in _SOURCES.items():
+                found = (self._point(event, event.get(field)) for event in events if event.get("event") == name)
+                self._curve[metric] = [point for point in found if point is not None]
         return self._curve
-
-    def _points(self, events: Sequence[Event], name: str, field: str) -> list[Point]:
-        found = (self._point(event, event.get(field)) for event in events if event.get("event") == name)
-        return [point for point in found if point is not None]
 
     def _point(self, event: Event, value: object) -> Point | None:
         numbers = (event.get("step"), event.get("train_s"), event.get("at"), value)

@@ -107,12 +107,8 @@ def _noise(values: Mapping[str, Mapping[int, float]]) -> tuple[float, int] | Non
     cells = [(arm, seed, values[arm][seed]) for arm in sorted(values) for seed in sorted(values[arm])]
     if not cells:
         return None
-    arms = {arm: column for column, arm in enumerate(dict.fromkeys(arm for arm, _, _ in cells))}
-    seeds = {seed: len(arms) + column for column, seed in enumerate(dict.fromkeys(seed for _, seed, _ in cells))}
-    design = np.zeros((len(cells), len(arms) + len(seeds)))
-    for row, (arm, seed, _) in enumerate(cells):
-        design[row, [arms[arm], seeds[seed]]] = 1
-    y = np.array([value for _, _, value in cells])
+    arms, seeds, y = (np.array(column) for column in zip(*cells, strict=True))
+    design = np.hstack([x[:, None] == np.unique(x) for x in (arms, seeds)]).astype(float)
     scale = float(np.abs(y).max())
     y = y - y.mean()  # the same fit with less rounding
     coefficients, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)

@@ -45,12 +45,7 @@ class StoppingRule(Generic[Section]):
         return {}
 
     def judge_curves(self, arms: Collection[str], curve: Curve, control_curve: Curve) -> dict[str, str]:
-        """Return the arms that no longer need their training run, with the reasons.
-
-        Args:
-            arms: share the training run.
-            curve, control_curve: of this training run and of the control's with the same seed, as far as they go.
-        """
+        """Return which of the arms that share a training run need it no longer, and why. `control_curve`: of the same seed."""
         return {}
 
     def held_back_seeds(self, seeds: Sequence[int], unfinished_seeds: Collection[int]) -> set[int]:
@@ -69,9 +64,7 @@ def stopping_rules(sections: Iterable[StoppingSection], control: str) -> list[St
     """Return the rules that the sections configure, in their order."""
     for module in pkgutil.iter_modules(stopping.__path__):
         importlib.import_module(f"{stopping.__name__}.{module.name}")
-    types: dict[type[Any], type[StoppingRule[Any]]] = {
-        rule.section_type: rule for rule in StoppingRule.__subclasses__()
-    }
+    types = {rule.section_type: rule for rule in StoppingRule.__subclasses__()}
     return [types[type(section)](section, control) for section in sections]
 
 

@@ -13,7 +13,7 @@ from pgray.store.outcomes import read_result
 from pgray.store.process_records import read_record
 from trainer.records.files import read_json
 from trainer.records.layout import RunLayout
-from trainer.records.ledger import LedgerEntry, job_costs
+from trainer.records.ledger import LedgerEntry, job_costs, last_entries, newest_trials
 from trainer.records.results import TrialResult
 from trainer.records.states import TrialState
 from trainer.run.config import TrainConfig
@@ -40,18 +40,12 @@ def total(parts: Sequence[Spent]) -> Spent:
     return Spent(math.fsum(part.wall_s for part in parts), math.fsum(part.gpu_s for part in parts), usd)
 
 
-@dataclass(frozen=True)
-class JobShare:
+class JobShare(NamedTuple):
     """One trial's share of one job: when the job ran (Unix time, seconds), and what the share cost."""
 
-    started_at: float
-    ended_at: float
+    start: float
+    end: float
     spent: Spent
-
-    def after(self, at: float) -> Spent:
-        length = self.ended_at - self.started_at
-        left = self.ended_at - max(self.started_at, at)
-        return self.spent.times(max(0.0, left) / length) if length > 0 else Spent()
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,8 @@ class RecordedTrial:
 
     def spent_after(self, at: float) -> Spent:
         """Return its share of what its jobs spent after a time, over all attempts."""
-        return total([share.after(at) for share in self.shares])
+        jobs = [job for job in self.shares if job.end > job.start]
+        return total([job.spent.times(max(0.0, job.end - max(job.start, at)) / (job.end - job.start)) for job in jobs])
 
     def spent_on_export(self) -> Spent:
         """Return the cost of its export and evaluation alone, for a training run that is needed anyway."""
@@ -80,9 +75,7 @@ class RecordedTrial:
 def read_trials(layout: RunLayout) -> list[RecordedTrial]:
     """Return the trials of each arm's current configuration, in the ledger's order."""
     entries = Ledger(layout.ledger).entries()
-    newest = {(entry.arm, entry.seed): entry.trial_id for entry in entries}
-    last = {entry.trial_id: entry for entry in entries}
-    shares = _job_shares(layout, entries)
+    newest, shares = newest_trials(entries).values(), _job_shares(layout, entries)
     return [
         RecordedTrial(
             entry.arm,
@@ -92,8 +85,8 @@ def read_trials(layout: RunLayout) -> list[RecordedTrial]:
             read_result(layout.trial(name)) if entry.state == TrialState.FINISHED else None,
             shares[name],
         )
-        for name, entry in last.items()
-        if newest[entry.arm, entry.seed] == name
+        for name, entry in last_entries(entries).items()
+        if name in newest
     ]
 
 

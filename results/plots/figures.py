@@ -19,11 +19,11 @@ from results.analysis.pareto import frontier
 from results.analysis.statistics import paired_seeds
 from results.plots.scatter import Point, arm_scatter
 from results.plots.style import GREY, MOST_ARMS, Style, core, empty, figure, listed, padded, safe, short, styles
-from results.present.column_layout import count_of
 from results.schema import Row, frame, records
 from trainer.limits import ARTIFACT_CAP_BYTES, WIN_NATS
 from trainer.records.results import METRICS
 from trainer.records.states import TrialState
+from trainer.records.text import count_of
 
 _ENDS = ("ci_low", "delta", "ci_high")
 _NEAR_CAP = 0.6  # draw the cap where the largest artifact takes at least this share of it

@@ -81,8 +81,3 @@ def number(value: float | str | None, spec: str) -> str:
 def half_width(low: float | None, high: float | None) -> str:
     """Format a confidence interval as ±, empty without one."""
     return "" if low is None or high is None else f"±{(high - low) / 2:.4f}"
-
-
-def count_of(number: int, noun: str) -> str:
-    """Return "1 seed", "2 seeds"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from results.loading.study import StudySummary
-from results.present.column_layout import count_of
 from results.present.table_model import LostTrial, RunTable
 from results.schema import Row, records
 from trainer.limits import WIN_MIN_SEEDS
@@ -18,6 +17,7 @@ from trainer.records.files import read_json
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import read_ledger
 from trainer.records.states import TrialState
+from trainer.records.text import count_of
 
 _TAIL_LINES, _TAIL_BYTES, _LINE_CHARS = 15, 20_000, 300
 _MOST_TAILS = 40

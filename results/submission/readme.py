@@ -7,10 +7,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from results.present.column_layout import count_of
 from results.submission.gather import Submission, changes
 from results.submission.rules import Rule
 from trainer.records.results import LISTED
+from trainer.records.text import count_of
 
 
 def readme(s: Submission, rules: Sequence[Rule]) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from pgray.execution import processes
 from pgray.execution.launchers.base import LaunchSettings
-from pgray.scheduler.progress import SilentProgress
+from pgray.scheduler.progress import ProgressReporter
 from trainer.config import Config
 from trainer.presets.resolve import build_config
 from trainer.records.fingerprint import train_fingerprint, trial_id
@@ -138,7 +138,7 @@ def executor(monkeypatch: pytest.MonkeyPatch) -> "FakeExecutor":
     return fake
 
 
-class RecordedProgress(SilentProgress):
+class RecordedProgress(ProgressReporter):
     """Keeps the lines that were shown."""
 
     def __init__(self) -> None:

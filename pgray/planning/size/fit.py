@@ -17,6 +17,7 @@ from pgray.planning.step_time import StepTime
 from trainer.config import Config
 from trainer.model.shapes import num_params
 from trainer.records.fingerprint import average_part, training_part
+from trainer.records.text import count_of
 from trainer.run.bundle import code_bytes
 
 SAME_ARM_ERROR, OTHER_ARM_ERROR, DEFAULT_ERROR = 0.005, 0.012, 0.02
@@ -110,8 +111,7 @@ class SizeModel:
             return _from_published(arm, code)
         model_bytes, distance = self._estimate(arm, self._measured)
         spread = self._spread(distance)
-        total, count = model_bytes + code, len(self._measured)
-        source = f"{count} finished trial{'s' * (count != 1)}"
+        total, source = model_bytes + code, count_of(len(self._measured), "finished trial")
         return SizePrediction(round(total), round(total * (1 - spread)), round(total * (1 + spread)), source)
 
     def _estimate(self, arm: _Candidate, measured: Sequence[_Measured], at_least: float = 0.0) -> tuple[float, float]:

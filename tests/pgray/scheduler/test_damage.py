@@ -251,7 +251,9 @@ def test_an_artifact_that_is_gone_is_told(
     (artifact,) = runs.glob("test/trials/int6-*/artifact.pgz")
     artifact.unlink()
     assert main(["run", str(finished[0]), "--runs", str(runs)]) == 0
-    said = f"warning: the artifact of 1 finished trial is missing: {artifact.parent.name}; delete a trial's result.json"
+    said = (
+        f"warning: 1 finished trial without an artifact, such as {artifact.parent.name}; delete a trial's result.json"
+    )
     assert said in capsys.readouterr().err
 
 

@@ -98,7 +98,7 @@ def test_plan_queue_and_trainer_agree(
 
         must_train = not {LAST_WEIGHTS, *(keys[name] for name in wanted | {"int8"})} <= on_disk
         assert planned.trains is must_train
-        assert queue.is_training(job.job_id) is must_train
+        assert (job.job_id in queue.training) is must_train
         assert _trainer_trains(job, layout.root, monkeypatch) is must_train
 
 
