@@ -64,7 +64,8 @@ def stopping_rules(sections: Iterable[StoppingSection], control: str) -> list[St
     """Return the rules that the sections configure, in their order."""
     for module in pkgutil.iter_modules(stopping.__path__):
         importlib.import_module(f"{stopping.__name__}.{module.name}")
-    types = {rule.section_type: rule for rule in StoppingRule.__subclasses__()}
+    classes: list[type[StoppingRule[Any]]] = StoppingRule.__subclasses__()
+    types = {rule.section_type: rule for rule in classes}
     return [types[type(section)](section, control) for section in sections]
 
 
