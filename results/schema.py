@@ -100,19 +100,15 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
 def records(rows: "pd.DataFrame") -> list[Row]:
     """Return the rows as dictionaries of plain Python values in which every kind of null is None."""
     null: Any = None  # the stubs do not accept None as na_value
-    columns = [map(_plain, rows[name].to_numpy(dtype=object, na_value=null)) for name in rows]
-    names = [str(name) for name in rows]
-    return [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    columns = {str(name): rows[name].to_numpy(dtype=object, na_value=null) for name in rows}
+    plain = [[x.item() if hasattr(x, "item") else x for x in values] for values in columns.values()]
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*plain, strict=True)]
 
 
 def listed_scores(trials: "pd.DataFrame") -> list[str]:
     """Return float_bpb and the scores to list for these trials; a score that none of them has is left out."""
     is_listed = (n for n in reversed(SCORES) if not METRICS[n].needs or trials[n].notna().any())
     return ["float_bpb", *is_listed]
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
 
 
 def as_markdown() -> str:
@@ -127,9 +123,8 @@ def as_markdown() -> str:
         "",
         "| column | dtype | unit | meaning |",
         "|---|---|---|---|",
+        *(f"| `{c.name}`{'' if c.in_contract else ' *'} | {c.dtype} | {c.unit} | {c.meaning} |" for c in COLUMNS),
     ]
-    for c in COLUMNS:
-        lines.append(f"| `{c.name}`{'' if c.in_contract else ' *'} | {c.dtype} | {c.unit} | {c.meaning} |")
     return "\n".join(lines) + "\n"
 
 

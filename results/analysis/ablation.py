@@ -132,15 +132,8 @@ def _judged(
     test: Difference, p_holm: float | None, num_tests: int, scale: float | None, is_feasible: bool, metric: str
 ) -> dict[str, Any]:
     """Return the columns of a comparison. scale: nats per token for a difference of 1 in the metric."""
-    line: dict[str, Any] = {
-        "n_pairs": test.n,
-        "test": test.test,
-        "delta": test.delta,
-        "ci_low": test.ci_low,
-        "ci_high": test.ci_high,
-        "p": test.p,
-        "p_holm": p_holm,
-    }
+    line: dict[str, Any] = {name: getattr(test, name) for name in ("test", "delta", "ci_low", "ci_high", "p")}
+    line |= {"n_pairs": test.n, "p_holm": p_holm}
     if metric not in LOSSES:
         return line
     if test.delta is not None and scale is not None:
@@ -148,18 +141,14 @@ def _judged(
         if test.std_error is not None and test.df is not None:
             line["p_margin"] = p_margin(test.delta * scale, test.std_error * scale, test.df)
     line["verdict"] = verdict(line.get("delta_nats"), p_holm, test.n, is_feasible)
-    line["seeds_needed"] = _seeds_needed(line, test, num_tests, scale)
-    return line
-
-
-def _seeds_needed(line: dict[str, Any], test: Difference, num_tests: int, scale: float | None) -> int | None:
-    if line["verdict"] == "INFEASIBLE":
-        return None  # more seeds do not make it smaller
+    required: int | None = None
     if line["verdict"] in ("WIN", "LOSS"):
-        return 0
-    if test.std is None:
-        return WIN_MIN_SEEDS - test.n if test.n < WIN_MIN_SEEDS else None
-    if test.delta is None or scale is None:
-        return None
-    required = seeds_required(test.std * scale, abs(test.delta * scale), num_tests)
-    return None if required is None else max(0, required - test.n)
+        required = 0
+    elif line["verdict"] == "INFEASIBLE":
+        pass  # more seeds do not make it smaller
+    elif test.std is None:
+        required = WIN_MIN_SEEDS if test.n < WIN_MIN_SEEDS else None
+    elif test.delta is not None and scale is not None:
+        required = seeds_required(test.std * scale, abs(test.delta * scale), num_tests)
+    line["seeds_needed"] = None if required is None else max(0, required - test.n)
+    return line

@@ -51,10 +51,15 @@ def group(
     by_arm: dict[str, list[Row]] = {}
     for row in _checked(trials, metric):
         by_arm.setdefault(row["arm"], []).append(row)
-    control = _control(control, trials, list(by_arm))
+    control = trials.attrs.get("control") if control is None else control
+    control = next(iter(by_arm), None) if control is None else control
+    if control not in by_arm:
+        fix = f"not among the arms: {', '.join(by_arm) or 'there are none'}"
+        raise InputError("ablation", "control", control, fix)
+    by_arm = {control: by_arm[control]} | by_arm
     reference = measured(by_arm[control], metric)
     problems: dict[str, str] = {}
-    for arm, rows in ({control: by_arm[control]} | by_arm).items():
+    for arm, rows in by_arm.items():
         mixed = problems.get(control)  # a control with mixed evaluations cannot be compared with any arm
         problem = mixed or mismatch(measured(rows, metric), reference, metric, nulls_match=assume_same is not None)
         if problem and on_mismatch == "raise":
@@ -62,7 +67,7 @@ def group(
             raise NotComparableError("trials", "comparison", "refused", fix)
         if problem:
             problems[arm] = problem
-    return Arms(control, {control: by_arm[control]} | by_arm, reference, problems)
+    return Arms(control, by_arm, reference, problems)
 
 
 def measured(rows: Sequence[Row], metric: str) -> list[Row]:
@@ -147,12 +152,3 @@ def _checked(trials: pd.DataFrame, metric: str) -> list[Row]:
             problem = f"occurs twice (sweeps: {sweeps}); compare one sweep at a time"
             raise NotComparableError("trials", "arm", _named(row), problem)
     return rows
-
-
-def _control(asked: str | None, trials: pd.DataFrame, arms: list[str]) -> str:
-    name = asked if asked is not None else trials.attrs.get("control")
-    if name is None and arms:
-        return arms[0]
-    if name not in arms:
-        raise InputError("ablation", "control", name, f"not among the arms: {', '.join(arms) or 'there are none'}")
-    return str(name)

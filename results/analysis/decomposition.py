@@ -11,7 +11,6 @@ validation curves at s, and the longer run's gain after s.
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -102,7 +101,7 @@ def _parts(
     values = by_seed(mine, metric), by_seed(theirs, metric)
     seeds = paired_seeds(*values)
     if seeds:
-        mine, theirs = _of_seeds(mine, seeds), _of_seeds(theirs, seeds)
+        mine, theirs = ([{row["seed"]: row for row in rows}[seed] for seed in seeds] for rows in (mine, theirs))
     test = difference(*values)
     line: Row = {"n_pairs": test.n, "delta": test.delta}
     line |= {name: _mean(mine, name) for name in _MEANS} | {f"control_{name}": _mean(theirs, name) for name in _MEANS}
@@ -120,30 +119,19 @@ def _parts(
         splits = [_split(a, c, curves) for a, c in zip(mine, theirs, strict=True)]
     except _NoSplitError as error:
         return line, f"{error}: float is not split"
-    line["equal_steps"] = statistics.fmean(split.equal_steps for split in splits)
-    line["fewer_steps"] = statistics.fmean(split.fewer_steps for split in splits)
-    line["averaging"] = statistics.fmean(split.averaging for split in splits)
-    return line, "; ".join(dict.fromkeys(note for split in splits for note in split.notes)) or None
+    line |= {name: statistics.fmean(split[name] for split, _ in splits) for name in splits[0][0]}
+    return line, "; ".join(dict.fromkeys(note for _, notes in splits for note in notes)) or None
 
 
-@dataclass(frozen=True)
-class _Split:
-    """One seed's difference in float_bpb, in three parts."""
-
-    equal_steps: float
-    fewer_steps: float
-    averaging: float
-    notes: tuple[str, ...] = ()
-
-
-def _split(arm: Row, control: Row, curves: Callable[[], dict[str, _Curve]]) -> _Split:
+def _split(arm: Row, control: Row, curves: Callable[[], dict[str, _Curve]]) -> tuple[dict[str, float], list[str]]:
+    """Return the columns of one seed's difference in float_bpb, in three parts, with notes."""
     for row in (arm, control):
         if row["raw_bpb"] is None or row["steps"] is None:
             raise _NoSplitError(f"{row['arm']} seed {row['seed']} has no raw_bpb or steps")
     raw = arm["raw_bpb"] - control["raw_bpb"]
     averaging = (arm["float_bpb"] - arm["raw_bpb"]) - (control["float_bpb"] - control["raw_bpb"])
     if arm["steps"] == control["steps"]:
-        return _Split(raw, 0.0, averaging)
+        return {"equal_steps": raw, "fewer_steps": 0.0, "averaging": averaging}, []
     shorter, longer = (arm, control) if arm["steps"] < control["steps"] else (control, arm)
     step = shorter["steps"]
     value, notes = _value_at(step, longer, curves().get(longer["trial_id"], []))
@@ -152,7 +140,7 @@ def _split(arm: Row, control: Row, curves: Callable[[], dict[str, _Curve]]) -> _
     rates = [_lr_at(step, curves().get(row["trial_id"], [])) for row in (arm, control)]
     if rates[0] is not None and rates[1] is not None and abs(rates[0] - rates[1]) >= _LR_ALIKE:
         notes.append(f"equal steps, unequal schedules: LR multiplier {rates[0]:.2f} against {rates[1]:.2f} at {step:,}")
-    return _Split(raw - fewer_steps, fewer_steps, averaging, tuple(notes))
+    return {"equal_steps": raw - fewer_steps, "fewer_steps": fewer_steps, "averaging": averaging}, notes
 
 
 def _value_at(step: int, row: Row, curve: _Curve) -> tuple[float, list[str]]:
@@ -174,11 +162,6 @@ def _value_at(step: int, row: Row, curve: _Curve) -> tuple[float, list[str]]:
 def _lr_at(step: int, curve: _Curve) -> float | None:
     points = [(at, lr) for at, _, lr in curve if lr is not None]
     return float(np.interp(step, [at for at, _ in points], [lr for _, lr in points])) if points else None
-
-
-def _of_seeds(rows: list[Row], seeds: list[int]) -> list[Row]:
-    rows_by_seed = {row["seed"]: row for row in rows}
-    return [rows_by_seed[seed] for seed in seeds]
 
 
 def _mean(rows: list[Row], name: str) -> float | None:

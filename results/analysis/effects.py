@@ -3,13 +3,13 @@
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from results.analysis.comparability import Arms, circumstances, group, measured, nats_per_unit
 from results.analysis.statistics import holm
@@ -25,6 +25,7 @@ _DTYPES: dict[str, Dtype] = {
 }  # fmt: skip
 Factors = Mapping[str, Mapping[str, object]]
 """Factor -> arm -> level."""
+_Weights = NDArray[np.float64]
 
 
 def effects(
@@ -57,7 +58,7 @@ def effects(
     arms = group(trials, control, metric)
     cross = _cross(arms, factors if isinstance(factors, Mapping) else _from_configs(trials, arms, factors))
     rows = [row for own in arms.rows.values() for row in measured(own, metric)]
-    model, reason = _fit(rows, cross, metric)
+    estimate, reason = _fit(rows, cross, metric)
     asked = [row for own in arms.rows.values() for row in own]
     over_cap = sum(row["is_within_cap"] is False for row in rows)
     notes = [
@@ -70,8 +71,8 @@ def effects(
     lines = []
     for term, levels, weights in cross.contrasts():
         line: Row = {"term": term, "levels": levels, "n": len(rows), "reason": "; ".join(filter(None, notes)) or None}
-        line |= model.contrast(weights) if model else {}
-        if scale is not None and line.get("estimate") is not None:
+        line |= estimate(weights) if estimate else {}
+        if scale is not None and "estimate" in line:
             line["estimate_nats"] = line["estimate"] * scale
         lines.append(line)
     for line, p_holm in zip(lines, holm([line.get("p") for line in lines]), strict=True):
@@ -86,62 +87,47 @@ class _Cross:
     levels: dict[str, list[str]]
     cell: dict[str, int]
 
-    @property
-    def arms(self) -> list[str]:
-        return sorted(self.cell, key=self.cell.__getitem__)
-
-    def contrasts(self) -> list[tuple[str, str, "np.ndarray[Any, np.dtype[np.float64]]"]]:
+    def contrasts(self) -> list[tuple[str, str, _Weights]]:
         """Return term, levels and weights of the cells' means, main effects first."""
         found = []
         for order in range(1, len(self.levels) + 1):
             for chosen in itertools.combinations(self.levels, order):
                 for picks in itertools.product(*(range(1, len(self.levels[name])) for name in chosen)):
                     pick = dict(zip(chosen, picks, strict=True))
-                    axes = [_axis(len(levels), pick.get(name)) for name, levels in self.levels.items()]
+                    sizes = {name: len(levels) for name, levels in self.levels.items()}
+                    # along each factor: the mean over its levels, or a level against the first
+                    axes = [
+                        np.eye(n)[pick[name]] - np.eye(n)[0] if name in pick else np.full(n, 1 / n)
+                        for name, n in sizes.items()
+                    ]
                     words = (f"{self.levels[name][i]} against {self.levels[name][0]}" for name, i in pick.items())
                     found.append((" × ".join(chosen), ", ".join(words), reduce(np.multiply.outer, axes).ravel()))
         return found
-
-
-def _axis(num_levels: int, pick: int | None) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Return the weights along one factor: the mean over its levels, or a level against the first."""
-    if pick is None:
-        return np.full(num_levels, 1 / num_levels)
-    weights = np.zeros(num_levels)
-    weights[[0, pick]] = -1, 1
-    return weights
 
 
 def _cross(arms: Arms, factors: Factors) -> _Cross:
     names = ", ".join(factors) or "none"
     if len(factors) < 2:
         raise InputError("effects", "factors", names, "give two or more in which the arms differ")
-    words: dict[str, dict[str, str]] = {}
+    levels: dict[str, list[str]] = {}
     for name, by_arm in factors.items():
-        missing = [arm for arm in arms.rows if arm not in by_arm]
+        missing = next((arm for arm in arms.rows if arm not in by_arm), None)
         if missing:
-            raise InputError(
-                "effects", f"factors.{name}", missing[0], "this arm has no level; give one or leave it out"
-            )
-        words[name] = {arm: _word(by_arm[arm]) for arm in arms.rows}  # the control comes first
-    levels = {name: list(dict.fromkeys(by_arm.values())) for name, by_arm in words.items()}
-    constant = next((name for name, found in levels.items() if len(found) < 2), None)
-    if constant:
-        raise InputError("effects", f"factors.{constant}", levels[constant][0], "the same in every arm; leave it out")
-    cells = {combination: i for i, combination in enumerate(itertools.product(*levels.values()))}
-    arm_of: dict[int, str] = {}
+            raise InputError("effects", f"factors.{name}", missing, "this arm has no level; give one or leave it out")
+        levels[name] = list(dict.fromkeys(_word(by_arm[arm]) for arm in arms.rows))  # the control comes first
+        if len(levels[name]) < 2:
+            raise InputError("effects", f"factors.{name}", levels[name][0], "the same in every arm; leave it out")
+    arm_of: dict[tuple[str, ...], str] = {}
     for arm in arms.rows:
-        index = cells[tuple(words[name][arm] for name in levels)]
-        if index in arm_of:
-            raise InputError(
-                "effects", "factors", names, f"{arm_of[index]} and {arm} have the same levels; leave one out"
-            )
-        arm_of[index] = arm
-    empty = next((cell for cell, index in cells.items() if index not in arm_of), None)
+        other = arm_of.setdefault(tuple(_word(factors[name][arm]) for name in levels), arm)
+        if other != arm:
+            raise InputError("effects", "factors", names, f"{other} and {arm} have the same levels; leave one out")
+    cells = list(itertools.product(*levels.values()))
+    empty = next((cell for cell in cells if cell not in arm_of), None)
     if empty:
         which = ", ".join(f"{name} = {level}" for name, level in zip(levels, empty, strict=True))
         raise InputError("effects", "factors", names, f"not a full cross: no arm has {which}")
-    return _Cross(levels, {arm: index for index, arm in arm_of.items()})
+    return _Cross(levels, {arm_of[cell]: index for index, cell in enumerate(cells)})
 
 
 def _word(level: object) -> str:
@@ -188,27 +174,10 @@ def _finest(keys: Factors) -> Factors:
     return {f"{key} (+{len(more)} keys)" if more else key: keys[key] for key, more in kept.items()}
 
 
-@dataclass(frozen=True)
-class _Model:
-    fit: Any  # statsmodels' results
-    num_cells: int
-    has_error: bool
-
-    def contrast(self, weights: "np.ndarray[Any, np.dtype[np.float64]]") -> Row:
-        padded = np.zeros(len(self.fit.params))
-        padded[: self.num_cells] = weights
-        if not self.has_error:
-            return {"estimate": float(padded @ self.fit.params)}
-        test = self.fit.t_test(padded)
-        low, high = test.conf_int()[0]
-        p = float(test.pvalue)
-        return {"estimate": float(test.effect[0]), "ci_low": float(low), "ci_high": float(high), "p": p}
-
-
-def _fit(rows: list[Row], cross: _Cross, metric: str) -> tuple[_Model | None, str | None]:
-    """Fit the least-squares model, None if a cell is empty. Return it with a note."""
+def _fit(rows: list[Row], cross: _Cross, metric: str) -> tuple[Callable[[_Weights], Row] | None, str | None]:
+    """Fit the least-squares model. Return the estimate of a contrast's weights, None if a cell is empty; and a note."""
     seen = {row["arm"] for row in rows}
-    lacking = [arm for arm in cross.arms if arm not in seen]
+    lacking = [arm for arm in cross.cell if arm not in seen]
     if lacking:
         return None, f"no result of {', '.join(lacking)}: effects need every cell of the cross"
     from statsmodels.regression.linear_model import OLS
@@ -229,4 +198,14 @@ def _fit(rows: list[Row], cross: _Cross, metric: str) -> tuple[_Model | None, st
     elif math.sqrt(fit.ssr / fit.df_resid) <= _ROUNDING * np.abs(y).max():
         has_error = False
         notes.append("the same differences on every seed (is the seed used?): no interval")
-    return _Model(fit, len(cross.cell), has_error), "; ".join(notes) or None
+
+    def estimate(weights: _Weights) -> Row:
+        padded = np.pad(weights, (0, x.shape[1] - len(weights)))
+        if not has_error:
+            return {"estimate": float(padded @ fit.params)}
+        test = fit.t_test(padded)
+        low, high = test.conf_int()[0]
+        values = {"estimate": test.effect[0], "ci_low": low, "ci_high": high, "p": test.pvalue}
+        return {name: float(value) for name, value in values.items()}
+
+    return estimate, "; ".join(notes) or None

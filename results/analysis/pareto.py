@@ -27,11 +27,6 @@ def frontier(trials: pd.DataFrame, metric: str = "sliding_bpb") -> pd.DataFrame:
     if problem:
         raise NotComparableError("trials", "comparison", "refused", f"{problem}; select the trials of one evaluation")
     rows = rows.sort_values(["artifact_bytes", metric], kind="stable")
-    # In order of size, a row is on the frontier if its value is the lowest so far, or ties with such a row.
-    lowest_so_far = rows[metric].cummin()
-    is_new_low = lowest_so_far < lowest_so_far.shift().fillna(float("inf"))
-    is_tie = rows.duplicated(["artifact_bytes", metric]) & (rows[metric] == lowest_so_far)
-    is_on = is_new_low.copy()
-    for position in range(1, len(rows)):
-        is_on.iloc[position] = is_new_low.iloc[position] or (is_tie.iloc[position] and is_on.iloc[position - 1])
-    return rows[is_on]
+    lowest = rows.groupby("artifact_bytes")[metric].min()  # in order of size
+    lowest = lowest[lowest < lowest.cummin().shift().fillna(float("inf"))]
+    return rows[rows[metric].eq(rows["artifact_bytes"].map(lowest)).fillna(False)]

@@ -4,8 +4,10 @@ Without variation there is no interval and no p; the result's note gives the rea
 in `results/analysis/comparability.py`.
 """
 
+import itertools
 import math
 import statistics
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -127,12 +129,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """
     # statsmodels' multipletests takes a tenth of a second per call (garbage collection); a test compares the two.
     order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for rank, (p, i) in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * p))
-        adjusted[i] = highest
-    return adjusted
+    scaled = (min(1.0, (len(order) - rank) * p) for rank, (p, _) in enumerate(order))
+    adjusted = {i: highest for (_, i), highest in zip(order, itertools.accumulate(scaled, max), strict=True)}
+    return [adjusted.get(i) for i in range(len(p_values))]
 
 
 def nats_per_token(delta_bpb: float, scored_bytes: int, scored_tokens: int) -> float:
@@ -193,24 +192,17 @@ def seeds_required(std_nats: float, effect_nats: float = WIN_NATS, num_tests: in
     """
     if std_nats <= 0:
         return WIN_MIN_SEEDS
-    ratio = max(effect_nats, WIN_NATS) / std_nats
-    low, high = WIN_MIN_SEEDS - 1, WIN_MIN_SEEDS
-    while not _is_enough(high, ratio, num_tests):
-        low, high = high, 2 * high
-        if high > _MAX_SEEDS:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _is_enough(middle, ratio, num_tests) else (middle, high)
-    return high
-
-
-def _is_enough(n: int, ratio: float, num_tests: int) -> bool:
     from scipy import special
 
-    threshold = special.stdtrit(n - 1, 1 - WIN_P_VALUE / num_tests / 2)
-    missed = special.nctdtr(n - 1, math.sqrt(n) * ratio, threshold)
-    return not missed > 1 - POWER  # nan: a chance too small for scipy
+    ratio = max(effect_nats, WIN_NATS) / std_nats
+
+    def is_enough(n: int) -> bool:
+        threshold = special.stdtrit(n - 1, 1 - WIN_P_VALUE / num_tests / 2)
+        missed = special.nctdtr(n - 1, math.sqrt(n) * ratio, threshold)
+        return not missed > 1 - POWER  # nan: a chance too small for scipy
+
+    n = bisect_left(range(_MAX_SEEDS + 1), True, lo=WIN_MIN_SEEDS, key=is_enough)
+    return n if n <= _MAX_SEEDS else None
 
 
 def _t_test(

@@ -5,10 +5,9 @@ Every column is read from a line, follows from columns that were, or is null wit
 
 import math
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 
 from results.importers.imported_run import ImportedRun, RowBuilder
-from results.importers.log_events import Event, LogRun, split_runs
+from results.importers.log_events import LogRun, split_runs
 from results.importers.log_patterns import AVERAGES
 from results.importers.log_scores import ScoreLine, read_scores
 
@@ -24,13 +23,13 @@ _PLAIN_FACTS = (
     ("torch", "torch", "torch_version"),
     ("val_data", "tokens", "scored_tokens"),
 )
-_FROM_SCORES = (("float", "float_bpb"), ("plain", "post_quant_bpb"), ("sliding", "sliding_bpb"), ("ttt", "ttt_bpb"))
-_NOT_SCORED = {
-    "float_bpb": "no line gives the bpb after averaging, before quantization",
-    "post_quant_bpb": "no line gives a non-sliding bpb of the quantized model",
-    "sliding_bpb": "no line gives a sliding-window bpb of the quantized model",
-    "ttt_bpb": "no line gives a bpb with test-time training",
-}
+_FROM_SCORES = (
+    # kind of evaluation, column, what the log lacks if the column is null
+    ("float", "float_bpb", "the bpb after averaging, before quantization"),
+    ("plain", "post_quant_bpb", "a non-sliding bpb of the quantized model"),
+    ("sliding", "sliding_bpb", "a sliding-window bpb of the quantized model"),
+    ("ttt", "ttt_bpb", "a bpb with test-time training"),
+)
 
 
 def read_runs(file: str, text: str) -> list[ImportedRun] | None:
@@ -45,7 +44,10 @@ def _imported(run: LogRun) -> ImportedRun:
         if event := run.last(kind):
             value = event[name]
             row.set(column, float(value) if column == "peak_memory_mib" else value, event.line)
-    _hardware(run, row)
+    if gpus := run.all("gpu"):
+        world = row.columns.get("world_size")
+        count = world if isinstance(world, int) and world <= len(gpus) else len(gpus)
+        row.set("hardware", f"{gpus[0]['gpu']} x{count}", gpus[0].line, *row.lines_of("world_size"))
     _training(run, row)
     _qat(run, row)
     _scores(run, scores, row)
@@ -54,14 +56,6 @@ def _imported(run: LogRun) -> ImportedRun:
     row.set_gap_and_cap()
     _status(run, scores, row)
     return row.finish(f"{run.file}:{run.events[0].line}-{run.last_line}", run.digest)
-
-
-def _hardware(run: LogRun, row: RowBuilder) -> None:
-    gpus = run.all("gpu")
-    if gpus:
-        world = row.columns.get("world_size")
-        count = world if isinstance(world, int) and world <= len(gpus) else len(gpus)
-        row.set("hardware", f"{gpus[0]['gpu']} x{count}", gpus[0].line, *row.lines_of("world_size"))
 
 
 def _training(run: LogRun, row: RowBuilder) -> None:
@@ -101,23 +95,20 @@ def _qat(run: LogRun, row: RowBuilder) -> None:
         row.set_null("qat_on_step", "no line reports that QAT was switched on")
     elif "step" in switched[0].values:
         row.set("qat_on_step", switched[0]["step"], switched[0].line)
+    elif not (before := [event for event in run.all("train", "val") if event.line < switched[0].line]):
+        row.set("qat_on_step", 0, switched[0].line)
     else:
-        trained = run.all("train", "val")
-        before = [event for event in trained if event.line < switched[0].line]
-        after = [event for event in trained if event.line > switched[0].line]
-        if not before:
-            row.set("qat_on_step", 0, switched[0].line)
-        else:
-            until = f" and before step {after[0]['step']}" if after else ""
-            reason = f"its line gives no step; it comes after step {before[-1]['step']}{until}"
-            row.set_null("qat_on_step", f"{reason} ({row.at(switched[0].line)})")
+        after = next((event for event in run.all("train", "val") if event.line > switched[0].line), None)
+        until = f" and before step {after['step']}" if after else ""
+        reason = f"its line gives no step; it comes after step {before[-1]['step']}{until}"
+        row.set_null("qat_on_step", f"{reason} ({row.at(switched[0].line)})")
 
 
 def _scores(run: LogRun, scores: Sequence[ScoreLine], row: RowBuilder) -> None:
     """Set one score for each kind of evaluation: exact ones first, the smallest of several strides."""
     chosen: list[ScoreLine] = []
     unclear = [score for score in scores if score.kind == "unclear"]
-    for kind, column in _FROM_SCORES:
+    for kind, column, _ in _FROM_SCORES:
         found = [score for score in scores if score.kind == kind]
         if kind == "sliding":
             strides = [score.stride for score in found if score.stride]
@@ -134,8 +125,8 @@ def _scores(run: LogRun, scores: Sequence[ScoreLine], row: RowBuilder) -> None:
         at = f"chunk {chunks[-1]['chunk']} of {chunks[-1]['of']}, running bpb {chunks[-1]['bpb']}"
         row.set_null("ttt_bpb", f"the log ends during test-time training: {at} ({row.at(chunks[-1].line)})")
     _evaluations(chosen, row)
-    for column, reason in _NOT_SCORED.items():
-        row.set_null(column, reason)
+    for _, column, lacking in _FROM_SCORES:
+        row.set_null(column, f"no line gives {lacking}")
 
 
 def _evaluations(chosen: Sequence[ScoreLine], row: RowBuilder) -> None:
@@ -193,8 +184,8 @@ def _artifact(run: LogRun, row: RowBuilder) -> None:
     """Set the bytes of model, code and both. A total without a codec is skipped if it is that of the raw weights."""
     models, totals, code = run.all("model"), run.all("total"), run.last("code")
     named = [event for event in totals if "codec" in event.values]
-    raw = {event["bytes"] for event in run.all("raw_model")}
-    packed = [e for e in totals if "codec" not in e.values and not _is_raw(e, raw, code)]
+    unpacked = {int(event["bytes"]) + (int(code["bytes"]) if code else 0) for event in run.all("raw_model")}
+    packed = [event for event in totals if "codec" not in event.values and event["bytes"] not in unpacked]
     for column, events in (("model_bytes", models), ("artifact_bytes", named or packed)):
         values = {event["bytes"] for event in events}
         if len(values) == 1:
@@ -213,11 +204,6 @@ def _artifact(run: LogRun, row: RowBuilder) -> None:
     elif total is not None and model is not None and total != model + (code_bytes or 0):
         lines = [line for name in known for line in row.lines_of(name)]
         row.add_note(f"total {total:,} bytes is not model {model:,} + code {code_bytes or 0:,}", *lines)
-
-
-def _is_raw(total: Event, raw: AbstractSet[object], code: Event | None) -> bool:
-    code_bytes = int(code["bytes"]) if code else 0
-    return any(int(total["bytes"]) - code_bytes == size for size in raw)
 
 
 def _status(run: LogRun, scores: Sequence[ScoreLine], row: RowBuilder) -> None:

@@ -6,6 +6,7 @@ Sources of the formats: pull requests 51, 488, 549, 975, 1002 and 1032 of openai
 """
 
 import re
+from typing import Literal
 
 RULER = "=" * 100
 SOURCE_BEGINS = re.compile(r"(?:from|import) \w+|[rR]?(?:\"\"\"|''')|#!")
@@ -68,12 +69,13 @@ AVERAGES = ("ema", "swa", "lawa", "sqwa")
 RUN_MARKS = frozenset({"tokenizer", "params", "train", "val", "stop", "score"})
 """A text with none of these is not a run."""
 
-SCORE_KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    # Kind of evaluation by the line's label, first match; a roundtrip may still turn out to be sliding.
+Kind = Literal["float", "plain", "sliding", "ttt", "unclear", "duplicate"]
+SCORE_KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
+    # Kind of evaluation by the line's label, first match; a roundtrip counts as plain, but may turn out to be sliding.
     ("ttt", re.compile(r"ttt", re.I)),
     ("sliding", re.compile(r"sliding", re.I)),
     ("float", re.compile(r"post[_-]ema|pre[_-]?quant", re.I)),
-    ("roundtrip", re.compile(r"roundtrip|^(?:diagnostic )?quantized$", re.I)),
+    ("plain", re.compile(r"roundtrip|^(?:diagnostic )?quantized$", re.I)),
 )
 FIELD = re.compile(r"\b(stride|eval_time|eval_seq_len|elapsed)[:=](\d{1,12}(?:\.\d{1,6})?)", re.A)
 STRIDE_IN_LABEL = re.compile(r"_s(\d{1,6})(?:_exact)?$", re.A)

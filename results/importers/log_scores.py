@@ -7,12 +7,11 @@ challenge's baseline prints a plain score under it. The line's neighbours decide
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
 from results.importers.log_events import Event, LogRun
-from results.importers.log_patterns import FIELD, SCORE_KINDS, STRIDE_IN_LABEL
+from results.importers.log_patterns import FIELD, SCORE_KINDS, STRIDE_IN_LABEL, Kind
 
-Kind = Literal["float", "plain", "sliding", "ttt", "unclear", "duplicate"]
 _MAX_SCORES = 200  # per run, from the end; no script of this family prints more
 _ROUNDING = 0.000051  # a 4-decimal line and its `_exact` twin differ by no more
 _FORWARD_SHARE = 1 / 3  # of a training step's time is its forward pass
@@ -42,10 +41,8 @@ def read_scores(run: LogRun) -> list[ScoreLine]:
     for event in run.all("score")[-_MAX_SCORES:]:
         score = _parse(event)
         twin = next((other for other in reversed(scores) if _are_twins(score, other)), None)
-        if twin is None:
-            scores.append(score)
-        else:
-            scores[scores.index(twin)] = _merged(twin, score)
+        at = scores.index(twin) if twin else len(scores)
+        scores[at : at + 1] = [_merged(twin, score) if twin else score]
     sliding = [score for score in scores if score.kind == "sliding"]
     return [_classified(score, sliding, run) if score.kind == "plain" else score for score in scores]
 
@@ -56,23 +53,21 @@ def _parse(event: Event) -> ScoreLine:
     label = re.split(r"\s+(?:\w+[:=]|sliding val_loss)", text, maxsplit=1)[0].strip()
     fields = {name: float(value) for name, value in FIELD.findall(text)}
     named = next((kind for kind, pattern in SCORE_KINDS if pattern.search(label)), None)
-    if named in ("roundtrip", None):
+    if named in ("plain", None):
         named = next((kind for kind, pattern in SCORE_KINDS[:2] if pattern.search(text)), named)
     stride_in_label = STRIDE_IN_LABEL.search(label)
     stride = fields.get("stride", float(stride_in_label[1]) if stride_in_label else None)
-    eval_s = fields["eval_time"] / 1000 if "eval_time" in fields else fields.get("elapsed")
-    kinds: dict[str | None, Kind] = {"ttt": "ttt", "sliding": "sliding", "float": "float", "roundtrip": "plain"}
     return ScoreLine(
         label=label.removesuffix("_exact"),
         lines=(event.line,),
         loss=float(event["loss"]),
         bpb=float(event["bpb"]),
         is_exact=label.endswith("_exact") or len(text.partition("val_bpb")[2].split()[0].partition(".")[2]) > 6,
-        kind=kinds.get(named, "unclear"),
+        kind=named or "unclear",
         why=f"the score label {label} is unknown",
         stride=None if stride is None else int(stride),
         stride_line=None if stride is None else event.line,
-        eval_s=eval_s,
+        eval_s=fields["eval_time"] / 1000 if "eval_time" in fields else fields.get("elapsed"),
         eval_seq_len=int(fields["eval_seq_len"]) if "eval_seq_len" in fields else None,
     )
 
@@ -85,38 +80,30 @@ def _are_twins(a: ScoreLine, b: ScoreLine) -> bool:
 def _merged(first: ScoreLine, second: ScoreLine) -> ScoreLine:
     """Return the exact one's value with what either line holds about the evaluation."""
     value, other = (first, second) if first.is_exact and not second.is_exact else (second, first)
-    return replace(
-        value,
-        lines=value.lines + other.lines,
-        stride=value.stride or other.stride,
-        stride_line=value.stride_line or other.stride_line,
-        eval_s=value.eval_s if value.eval_s is not None else other.eval_s,
-        eval_seq_len=value.eval_seq_len or other.eval_seq_len,
-    )
+    about = ("stride", "stride_line", "eval_s", "eval_seq_len")
+    absent: dict[str, Any] = {name: getattr(other, name) for name in about if getattr(value, name) is None}
+    return replace(value, lines=value.lines + other.lines, **absent)
 
 
 def _classified(score: ScoreLine, sliding: Sequence[ScoreLine], run: LogRun) -> ScoreLine:
     """Return the score of a roundtrip line with its kind, by the first evidence found."""
     first = min(score.lines)
-    before = [event for event in run.events if event.line < first]
-    since_last_score = before[max((i + 1 for i, e in enumerate(before) if e.kind == "score"), default=0) :]
+    last_score = max((e.line for e in run.all("score") if e.line < first), default=0)
+    since_last_score = [event for event in run.events if last_score < event.line < first]
     modes = [event for event in since_last_score if event.kind == "eval_mode"]
     if any(score.bpb == other.bpb and score.loss == other.loss for other in sliding):
         return replace(score, kind="duplicate")
     if modes and modes[-1]["mode"] == "sliding_window":
-        stride = modes[-1].values.get("stride")
-        if score.stride or not stride:
-            return replace(score, kind="sliding")
-        return replace(score, kind="sliding", stride=int(stride), stride_line=modes[-1].line)
+        if not score.stride and (stride := modes[-1].values.get("stride")):
+            score = replace(score, stride=int(stride), stride_line=modes[-1].line)
+        return replace(score, kind="sliding")
     if any(event.kind == "sliding_progress" for event in since_last_score):
         return replace(score, kind="sliding")
     if modes or sliding:
         return score
     passes = _forward_passes(score, run)
-    if passes is not None and passes <= _PLAIN_BELOW:
-        return score
-    if passes is not None and passes >= _SLIDING_ABOVE:
-        return replace(score, kind="sliding")
+    if passes is not None and not _PLAIN_BELOW < passes < _SLIDING_ABOVE:
+        return replace(score, kind="plain" if passes <= _PLAIN_BELOW else "sliding")
     took = "its evaluation time is unknown" if passes is None else f"it took {passes:.1f} forward passes"
     return replace(score, kind="unclear", why=f"{score.label} may be plain or sliding: no line decides, and {took}")
 

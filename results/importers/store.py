@@ -72,14 +72,12 @@ def plan_imports(
         if stated is None and seed is None:
             raise InputError(run.label, "seed", "unknown", f"{run.nulls['seed']}; give it with --seed")
         if stated is not None and seed not in (None, stated):
-            raise InputError(
-                run.label, "seed", stated, f"contradicts --seed {seed} ({run.sources['seed']}); omit --seed"
-            )
+            fix = f"contradicts --seed {seed} ({run.sources['seed']}); omit --seed"
+            raise InputError(run.label, "seed", stated, fix)
         own = int(seed or 0) if stated is None else int(stated)
         trial_id = f"{slug(arm)}-s{own}-{digest([arm, own, run.digest], 10)}"
-        other = planned[own].run.label if own in planned and planned[own].trial_id != trial_id else None
-        if other:
-            fix = f"also in {other}; select one with --only N, N = 1 to {len(runs)}"
+        if own in planned and planned[own].trial_id != trial_id:
+            fix = f"also in {planned[own].run.label}; select one with --only N, N = 1 to {len(runs)}"
             raise InputError(run.label, "seed", own, fix)
         if taken.get((arm, own), trial_id) != trial_id:
             fix = f"{arm} already has this seed ({taken[arm, own]}); give another --arm, or remove that row"
@@ -98,12 +96,6 @@ def write_imports(layout: RunLayout, imports: Iterable[StoredImport]) -> None:
 
 def read_imports(layout: RunLayout) -> tuple[list[StoredImport], list[str]]:
     """Return the imports of a run folder in the order of import, and a line per file that cannot be read."""
-    found: list[StoredImport] = []
-    problems: list[str] = []
-    for path in sorted(layout.imports.glob("[!.]*.json")):
-        stored = read_model(StoredImport, path)
-        if stored is None:
-            problems.append(f"{path}: not an imported row; ignored")
-        else:
-            found.append(stored)
-    return sorted(found, key=lambda stored: stored.position), problems
+    found = {path: read_model(StoredImport, path) for path in sorted(layout.imports.glob("[!.]*.json"))}
+    problems = [f"{path}: not an imported row; ignored" for path, stored in found.items() if stored is None]
+    return sorted(filter(None, found.values()), key=lambda stored: stored.position), problems

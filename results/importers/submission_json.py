@@ -65,8 +65,7 @@ def read_runs(file: str, text: str) -> list[ImportedRun] | None:
     if not isinstance(data, dict):
         raise InputError(file, "JSON", type(data).__name__, "a submission.json is a mapping")
     lines = _lines_of_keys(text)
-    entries: list[tuple[_KeyPath, int | None, dict[str, Any]]] = [*_entries(data)]
-    entries = entries or [((), None, data)]
+    entries: list[tuple[_KeyPath, int | None, dict[str, Any]]] = [*_entries(data)] or [((), None, data)]
     return [_run(file, data, where, seed, entry, lines) for where, seed, entry in entries]
 
 
@@ -147,12 +146,11 @@ def _read(
             row.set_null(target, f"given as {' and '.join(f'{v} ({row.at(n)})' for v, n in values)}")
     if len({value for value, _ in roundtrip}) == 1:
         value, line = roundtrip[0]
-        if row.has("sliding_bpb") and value != row.columns["sliding_bpb"]:
+        if row.columns.get("sliding_bpb", value) != value:
             row.set("post_quant_bpb", value, line)
         else:
-            row.set_null(
-                "post_quant_bpb", f"{value} ({row.at(line)}) may be plain or sliding: no sliding score beside it"
-            )
+            reason = f"{value} ({row.at(line)}) may be plain or sliding: no sliding score beside it"
+            row.set_null("post_quant_bpb", reason)
     return claims
 
 

@@ -35,11 +35,6 @@ def config_of(rows: Sequence[Row], runs: Sequence[str]) -> dict[str, Any]:
 
 def changes(arm: Mapping[str, Any], control: Mapping[str, Any]) -> list[Change]:
     """Return the keys except the seed in which two configs differ, in the order of the control's."""
-    mine, theirs = dict(flatten(arm)), dict(flatten(control))
-    keys = [key for key in {**theirs, **mine} if key != "seed"]
-    texts = [(key, _text(theirs, key), _text(mine, key)) for key in keys]
-    return [Change(key, before, after) for key, before, after in texts if before != after]
-
-
-def _text(config: Mapping[str, Any], key: str) -> str:
-    return json.dumps(config[key], ensure_ascii=False) if key in config else _ABSENT
+    mine, theirs = ({k: json.dumps(v, ensure_ascii=False) for k, v in flatten(config)} for config in (arm, control))
+    differing = (k for k in theirs | mine if k != "seed" and theirs.get(k) != mine.get(k))
+    return [Change(key, theirs.get(key, _ABSENT), mine.get(key, _ABSENT)) for key in differing]

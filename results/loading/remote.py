@@ -24,10 +24,6 @@ _COPIED = re.compile(
 )
 
 
-def is_remote(run: str | Path) -> bool:
-    return isinstance(run, str) and "://" in run
-
-
 def copy_runs(address: str) -> list[Path]:
     """Copy the present state of a run folder, or of those that a pattern such as `s3://bucket/runs/qat-*` matches.
 
@@ -45,9 +41,7 @@ def copy_runs(address: str) -> list[Path]:
     except (OSError, ValueError, ImportError) as error:
         raise InputError("results.load", "run", address, f"cannot be read: {error}") from error
     if not copies:
-        raise InputError(
-            "results.load", "run", address, "no such folder; give the address of a run folder or a pattern"
-        )
+        raise InputError("results.load", "run", address, "no such folder; give the address of a run or a pattern")
     return copies
 
 

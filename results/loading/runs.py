@@ -15,9 +15,9 @@ import pandas as pd
 from pydantic import ValidationError, create_model
 
 from results.importers.store import read_imports
-from results.loading.remote import copy_runs, is_remote
+from results.loading.remote import copy_runs
 from results.loading.slow_nodes import slow_node_notes
-from results.schema import NAMES, frame
+from results.schema import NAMES, Row, frame
 from trainer.errors import InputError
 from trainer.presets.yamlfile import read_yaml
 from trainer.records.files import read_json
@@ -36,6 +36,8 @@ _FIELDS: dict[str, Any] = {
 _Scalars = create_model("_Scalars", __base__=Record, **_FIELDS)
 _FROM_RESULT = tuple(n for n in NAMES if n in TrialResult.model_fields and n not in ("trial_id", "seed", "notes"))
 
+_FROM_LEDGER = ("sweep", "arm", "seed", "trial_id", "train_fingerprint", "failure_kind", "source", "node")
+
 
 def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     """Return the trials of one or several run folders.
@@ -51,7 +53,7 @@ def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
         InputError: no run folder there.
     """
     folders = _folders([runs] if isinstance(runs, (str, Path)) else runs)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     problems: list[str] = []
     for folder in folders:
         new_rows, new_problems = _load_run(RunLayout(folder))
@@ -109,26 +111,20 @@ def _folders(runs: Iterable[str | Path]) -> list[Path]:
     folders: list[Path] = []
     for run in runs:
         path = Path(run)
-        if is_remote(run):
-            found = [copy for copy in copy_runs(str(run)) if _is_run(copy)]
-        elif path.is_dir():
-            found = [path]
-        else:
-            found = [p for p in map(Path, sorted(glob.glob(str(run)))) if _is_run(p)]  # noqa: PTH207
-        if not found:
-            raise InputError(
-                "results.load", "run", str(run), "no such run folder; give the path that `pgray run` printed"
-            )
-        folders += [f for f in found if f not in folders]
-    for folder in folders:
-        if not _is_run(folder):
-            raise InputError(
-                str(folder), "ledger.jsonl", "missing", "not a run folder; give the folder that contains it"
-            )
+        if path.is_dir() and not _is_run(path):
+            raise InputError(str(path), "ledger.jsonl", "missing", "not a run folder; give the folder that contains it")
+        is_address = isinstance(run, str) and "://" in run
+        found = (
+            copy_runs(str(run)) if is_address else [path] if path.is_dir() else map(Path, sorted(glob.glob(str(run))))
+        )
+        if not (known := [folder for folder in found if _is_run(folder)]):
+            fix = "no such run folder; give the path that `pgray run` printed"
+            raise InputError("results.load", "run", str(run), fix)
+        folders += [folder for folder in known if folder not in folders]
     return folders
 
 
-def _load_run(layout: RunLayout) -> tuple[list[dict[str, Any]], list[str]]:
+def _load_run(layout: RunLayout) -> tuple[list[Row], list[str]]:
     entries, problems = read_ledger(layout.ledger)
     newest = newest_trials(entries)
     costs: dict[str, list[LedgerEntry]] = {}  # per trial
@@ -139,10 +135,9 @@ def _load_run(layout: RunLayout) -> tuple[list[dict[str, Any]], list[str]]:
         current = newest[entry.arm, entry.seed]
         row, problem = _row(layout, entry)
         row |= _total_cost(costs.get(trial_id, []))
-        reasons = [entry.reason, problem]
-        if current != trial_id:
-            reasons.append(f"superseded by {current}: the sweep has since given this arm another configuration")
-        row["reason"] = "; ".join(r for r in reasons if r) or None
+        replaced = f"superseded by {current}: the sweep has since given this arm another configuration"
+        reasons = [entry.reason, problem, replaced if current != trial_id else None]
+        row["reason"] = "; ".join(filter(None, reasons)) or None
         row["is_current"] = current == trial_id
         problems += [f"{trial_id}: {problem}"] if problem else []
         rows.append(row)
@@ -157,26 +152,16 @@ def _load_run(layout: RunLayout) -> tuple[list[dict[str, Any]], list[str]]:
 
 def _total_cost(jobs: list[LedgerEntry]) -> dict[str, float | None]:
     """Return the cost over all attempts, failed ones included. If one price is unknown, so is the sum."""
-    if not jobs:
-        return {"gpu_held_s": None, "cost_usd": None}
     prices = [job.cost_usd for job in jobs if job.cost_usd is not None]
-    held_s = sum(job.gpu_held_s or 0.0 for job in jobs)
-    return {"gpu_held_s": held_s, "cost_usd": sum(prices) if len(prices) == len(jobs) else None}
-
-
-def _row(layout: RunLayout, entry: LedgerEntry) -> tuple[dict[str, Any], str | None]:
-    """Return one trial's row and the problem with its result file. Only a finished trial has numbers."""
-    row: dict[str, Any] = {
-        "sweep": entry.sweep,
-        "arm": entry.arm,
-        "seed": entry.seed,
-        "trial_id": entry.trial_id,
-        "train_fingerprint": entry.train_fingerprint,
-        "status": entry.state,
-        "failure_kind": entry.failure_kind,
-        "source": entry.source,
-        "node": entry.node,
+    return {
+        "gpu_held_s": sum(job.gpu_held_s or 0.0 for job in jobs) if jobs else None,
+        "cost_usd": sum(prices) if jobs and len(prices) == len(jobs) else None,
     }
+
+
+def _row(layout: RunLayout, entry: LedgerEntry) -> tuple[Row, str | None]:
+    """Return one trial's row and the problem with its result file. Only a finished trial has numbers."""
+    row: Row = {name: getattr(entry, name) for name in _FROM_LEDGER} | {"status": entry.state}
     if entry.state != TrialState.FINISHED:
         return row, None
     path = layout.trial(entry.trial_id).result
@@ -193,7 +178,7 @@ def _row(layout: RunLayout, entry: LedgerEntry) -> tuple[dict[str, Any], str | N
 
 
 @lru_cache(maxsize=100_000)
-def _read_result(path: Path, mtime_ns: int, num_bytes: int) -> dict[str, Any]:  # noqa: ARG001
+def _read_result(path: Path, mtime_ns: int, num_bytes: int) -> Row:  # noqa: ARG001
     """Read the columns from a result file. Cached by its time and size: the table is rewritten after every trial."""
     result: Any = _Scalars.model_validate_json(path.read_bytes())
     notes = "; ".join(result.notes) or None

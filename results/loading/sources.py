@@ -1,16 +1,17 @@
 """Traces every number of a trial: to a file and line of a foreign log, or to the record that the trainer wrote."""
 
-import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from results.importers.imported_run import BY_IMPORT
-from results.importers.store import StoredImport, read_imports
+from results.importers.store import read_imports
 from results.loading.lookup import find_trial
 from results.loading.runs import load
-from results.schema import COLUMNS, Row, records
+from results.schema import COLUMNS, NAMES, Row, records
 from trainer.records.layout import RunLayout
+from trainer.records.ledger import LedgerEntry
 from trainer.records.results import TrialResult
 from trainer.records.states import TrialState
 
@@ -41,56 +42,40 @@ def trace_columns(run: str | Path, trial: str) -> list[TracedValue]:
     rows = {row["trial_id"]: row for row in records(load(run))}
     row = rows[find_trial(trial, {name: row["arm"] for name, row in rows.items()})]
     stored = next((found for found in read_imports(layout)[0] if found.trial_id == row["trial_id"]), None)
-    origin = _ImportedTrial(layout, stored) if stored else _OwnTrial(layout, row)
-    traced = []
-    for column in COLUMNS:
-        name, value = column.name, row[column.name]
-        source, why = (None, origin.why_null(name)) if value is None else (origin.source(name), None)
-        traced.append(TracedValue(name, value, column.unit, source, why))
-    return traced
+    if stored:
+        by_import = dict.fromkeys(BY_IMPORT, str(layout.imported(stored.trial_id)))
+        sources = dict.fromkeys(NAMES, stored.run.label) | stored.run.sources | by_import | {"seed": stored.seed_source}
+        nulls = dict.fromkeys(NAMES, "not imported") | stored.run.nulls
+    else:
+        sources, nulls = _origins(layout, row)
+    return [
+        TracedValue(c.name, None, c.unit, None, nulls[c.name])
+        if row[c.name] is None
+        else TracedValue(c.name, row[c.name], c.unit, sources[c.name], None)
+        for c in COLUMNS
+    ]
 
 
-class _ImportedTrial:
-    def __init__(self, layout: RunLayout, stored: StoredImport) -> None:
-        self.layout, self.stored = layout, stored
-
-    def source(self, column: str) -> str:
-        if column == "seed":
-            return self.stored.seed_source
-        if column in BY_IMPORT:
-            return str(self.layout.imported(self.stored.trial_id))
-        return self.stored.run.sources.get(column, self.stored.run.label)
-
-    def why_null(self, column: str) -> str:
-        return self.stored.run.nulls.get(column, "not imported")
-
-
-class _OwnTrial:
-    """A trial of this run folder: its numbers are in its result, its state and costs in the ledger."""
-
-    def __init__(self, layout: RunLayout, row: Row) -> None:
-        self.status = row["status"]
-        self.result = layout.trial(row["trial_id"]).result
-        self.ledger = f"{layout.ledger}:{_last_line(layout.ledger, row['trial_id'])}"
-
-    def source(self, column: str) -> str:
-        is_in_result = column in TrialResult.model_fields and column not in _IN_LEDGER
-        return str(self.result) if is_in_result and self.status == TrialState.FINISHED else self.ledger
-
-    def why_null(self, column: str) -> str:
-        if column in TrialResult.model_fields and self.status != TrialState.FINISHED:
-            return f"the trial is {self.status}"
-        return "unknown" if column in _COSTS else "not measured, or does not apply"
+def _origins(layout: RunLayout, row: Row) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the source of every column of a trial of this run folder, and why the column is null if it is."""
+    is_finished = row["status"] == TrialState.FINISHED
+    in_result = [name for name in NAMES if name in TrialResult.model_fields]
+    ledger = f"{layout.ledger}:{_last_line(layout.ledger, row['trial_id'])}"
+    sources = dict.fromkeys(NAMES, ledger)
+    nulls = dict.fromkeys(NAMES, "not measured, or does not apply") | dict.fromkeys(_COSTS, "unknown")
+    if is_finished:
+        result = str(layout.trial(row["trial_id"]).result)
+        sources |= {name: result for name in in_result if name not in _IN_LEDGER}
+    else:
+        nulls |= dict.fromkeys(in_result, f"the trial is {row['status']}")
+    return sources, nulls
 
 
 def _last_line(ledger: Path, trial_id: str) -> int:
     """Return the number of the last line of the ledger about this trial."""
     last = 0
     for number, line in enumerate(ledger.read_bytes().split(b"\n"), start=1):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and entry.get("trial_id") == trial_id:
-            last = number
+        with suppress(ValueError):
+            if LedgerEntry.model_validate_json(line).trial_id == trial_id:
+                last = number
     return last

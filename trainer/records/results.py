@@ -4,6 +4,7 @@ Units are in the names. A value that was not measured is None, never 0. A change
 files in `tests/compat/`. The facts about a metric stand on its field: see `Metric`.
 """
 
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -13,6 +14,7 @@ from trainer.records.metrics import Metric, metrics_of
 from trainer.records.record import SCHEMA_VERSION, Record
 
 _BPB = "bits per byte"
+_score = partial(Metric, _BPB, spec=".4f", is_score=True)
 
 
 class AverageRecord(Record):
@@ -65,9 +67,7 @@ class TrainingFacts(Record):
     """Content of the training and validation shards."""
     tokenizer_sha: str
     """Content of the tokenizer."""
-    node_tflops: Annotated[float | None, Metric("TFLOP/s", is_lower_better=False)] = (
-        None  # of the slowest rank; from version 2
-    )
+    node_tflops: Annotated[float | None, Metric("TFLOP/s", is_lower_better=False)] = None  # from version 2
     """Speed of a matrix product before training, on the slowest rank: bf16 on GPU, fp32 on CPU."""
 
 
@@ -108,19 +108,13 @@ class TrialResult(TrainingFacts):
     """Exported average: `last`, or its kind and a hash of its settings."""
     float_bpb: Annotated[float, Metric(_BPB, "float bpb", ".4f")]
     """After averaging, before quantization; non-sliding."""
-    post_quant_bpb: Annotated[float, Metric(_BPB, "post-quant bpb", ".4f", is_score=True)]
+    post_quant_bpb: Annotated[float, _score("post-quant bpb")]
     """From the unpacked artifact; non-sliding."""
     quant_gap: Annotated[float, Metric(_BPB, "quant gap", "+.4f")]
     """post_quant_bpb - float_bpb: the cost of quantization."""
-    sliding_bpb: Annotated[
-        float | None,
-        Metric(_BPB, "sliding bpb", ".4f", is_score=True, needs="eval.stride", evaluated_with=("eval_stride",)),
-    ]
+    sliding_bpb: Annotated[float | None, _score("sliding bpb", needs="eval.stride", evaluated_with=("eval_stride",))]
     """From the unpacked artifact; sliding window, each target scored once."""
-    ttt_bpb: Annotated[
-        float | None,
-        Metric(_BPB, "TTT bpb", ".4f", is_score=True, needs="eval.ttt.enabled", evaluated_with=("eval_stride",)),
-    ]
+    ttt_bpb: Annotated[float | None, _score("TTT bpb", needs="eval.ttt.enabled", evaluated_with=("eval_stride",))]
     """From the unpacked artifact; score-first test-time training."""
     val_loss_nats: Annotated[float, Metric("nats per token")]
     """Loss behind post_quant_bpb."""
