@@ -90,16 +90,13 @@ class _Cross:
     def contrasts(self) -> list[tuple[str, str, _Weights]]:
         """Return term, levels and weights of the cells' means, main effects first."""
         found = []
+        units = {name: np.eye(len(levels)) for name, levels in self.levels.items()}
         for order in range(1, len(self.levels) + 1):
             for chosen in itertools.combinations(self.levels, order):
                 for picks in itertools.product(*(range(1, len(self.levels[name])) for name in chosen)):
                     pick = dict(zip(chosen, picks, strict=True))
-                    sizes = {name: len(levels) for name, levels in self.levels.items()}
-                    # along each factor: the mean over its levels, or a level against the first
-                    axes = [
-                        np.eye(n)[pick[name]] - np.eye(n)[0] if name in pick else np.full(n, 1 / n)
-                        for name, n in sizes.items()
-                    ]
+                    # Weights along a factor: the mean over its levels, or a level against the first.
+                    axes = [unit[pick[n]] - unit[0] if n in pick else unit.mean(axis=0) for n, unit in units.items()]
                     words = (f"{self.levels[name][i]} against {self.levels[name][0]}" for name, i in pick.items())
                     found.append((" × ".join(chosen), ", ".join(words), reduce(np.multiply.outer, axes).ravel()))
         return found

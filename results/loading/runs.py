@@ -113,10 +113,10 @@ def _folders(runs: Iterable[str | Path]) -> list[Path]:
         path = Path(run)
         if path.is_dir() and not _is_run(path):
             raise InputError(str(path), "ledger.jsonl", "missing", "not a run folder; give the folder that contains it")
-        is_address = isinstance(run, str) and "://" in run
-        found = (
-            copy_runs(str(run)) if is_address else [path] if path.is_dir() else map(Path, sorted(glob.glob(str(run))))
-        )
+        if isinstance(run, str) and "://" in run:
+            found = copy_runs(run)
+        else:
+            found = [path] if path.is_dir() else [Path(name) for name in sorted(glob.glob(str(run)))]  # noqa: PTH207
         if not (known := [folder for folder in found if _is_run(folder)]):
             fix = "no such run folder; give the path that `pgray run` printed"
             raise InputError("results.load", "run", str(run), fix)

@@ -52,7 +52,7 @@ def factorial(chosen: str) -> Iterator[Interval]:
         rows = [{"arm": arm, "seed": seed, "x": y[seed, cell]} for seed in range(4) for arm, cell in cross.cell.items()]
         model, _ = _fit(rows, cross, "x")
         assert model is not None
-        line = model.contrast(weights)
+        line = model(weights)
         yield line["ci_low"], line["ci_high"], float(weights @ truth)
 
 
