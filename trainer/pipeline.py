@@ -49,7 +49,7 @@ def run_job(job: Job, out: Path, dist: DistContext) -> list[TrialResult]:
     layout = RunLayout(out)
     for trial in job.trials:
         check_patterns(trial.config, trial.trial_id)
-    harness = EvalHarness.build(job.config, dist)
+    harness = EvalHarness(job.config, dist)
     folder = layout.trained(job.train_fingerprint)
     record = usable_training(folder, (trial.config for trial in job.trials))
     training_share_s = 0.0

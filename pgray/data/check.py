@@ -25,7 +25,7 @@ from trainer.data.shards import (
     find_tokenizer,
     list_shards,
     map_tokens,
-    read_header,
+    read_num_tokens,
     shard_sha,
     tokenizer_sha,
 )
@@ -117,7 +117,7 @@ def _survey(
             problems.append(error)
         for shard in counts:
             try:
-                counts[shard] = read_header(shard).num_tokens
+                counts[shard] = read_num_tokens(shard)
             except DataError as error:
                 problems.append(error)
         total = sum(counts.values())

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pgray.data.hub_files import HubFiles
-from trainer.data.shards import TOKEN_BYTES, Split, read_header
+from trainer.data.shards import TOKEN_BYTES, Split, read_num_tokens
 from trainer.errors import DataError, InputError
 from trainer.records.files import write_json
 
@@ -110,7 +110,7 @@ def fetch(
         downloaded = files.download(path)
         try:
             if name.endswith(".bin"):
-                read_header(downloaded)
+                read_num_tokens(downloaded)
         except DataError:
             downloaded.unlink()  # otherwise the next call would take it from `.incoming`
             raise
@@ -170,7 +170,7 @@ def _missing(out: Path, paths: list[str]) -> list[str]:
 def _is_whole(path: Path) -> bool:
     """Whether the file exists and, if it is a shard, has a header that fits its size."""
     try:
-        return path.is_file() and (path.suffix != ".bin" or read_header(path).num_tokens > 0)
+        return path.is_file() and (path.suffix != ".bin" or read_num_tokens(path) > 0)
     except DataError:
         return False
 
@@ -196,7 +196,7 @@ def _report(out: Path, source: Source, shards: int, missing: list[str]) -> Fetch
     fetched = tuple(PurePosixPath(path).name for path in missing)
 
     def tokens(split: Split) -> int:
-        return sum(read_header(out / name).num_tokens for name in names if name.startswith(f"fineweb_{split}_"))
+        return sum(read_num_tokens(out / name) for name in names if name.startswith(f"fineweb_{split}_"))
 
     return FetchReport(
         folder=out,

@@ -21,7 +21,6 @@ from pgray.spec.sweep import Sweep
 from pgray.store.outcomes import read_result
 from pgray.store.retries import failures_that_count
 from trainer.config import Config
-from trainer.data.batch import split_batch
 from trainer.errors import DataError, FailureKind, InputError
 from trainer.model.shapes import check_patterns
 from trainer.records.fingerprint import train_fingerprint, trial_id
@@ -204,7 +203,7 @@ def decide(plan: Plan, layout: RunLayout) -> Decision:
         result = read_result(layout.trial(t.trial_id))
         codes += Counter([result.code_sha] if result else [])
         before, failed = states.get(t.trial_id), failures.get(t.trial_id, Counter())
-        actions[t.trial_id] = _action(before, result is not None, plan.sweep.failures, failed)
+        actions[t.trial_id] = _action(before, result is not None, plan.sweep.file.failures, failed)
     outdated = [t for t in plan.trials if newest.get((t.arm, t.seed), t.trial_id) != t.trial_id]
     left_out_seeds = set(plan.sweep.file.seeds) - set(plan.sweep.seeds)  # by --seeds: still part of the sweep
     superseded = [
@@ -247,4 +246,4 @@ def check_machine(sweep: Sweep, arm: Arm) -> None:
         raise InputError(where, "train.device", "cuda", "a job holds no GPU; set resources.gpus or train.device: auto")
     if train.device == "cpu" and machine.gpus:
         raise InputError(where, "train.device", "cpu", "a job would hold GPUs for nothing; set resources: {gpus: 0}")
-    split_batch(train, machine.world_size, where)  # raises if the ranks cannot share a batch
+    train.split_batch(machine.world_size, where)  # raises if the ranks cannot share a batch

@@ -32,6 +32,7 @@ from pgray.spec.sweep import Sweep
 from pgray.stopping.rule import stopping_rules
 from pgray.store.ledger import Ledger
 from pgray.store.storage_errors import why_unwritable
+from trainer.records.files import write_json
 from trainer.records.layout import RunLayout
 from trainer.records.states import TrialState
 from trainer.records.text import count_of
@@ -98,7 +99,9 @@ def run_sweep(
     ):
         command = tuple(trainer_command) if trainer_command else None
         driver = read_driver(layout.root)
-        launch = LaunchSettings(layout.root, sweep.machine, command, grace_s, timeout_s, sweep.failures.stall_s, driver)
+        launch = LaunchSettings(
+            layout.root, sweep.machine, command, grace_s, timeout_s, sweep.file.failures.stall_s, driver
+        )
         try:
             end_orphans(layout, grace_s, dead_drivers)
             close_dead_jobs(layout, sweep, log)
@@ -126,7 +129,7 @@ def run_sweep(
             if is_changed or not layout.table("md").exists():
                 write_tables(layout)
                 if plan.study is not None:
-                    plan.study.write_summary(layout.study)
+                    write_json(layout.study, plan.study.summary())
                 _write_report(layout, reporter)
         except OSError as error:
             unwritable = why_unwritable(error)

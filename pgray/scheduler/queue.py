@@ -74,7 +74,7 @@ class JobQueue:
         self._rules, self._git_sha, self._proposer = rules, git_sha, proposer or Proposer()
         self._waiting: list[list[PlannedTrial]] = decision.jobs_to_run()
         self._budget = BudgetTracker(self._sweep.file.budget, 0.0)
-        self._breaker = CircuitBreaker(self._sweep.failures.pause_after)
+        self._breaker = CircuitBreaker(self._sweep.file.failures.pause_after)
         self._next_number = Counter[str]()  # train_fingerprint -> number of its next job
         self.training = set[str]()  # the jobs that began without usable trained weights; the others only export
         self._longest_gpu_s: dict[bool, float] = {}  # by whether the job trained
@@ -198,7 +198,7 @@ class JobQueue:
 
     def _is_retried(self, entry: LedgerEntry) -> bool:
         num_failures = self.history.num_failures(entry.trial_id, entry.failure_kind)
-        if not self._sweep.failures.allows_retry(entry.failure_kind, num_failures):
+        if not self._sweep.file.failures.allows_retry(entry.failure_kind, num_failures):
             return False
         self.history.retried(entry, num_failures)
         return True

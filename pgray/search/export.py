@@ -1,7 +1,7 @@
 """Copy a search into an Optuna storage, for its dashboard."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,10 @@ def export(name: str, space: Space, scored: ScoredProposals, storage_url: str) -
     """
     trials = [frozen_trial(space, *pair) for pair in scored]
     try:
-        with quiet(), _open_storage(storage_url) as storage:
+        with quiet(), ExitStack() as at_end:
+            storage = RDBStorage(storage_url)
+            at_end.callback(storage.engine.dispose)
+            at_end.callback(storage.remove_session)
             _write_study(name, space, trials, storage)
     except (SQLAlchemyError, OptunaError, ImportError, ValueError, OSError, RuntimeError) as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -57,42 +60,23 @@ def _without_password(url: str) -> str:
         return url
 
 
-@contextmanager
-def _open_storage(url: str) -> Iterator[RDBStorage]:
-    storage = RDBStorage(url)
-    try:
-        yield storage
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
 def _write_study(name: str, space: Space, trials: Sequence[FrozenTrial], storage: RDBStorage) -> None:
     attributes = {_MARK: name, "search": space.search.model_dump(mode="json", by_alias=True, exclude_none=True)}
-    study = _previous_export(name, attributes, trials, storage)
-    if study is None:
-        study = optuna.create_study(study_name=name, storage=storage, directions=directions(space))
-        for key, value in attributes.items():
-            study.set_user_attr(key, value)
-        study.set_metric_names(list(space.objectives))
-    study.add_trials(trials[len(study.get_trials(deepcopy=False)) :])
-
-
-def _previous_export(
-    name: str, attributes: Mapping[str, Any], trials: Sequence[FrozenTrial], storage: RDBStorage
-) -> optuna.Study | None:
-    """Return an earlier export that only lacks the last trials. Delete one that differs otherwise."""
-    if name not in optuna.study.get_all_study_names(storage):
-        return None
-    study = optuna.load_study(study_name=name, storage=storage)
-    if study.user_attrs.get(_MARK) != name:
-        fix = "the storage has another study of this name; export to another storage, or rename the sweep"
-        raise InputError("--to", "study", name, fix)
-    stored = [_content(trial) for trial in study.get_trials(deepcopy=False)]
-    if study.user_attrs == attributes and stored == [_content(trial) for trial in trials[: len(stored)]]:
-        return study
-    optuna.delete_study(study_name=name, storage=storage)
-    return None
+    if name in optuna.study.get_all_study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage)
+        if study.user_attrs.get(_MARK) != name:
+            fix = "the storage has another study of this name; export to another storage, or rename the sweep"
+            raise InputError("--to", "study", name, fix)
+        stored = [_content(trial) for trial in study.get_trials(deepcopy=False)]
+        if study.user_attrs == attributes and stored == [_content(trial) for trial in trials[: len(stored)]]:
+            study.add_trials(trials[len(stored) :])
+            return
+        optuna.delete_study(study_name=name, storage=storage)
+    study = optuna.create_study(study_name=name, storage=storage, directions=directions(space))
+    for key, value in attributes.items():
+        study.set_user_attr(key, value)
+    study.set_metric_names(list(space.objectives))
+    study.add_trials(trials)
 
 
 def _content(trial: FrozenTrial) -> tuple[Any, ...]:

@@ -10,7 +10,6 @@ then at random; if that gives nothing new, the space counts as exhausted and the
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ from pgray.search.space import BuildConfig, make_space
 from pgray.spec.expressions import Condition
 from pgray.spec.search import Search
 from trainer.errors import InputError
-from trainer.records.files import write_json
 
 _MAX_SAMPLER_DRAWS = 20  # of one proposal by the sampler, before it is drawn at random
 _MAX_RANDOM_DRAWS = 300  # of one proposal at random, before the space counts as exhausted
@@ -61,33 +59,30 @@ class Study:
         self.space = make_space(search, build, origin)
         self.why_exhausted: str | None = None
         self._build, self._seed, self._where = build, sampler_seed, where
-        self._proposals: dict[str, Proposal] = {}
-        self._scores: dict[str, Score] = {}
-        for proposal in proposals:
-            self._set(proposal)
+        self._scored = {proposal.name: (proposal, score(proposal, self.space)) for proposal in proposals}
 
     @property
     def proposals(self) -> tuple[Proposal, ...]:
-        return tuple(self._proposals.values())
+        return tuple(proposal for proposal, _ in self._scored.values())
 
     @property
     def num_open(self) -> int:
         """The number of proposals with a seed that has not ended."""
-        return sum(proposal.ended_after is None for proposal in self._proposals.values())
+        return sum(proposal.ended_after is None for proposal in self.proposals)
 
     def score(self, name: str) -> Score:
-        return self._scores[name]
+        return self._scored[name][1]
 
     def ask(self) -> Proposal | None:
         """Return the next proposal; None if all `trials` have been proposed or the space is exhausted.
 
         Write it to the ledger before the next ask or tell.
         """
-        if len(self._proposals) >= self.search.trials or self.why_exhausted:
+        if len(self._scored) >= self.search.trials or self.why_exhausted:
             return None
-        numbers = [int(name[1:]) for name in self._proposals if name[:1] == "t" and name[1:].isdecimal()]
+        numbers = [int(name[1:]) for name in self._scored if name[:1] == "t" and name[1:].isdecimal()]
         index = max(numbers, default=-1) + 1  # not their count: a line of the ledger may be lost
-        earlier = [proposal.changes for proposal in self._proposals.values()]
+        earlier = [proposal.changes for proposal in self.proposals]
         num_draws, num_repeated, problem = _MAX_SAMPLER_DRAWS + _MAX_RANDOM_DRAWS, 0, ""
         for attempt in range(num_draws):
             try:
@@ -99,8 +94,9 @@ class Study:
             except InputError as error:
                 problem = f"; others are not allowed, such as {error}"
                 continue
-            self._set(Proposal(f"t{index:03d}", changes))
-            return self._proposals[f"t{index:03d}"]
+            proposal = Proposal(f"t{index:03d}", changes)
+            self._scored[proposal.name] = proposal, score(proposal, self.space)
+            return proposal
         self.why_exhausted = f"of {num_draws} draws {num_repeated} had been proposed before{problem}"
         return None
 
@@ -114,11 +110,12 @@ class Study:
             name: of a proposal that was asked for or read from the ledger.
             rows: all its seeds.
         """
-        before, seeds = self._proposals[name], tuple(rows)
+        before, seeds = self._scored[name][0], tuple(rows)
         is_open = any(row.is_open for row in seeds)
-        ended_after = None if is_open else before.ended_after or len(self._proposals)
-        self._set(replace(before, seeds=seeds, ended_after=ended_after))
-        return self._scores[name]
+        ended_after = None if is_open else before.ended_after or len(self._scored)
+        proposal = replace(before, seeds=seeds, ended_after=ended_after)
+        self._scored[name] = proposal, score(proposal, self.space)
+        return self._scored[name][1]
 
     def best(self) -> list[Proposal]:
         """Return the best feasible proposals, for several objectives their Pareto set, ordered by the first objective.
@@ -129,8 +126,8 @@ class Study:
         sign = 1 if direction == "min" else -1
         with quiet():
             front = optuna_study(self.space, self._feasible()).best_trials
-        names = sorted((t.user_attrs["name"] for t in front), key=lambda name: sign * self._scores[name].means[column])
-        return [self._proposals[name] for name in names]
+        best = [self._scored[trial.user_attrs["name"]] for trial in front]
+        return [proposal for proposal, _ in sorted(best, key=lambda pair: sign * pair[1].means[column])]
 
     def importances(self) -> dict[str, float]:
         """Return key -> its share, 0 to 1, in what separates the best tenth of the feasible proposals, largest first.
@@ -156,22 +153,18 @@ class Study:
             "why_exhausted": self.why_exhausted,
             "best": [proposal.name for proposal in self.best()],
             "importances": self.importances(),
-            "trials": [_summary(*pair) for pair in self._scored()],
+            "trials": [_summary(*pair) for pair in self._scored.values()],
         }
-
-    def write_summary(self, path: Path) -> None:
-        """Write `summary()` as JSON."""
-        write_json(path, self.summary())
 
     def export(self, storage_url: str) -> ExportedStudy:
         """Copy the search into an Optuna storage, under the sweep's name; see `pgray/search/export.py`."""
-        return export(self.name, self.space, self._scored(), storage_url)
+        return export(self.name, self.space, list(self._scored.values()), storage_url)
 
     def _draw(self, index: int, attempt: int) -> dict[str, Any]:
         """Draw proposal `index`. Raises InputError if a condition cannot be evaluated."""
         with quiet():
             if attempt < _MAX_SAMPLER_DRAWS:
-                study = optuna_study(self.space, self._scored(), self._sampler)
+                study = optuna_study(self.space, list(self._scored.values()), self._sampler)
                 study.sampler = self._sampler(index, attempt)
             else:
                 study = optuna.create_study(sampler=RandomSampler(seed=self._seed_of(index, attempt)))
@@ -190,15 +183,8 @@ class Study:
             if not condition.holds(config):
                 raise InputError("search", "where", condition.text, "excludes it")
 
-    def _set(self, proposal: Proposal) -> None:
-        self._proposals[proposal.name] = proposal
-        self._scores[proposal.name] = score(proposal, self.space)
-
-    def _scored(self) -> ScoredProposals:
-        return [(proposal, self._scores[name]) for name, proposal in self._proposals.items()]
-
     def _feasible(self) -> ScoredProposals:
-        return [pair for pair in self._scored() if pair[1].is_feasible]
+        return [pair for pair in self._scored.values() if pair[1].is_feasible]
 
 
 def _summary(proposal: Proposal, score: Score) -> dict[str, Any]:

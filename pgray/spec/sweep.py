@@ -107,10 +107,6 @@ class Sweep:
         return search and search.model_copy(update={"constraints": search.constraints | self.at.constraints})
 
     @property
-    def failures(self) -> FailurePolicy:
-        return self.file.failures
-
-    @property
     def usd_per_gpu_hour(self) -> float | None:
         return self.file.budget.usd_per_gpu_hour if self.file.budget else None
 

@@ -7,7 +7,6 @@ Source: the published shards and `train_gpt.py` of openai/parameter-golf.
 """
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -27,15 +26,6 @@ Tokens: TypeAlias = npt.NDArray[np.uint16]
 
 _GET_DATA = "build it with `pgray data build` or fetch shards with `pgray data fetch`"
 _GET_AGAIN = "delete the file and build or fetch it again"
-
-
-@dataclass(frozen=True)
-class ShardHeader:
-    """The used fields of a shard's header."""
-
-    magic: int
-    version: int
-    num_tokens: int
 
 
 def write_shard(path: Path, tokens: npt.ArrayLike) -> None:
@@ -58,8 +48,8 @@ def write_shard(path: Path, tokens: npt.ArrayLike) -> None:
         file.write(array.astype("<u2").tobytes())
 
 
-def read_header(path: Path) -> ShardHeader:
-    """Read and check a shard's header against the format and the file's size. Reads 12 bytes.
+def read_num_tokens(path: Path) -> int:
+    """Return the token count of a shard's header, which is checked against the format and the file's size.
 
     Raises:
         DataError: missing, shorter than a header, wrong magic or version, no tokens, or a size that does not match
@@ -87,29 +77,31 @@ def read_header(path: Path) -> ShardHeader:
         what = "truncated" if size_bytes < expected_bytes else "too long"
         problem = f"{what}: header says {num_tokens} tokens = {expected_bytes} bytes, file has {size_bytes} bytes"
         raise DataError(path, problem, _GET_AGAIN)
-    return ShardHeader(magic, version, num_tokens)
+    return num_tokens
 
 
 def map_tokens(path: Path) -> "np.memmap[tuple[int, ...], np.dtype[np.uint16]]":
-    """Memory-map a shard's tokens: (N,) uint16, read-only, unchecked. Raises DataError as `read_header`."""
-    header = read_header(path)
-    return np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES, shape=(header.num_tokens,))
+    """Memory-map a shard's tokens: (N,) uint16, read-only, unchecked. Raises DataError as `read_num_tokens`."""
+    return np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES, shape=(read_num_tokens(path),))
 
 
 def list_shards(folder: Path, split: Split) -> list[Path]:
     """Return the shards of a split in name order, the order of training. Raises DataError if there is none."""
-    pattern = f"fineweb_{split}_*.bin"
+    return _list_files(folder, f"fineweb_{split}_*.bin", _GET_DATA)
+
+
+def _list_files(folder: Path, pattern: str, fix: str) -> list[Path]:
     if not folder.is_dir():
         raise DataError(folder, "no such data folder", _GET_DATA)
-    shards = sorted(folder.glob(pattern))
-    if not shards:
-        raise DataError(folder, f"no {pattern} in this folder", _GET_DATA)
-    return shards
+    found = sorted(folder.glob(pattern))
+    if not found:
+        raise DataError(folder, f"no {pattern} in this folder", fix)
+    return found
 
 
 def shard_sha(path: Path) -> str:
-    """Return the sha256 of a shard's size and its first and last 64 KiB. Raises DataError as `read_header`."""
-    read_header(path)
+    """Return the sha256 of a shard's size and its first and last 64 KiB. Raises DataError as `read_num_tokens`."""
+    read_num_tokens(path)
     size_bytes = path.stat().st_size
     digest = hashlib.sha256(f"{size_bytes}\n".encode())
     with path.open("rb") as file:
@@ -145,11 +137,7 @@ def find_tokenizer(folder: Path, tokenizer: str = "") -> Path:
         if not path.is_file():
             raise DataError(path, "no such tokenizer", "set data.tokenizer to a SentencePiece .model")
         return path
-    if not folder.is_dir():
-        raise DataError(folder, "no such data folder", _GET_DATA)
-    models = sorted(folder.glob("*.model"))
-    if not models:
-        raise DataError(folder, "no *.model in this folder", "put the SentencePiece .model there or set data.tokenizer")
+    models = _list_files(folder, "*.model", "put the SentencePiece .model there or set data.tokenizer")
     if len(models) > 1:
         names = ", ".join(model.name for model in models)
         raise DataError(folder, f"several tokenizers ({names})", "set data.tokenizer to the one that made the shards")

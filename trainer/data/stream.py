@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainer.data.batch import split_batch
 from trainer.data.shards import list_shards, map_tokens
 from trainer.errors import DataError
 from trainer.run.config import TrainConfig
@@ -38,7 +37,7 @@ class TokenStream:
         if self.num_blocks < 1:
             fix = f"train.batch_tokens {train.batch_tokens} needs at least one token more; use more shards or less"
             raise DataError(folder, f"{self._starts[-1]} training tokens", fix)
-        self.rows, self.micro_batches = split_batch(train, dist.world_size)
+        self.rows, self.micro_batches = train.split_batch(dist.world_size)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token-reader")
         self._ahead: tuple[int, Future[npt.NDArray[np.int64]]] | None = None
 
@@ -60,11 +59,7 @@ class TokenStream:
     def _read(self, step: int) -> npt.NDArray[np.int64]:
         per_rank = self.rows * self._train.seq_len
         start = (step % self.num_blocks) * self._train.batch_tokens + self._dist.rank * per_rank
-        return self._slice(start, start + per_rank + 1)
-
-    def _slice(self, start: int, end: int) -> npt.NDArray[np.int64]:
-        """Return tokens start..end-1 of all shards in a row."""
-        parts = []
+        end, parts = start + per_rank + 1, []
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
         while start < end:
             offset = start - int(self._starts[shard])

@@ -29,13 +29,6 @@ class QatCheck:
     is_final: bool = True  # False: no effect can show yet; check again after the next update
 
 
-def qat_coverage(weights: Weights) -> float:
-    """Return the share of the elements exported as integers that QAT fake-quantizes, 0..1."""
-    exported = sum(plan.int_elements for plan in weights.plans.values())
-    touched = sum(plan.int_elements for name, plan in weights.plans.items() if weights.is_fake_quantized(name))
-    return touched / exported if exported else 0.0
-
-
 @torch.no_grad()
 def check_qat(
     weights: Weights, config: Config, forward: Forward, tokens: Tensor, targets: Tensor, is_start: bool = False
@@ -47,7 +40,9 @@ def check_qat(
     Args:
         is_start: in the first few steps, when output projections are still zero and may hide an effect.
     """
-    coverage = qat_coverage(weights)
+    covered = [name for name in weights.plans if weights.is_fake_quantized(name)]
+    exported_elements = sum(plan.int_elements for plan in weights.plans.values())
+    coverage = sum(weights.plans[name].int_elements for name in covered) / max(exported_elements, 1)
     if coverage == 0:
         note = "QAT is on but covers none of the exported integer elements"
         return QatCheck(False, coverage, f"{note}: check qat.scope, quant.bits and quant.fp16_max_elements")
@@ -57,7 +52,6 @@ def check_qat(
     loss_on = forward(tokens, targets).double().mean().item()
     exact = config.quant.model_copy(update={"prune_frac": 0.0, "svd_rank": 0})
     exported = assemble(store_weights(weights.master, exact))
-    covered = [name for name in weights.plans if weights.is_fake_quantized(name)]
     differing = [
         name
         for name in covered

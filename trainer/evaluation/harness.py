@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 from trainer.config import Config
 from trainer.evaluation.config import EvalConfig
 from trainer.evaluation.diagnostics import antilayer
-from trainer.evaluation.scoring import CompiledModel, Score, Validation, make_forward
+from trainer.evaluation.scoring import Score, Validation, make_forward
 from trainer.evaluation.ttt import TestTimeTraining
-from trainer.model.model import Model, build_model
+from trainer.model.model import build_model
 from trainer.run.checkpoint import load_weights
 from trainer.run.dist import DistContext
 
@@ -40,24 +40,15 @@ class Evaluation:
         return all(math.isfinite(score.nats) for score in self.scores)
 
 
-@dataclass
 class EvalHarness:
     """Evaluates weights by the model and data of a job. Every score in a record comes from `score` or `score_ttt`."""
 
-    config: Config
-    dist: DistContext
-    model: Model
-    forward: CompiledModel
-    folder: Path
-    validation: Validation
-    float_scores: dict[tuple[Path, EvalConfig], Score] = field(default_factory=dict)
-
-    @classmethod
-    def build(cls, config: Config, dist: DistContext) -> "EvalHarness":
-        folder = Path(config.data.path)
-        model = build_model(config, dist.device)
-        validation = Validation(folder, config.data.tokenizer, dist)
-        return cls(config, dist, model, make_forward(model, config, dist.device), folder, validation)
+    def __init__(self, config: Config, dist: DistContext) -> None:
+        self.config, self.dist, self.folder = config, dist, Path(config.data.path)
+        self.model = build_model(config, dist.device)
+        self.validation = Validation(self.folder, config.data.tokenizer, dist)
+        self.forward = make_forward(self.model, config, dist.device)
+        self._float_scores: dict[tuple[Path, EvalConfig], Score] = {}
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -76,9 +67,9 @@ class EvalHarness:
 
     def float_score(self, path: Path, settings: EvalConfig) -> Score:
         """Evaluate float weights on disk without sliding windows. Trials that export the same average share the score."""
-        if (path, settings) not in self.float_scores:
-            self.float_scores[path, settings] = self.score(load_weights(path), settings, settings.seq_len)
-        return self.float_scores[path, settings]
+        if (path, settings) not in self._float_scores:
+            self._float_scores[path, settings] = self.score(load_weights(path), settings, settings.seq_len)
+        return self._float_scores[path, settings]
 
     def evaluate(self, weights: Mapping[str, Tensor], average: Path, last: Path, settings: EvalConfig) -> Evaluation:
         """Evaluate one export.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import Config
-from trainer.data.bytes_per_token import TokenBytes, token_bytes
+from trainer.data.bytes_per_token import token_bytes
 from trainer.data.shards import find_tokenizer, list_shards, map_tokens
 from trainer.errors import DataError
 from trainer.evaluation.config import EvalConfig
@@ -83,7 +83,8 @@ class Validation:
         self._dist = dist
         self.tokens = np.concatenate([np.asarray(map_tokens(path)) for path in list_shards(folder, "val")])
         table = token_bytes(find_tokenizer(folder, tokenizer))
-        self._bytes = ByteTable(table, dist.device)
+        arrays = table.base_bytes.astype(np.int64), table.has_leading_space, table.is_boundary
+        self._base, self._has_space, self._is_boundary = (torch.tensor(array, device=dist.device) for array in arrays)
         self._folder = folder
 
     def num_targets(self, seq_len: int) -> int:
@@ -116,24 +117,11 @@ class Validation:
             inputs, targets = block[:, :-1], block[:, 1:]
             losses = forward(inputs.contiguous(), targets.contiguous())
             is_scored = column >= torch.from_numpy(first_scored).to(device)[:, None]
-            num_bytes = self._bytes.count(inputs, targets)
+            num_bytes = self._base[targets] + (self._has_space[targets] & ~self._is_boundary[inputs]).long()
             total[0] += losses.double().masked_fill(~is_scored, 0).sum()
             total[1] += is_scored.sum()
             total[2] += num_bytes.masked_fill(~is_scored, 0).sum()
         return total
-
-
-class ByteTable:
-    """The byte counts of tokens as tensors on the device."""
-
-    def __init__(self, table: TokenBytes, device: torch.device) -> None:
-        self._base = torch.from_numpy(table.base_bytes.astype(np.int64)).to(device)
-        self._has_space = torch.from_numpy(table.has_leading_space.astype(bool)).to(device)
-        self._is_boundary = torch.from_numpy(table.is_boundary.astype(bool)).to(device)
-
-    def count(self, previous: Tensor, target: Tensor) -> Tensor:
-        """Return the bytes of each target, int64, in the shape of `target`."""
-        return self._base[target] + (self._has_space[target] & ~self._is_boundary[previous]).long()
 
 
 def make_forward(model: nn.Module, config: Config, device: torch.device) -> "CompiledModel":

@@ -8,8 +8,8 @@ Source: PRs 549, 975, 1002, 1032 (`ttt_sliding`): SGD, lr 0.002 with a cosine ov
 """
 
 import math
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,12 +24,8 @@ CLIP_NORM = 1.0
 SEQUENCES_PER_UPDATE = 32
 
 
-class Observer(Protocol):
-    """Receives which targets are scored and trained on, in order. Tests check that none is scored after training on it."""
-
-    def scored(self, first: int, end: int) -> None: ...
-
-    def trained(self, first: int, end: int) -> None: ...
+Observer = Callable[[Literal["scored", "trained"], int, int], None]
+"""Receives what happens to targets first..end-1, in order. Tests check that none is scored after training on it."""
 
 
 class TestTimeTraining:
@@ -56,7 +52,7 @@ class TestTimeTraining:
             low, high = (int(i) for i in np.searchsorted(owner, [index, index + 1]))
             if observer:
                 for i in range(low, high):
-                    observer.scored(int(plan.start[i] + plan.first_scored[i]), int(plan.start[i]) + plan.seq_len)
+                    observer("scored", int(plan.start[i] + plan.first_scored[i]), int(plan.start[i]) + plan.seq_len)
             mine = self._dist.share(low, high)
             total += self._validation.score_windows(self._forward, plan, mine, settings.batch_rows)
             if index + 1 < num_chunks:
@@ -66,19 +62,15 @@ class TestTimeTraining:
 
     def _learn(self, first: int, end: int, lr: float, observer: Observer | None) -> None:
         """Run `epochs` of SGD on the whole sequences of targets first..end-1, divided over ranks."""
-        if lr == 0:
-            return
-        for _ in range(self._settings.ttt.epochs):
-            for starts in self._updates(first, end):
-                self._update(starts, lr)
+        seq_len, world_size = self._settings.seq_len, self._dist.world_size
+        starts = np.arange(first, end - seq_len + 1, seq_len, dtype=np.int64)
+        per_update = max(SEQUENCES_PER_UPDATE // world_size, 1) * world_size
+        for _ in range(self._settings.ttt.epochs if lr else 0):
+            for i in range(0, len(starts), per_update):
+                chosen = starts[i : i + per_update]
+                self._update(chosen, lr)
                 if observer:
-                    observer.trained(int(starts[0]), int(starts[-1]) + self._settings.seq_len)
-
-    def _updates(self, first: int, end: int) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
-        starts = np.arange(first, end - self._settings.seq_len + 1, self._settings.seq_len, dtype=np.int64)
-        per_update = max(SEQUENCES_PER_UPDATE // self._dist.world_size, 1) * self._dist.world_size
-        for i in range(0, len(starts), per_update):
-            yield starts[i : i + per_update]
+                    observer("trained", int(chosen[0]), int(chosen[-1]) + seq_len)
 
     def _update(self, starts: np.ndarray[tuple[int], np.dtype[np.int64]], lr: float) -> None:
         mine = starts[self._dist.rank :: self._dist.world_size]

@@ -17,14 +17,7 @@ def bigram_bucket(tokens_BT: Tensor, buckets: int) -> Tensor:
     return bucket
 
 
-def bigram_embedding(tokens_BT: Tensor, table: Tensor, projection: Tensor, scale: Tensor) -> Tensor:
-    """Return the BigramHash embedding (B, T, D): rows of the table (buckets, K), projected by (D, K), times a learned scale."""
-    h = F.embedding(bigram_bucket(tokens_BT, table.size(0)), table)
-    h = F.linear(h, projection)
-    return h * scale.to(h.dtype)
-
-
-def value_embedding(tokens_BT: Tensor, table: Tensor, projection: Tensor, scale: Tensor) -> Tensor:
-    """Return what is added to attention values, (B, T, K * N): rows of the table (V, E), projected by (K * N, E), scaled."""
-    h = F.linear(F.embedding(tokens_BT, table), projection)
+def project_rows(index_BT: Tensor, table: Tensor, projection: Tensor, scale: Tensor) -> Tensor:
+    """Return (B, T, D): rows of the table (buckets, K), projected by (D, K), times a learned scale (1,)."""
+    h = F.linear(F.embedding(index_BT, table), projection)
     return h * scale.to(h.dtype)

@@ -81,7 +81,3 @@ def smear(x_BTD: Tensor, gate_D: Tensor) -> Tensor:
     g = torch.sigmoid(gate_D.to(x_BTD.dtype))
     previous = F.pad(x_BTD[:, :-1], (0, 0, 1, 0))
     return (1 - g) * x_BTD + g * previous
-
-
-def softcap(logits: Tensor, cap: float) -> Tensor:
-    return cap * torch.tanh(logits / cap)

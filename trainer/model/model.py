@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import Config
-from trainer.model.embeddings import bigram_embedding, value_embedding
-from trainer.model.layers import attention, mlp, rms_norm, smear, softcap
+from trainer.model.embeddings import bigram_bucket, project_rows
+from trainer.model.layers import attention, mlp, rms_norm, smear
 from trainer.model.recurrence import GATE_BIAS_INIT, BlockCall, block_calls, gated_update, low_rank, num_skips
 from trainer.model.shapes import parameter_shapes
 
@@ -79,9 +79,9 @@ class Model(nn.Module):
         Returns:
             (B, T) float32, in nats.
         """
-        hidden = self.hidden(tokens_BT, is_looped)
-        logits = F.linear(rms_norm(hidden), self.embed)
-        logits = softcap(logits.float(), self.config.model.logit_softcap)
+        cap = self.config.model.logit_softcap
+        logits = F.linear(rms_norm(self.hidden(tokens_BT, is_looped)), self.embed)
+        logits = cap * torch.tanh(logits.float() / cap)
         losses = F.cross_entropy(logits.view(-1, logits.size(-1)), targets_BT.reshape(-1), reduction="none")
         return losses.view(targets_BT.shape)
 
@@ -117,7 +117,8 @@ class Model(nn.Module):
         if torch.is_autocast_enabled(x.device.type):  # in bf16 the residual stream needs half the memory traffic
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if m.bigram.buckets:
-            x = x + bigram_embedding(tokens_BT, self.bigram_table, self.bigram_proj, self.bigram_scale)
+            buckets_BT = bigram_bucket(tokens_BT, m.bigram.buckets)
+            x = x + project_rows(buckets_BT, self.bigram_table, self.bigram_proj, self.bigram_scale)
         x = rms_norm(x)
         return smear(x, self.smear_gate) if m.smear_gate else x
 
@@ -142,19 +143,15 @@ class Model(nn.Module):
 
     def adapters(self, normed: Tensor, tokens_BT: Tensor, call: BlockCall) -> tuple[Tensor | None, Tensor | None]:
         """Return what is added to queries and to values: the LoRA of a later pass and the value embedding."""
-        extra_v = self.value_embed(tokens_BT, call.layer)
+        m, extra_v = self.config.model, None
+        if call.layer in m.value_embed.layers:
+            ve = project_rows(tokens_BT, self.value_embed_table, self.value_embed_proj, self.value_embed_scale)
+            extra_v = ve * self.value_embed_layer_scale[m.value_embed.layers.index(call.layer)].to(ve.dtype)
         if not (self.config.recurrence.lora_rank and call.pass_index):
             return None, extra_v
-        i = (call.pass_index - 1) * self.config.model.layers + call.layer
+        i = (call.pass_index - 1) * m.layers + call.layer
         lora_v = low_rank(normed, self.lora_v_down[i], self.lora_v_up[i])
         return low_rank(normed, self.lora_q_down[i], self.lora_q_up[i]), lora_v if extra_v is None else extra_v + lora_v
-
-    def value_embed(self, tokens_BT: Tensor, layer: int) -> Tensor | None:
-        layers = self.config.model.value_embed.layers
-        if layer not in layers:
-            return None
-        ve = value_embedding(tokens_BT, self.value_embed_table, self.value_embed_proj, self.value_embed_scale)
-        return ve * self.value_embed_layer_scale[layers.index(layer)].to(ve.dtype)
 
 
 def build_model(config: Config, device: torch.device | str) -> Model:

@@ -13,45 +13,26 @@ Shapes = dict[str, tuple[int, ...]]
 def parameter_shapes(config: Config) -> Shapes:
     """Return name -> shape of every parameter, in the model's order."""
     m, r = config.model, config.recurrence
-    L, D = m.layers, m.dim
-    shapes: Shapes = {
-        "attn_q": (L, D, D),
-        "attn_k": (L, m.kv_dim, D),
-        "attn_v": (L, m.kv_dim, D),
-        "attn_o": (L, D, D),
-        "mlp_up": (L, m.mlp_dim, D),
-        "mlp_down": (L, D, m.mlp_dim),
-        "embed": (m.vocab_size, D),
-        "q_gain": (L, m.heads),
-        "attn_scale": (L, D),
-        "mlp_scale": (L, D),
-    }
+    ve, L, D = m.value_embed, m.layers, m.dim
     virtual_layers = L * r.loops if r.kind == "loops" else L
-    if m.resid_mix:
-        shapes["resid_mix"] = (L, 2, D)
-    if m.deep_delta:
-        shapes["deep_delta"] = (L, D)
-    if m.unet_skips and virtual_layers >= 2:
-        shapes["skip_weight"] = (virtual_layers // 2, D)
-    if m.smear_gate:
-        shapes["smear_gate"] = (D,)
-    if m.bigram.buckets:
-        shapes |= {
-            "bigram_table": (m.bigram.buckets, m.bigram.dim),
-            "bigram_proj": (D, m.bigram.dim),
-            "bigram_scale": (1,),
-        }
-    if m.value_embed.dim:
-        ve = m.value_embed
-        shapes |= {"value_embed_table": (m.vocab_size, ve.dim), "value_embed_proj": (m.kv_dim, ve.dim)}
-        shapes |= {"value_embed_scale": (1,), "value_embed_layer_scale": (len(ve.layers),)}
-    if r.lora_rank:
-        extra = (r.loops - 1) * L
-        shapes |= {"lora_q_down": (extra, r.lora_rank, D), "lora_q_up": (extra, D, r.lora_rank)}
-        shapes |= {"lora_v_down": (extra, r.lora_rank, D), "lora_v_up": (extra, m.kv_dim, r.lora_rank)}
-    if r.kind == "gated":
-        shapes |= {"depth_gate": (D, 2 * D), "depth_gate_bias": (D,), "depth_embed": (r.steps - 1, D)}
-    return shapes
+    extra = (r.loops - 1) * L
+    parts: list[tuple[object, Shapes]] = [
+        (True, {"attn_q": (L, D, D), "attn_k": (L, m.kv_dim, D), "attn_v": (L, m.kv_dim, D), "attn_o": (L, D, D)}),
+        (True, {"mlp_up": (L, m.mlp_dim, D), "mlp_down": (L, D, m.mlp_dim), "embed": (m.vocab_size, D)}),
+        (True, {"q_gain": (L, m.heads), "attn_scale": (L, D), "mlp_scale": (L, D)}),
+        (m.resid_mix, {"resid_mix": (L, 2, D)}),
+        (m.deep_delta, {"deep_delta": (L, D)}),
+        (m.unet_skips and virtual_layers >= 2, {"skip_weight": (virtual_layers // 2, D)}),
+        (m.smear_gate, {"smear_gate": (D,)}),
+        (m.bigram.buckets, {"bigram_table": (m.bigram.buckets, m.bigram.dim), "bigram_proj": (D, m.bigram.dim)}),
+        (m.bigram.buckets, {"bigram_scale": (1,)}),
+        (ve.dim, {"value_embed_table": (m.vocab_size, ve.dim), "value_embed_proj": (m.kv_dim, ve.dim)}),
+        (ve.dim, {"value_embed_scale": (1,), "value_embed_layer_scale": (len(ve.layers),)}),
+        (r.lora_rank, {"lora_q_down": (extra, r.lora_rank, D), "lora_q_up": (extra, D, r.lora_rank)}),
+        (r.lora_rank, {"lora_v_down": (extra, r.lora_rank, D), "lora_v_up": (extra, m.kv_dim, r.lora_rank)}),
+        (r.kind == "gated", {"depth_gate": (D, 2 * D), "depth_gate_bias": (D,), "depth_embed": (r.steps - 1, D)}),
+    ]
+    return {name: shape for is_used, shapes in parts if is_used for name, shape in shapes.items()}
 
 
 def check_patterns(config: Config, origin: str) -> None:

@@ -49,13 +49,9 @@ class Optimizer:
         self._master = master
         self.groups = group_parameters(master)
         self.banks = {name: MuonBank(self._shard(master[name]), self._optim) for name in self.groups.muon}
-        self._base_lr = {"embed": self._optim.embed_lr, "scalar": self._optim.scalar_lr}
+        base_lrs = (self.groups.embed, self._optim.embed_lr), (self.groups.scalar, self._optim.scalar_lr)
         self.adam = torch.optim.AdamW(
-            [
-                {"params": [master[n] for n in names], "kind": kind}
-                for kind, names in (("embed", self.groups.embed), ("scalar", self.groups.scalar))
-                if names
-            ],
+            [{"params": [master[n] for n in names], "base_lr": base_lr} for names, base_lr in base_lrs if names],
             lr=0.0,
             betas=ADAM_BETAS,
             eps=ADAM_EPS,
@@ -75,7 +71,7 @@ class Optimizer:
         for name, grad in zip(self.groups.adam, others, strict=True):
             self._master[name].grad = grad
         for group in self.adam.param_groups:
-            group["lr"] = self._base_lr[group["kind"]] * now.lr_scale
+            group["lr"] = group["base_lr"] * now.lr_scale
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
 

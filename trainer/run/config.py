@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from trainer.errors import InputError
 from trainer.section import Section
 
 
@@ -20,6 +21,18 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is a GPU
     compile: bool | None = None  # null: on for CUDA, off for CPU
     checkpoint_every_s: float = Field(60.0, ge=0)  # seconds between checkpoints; 0 = never
+
+    def split_batch(self, world_size: int, origin: str = "config") -> tuple[int, int]:
+        """Return the rows per rank and step, and the number of equal micro-batches that they are split into.
+
+        Raises InputError, which names `origin`, if the tokens of a step cannot be divided among the ranks in whole rows.
+        """
+        if self.batch_tokens % (world_size * self.seq_len):
+            fix = f"must be a multiple of ranks x train.seq_len = {world_size} x {self.seq_len}"
+            raise InputError(origin, "train.batch_tokens", self.batch_tokens, fix)
+        rows = self.batch_tokens // (world_size * self.seq_len)
+        fewest = -(-rows * self.seq_len // self.micro_batch_tokens)
+        return rows, next((n for n in range(max(fewest, 1), rows + 1) if rows % n == 0), rows)
 
 
 class Machine(Section):

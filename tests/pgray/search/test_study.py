@@ -24,6 +24,7 @@ from pgray.spec.search import Search
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.presets.resolve import build_config, load_preset
+from trainer.records.files import write_json
 from trainer.records.ledger import LedgerEntry
 from trainer.records.results import METRICS, TrialResult
 from trainer.records.states import TrialState
@@ -435,6 +436,6 @@ def test_the_summary_is_json(tmp_path: Path) -> None:
     study = run(make_study(trials=3))
     ask_again = study.ask()
     assert ask_again is None
-    study.write_summary(tmp_path / "study.json")
+    write_json(tmp_path / "study.json", study.summary())
     assert json.loads((tmp_path / "study.json").read_text()) == study.summary()
     assert study.summary()["best"] == [p.name for p in study.best()]

@@ -16,6 +16,7 @@ from results.plots.style import why_empty
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.presets.resolve import build_config, load_preset
+from trainer.records.files import write_json
 from trainer.records.layout import RunLayout
 
 SPACE = {"optim.matrix_lr": {"log_uniform": [1e-3, 0.1]}, "model.mlp_mult": {"uniform": [1, 4]}}
@@ -45,7 +46,7 @@ def summary(tmp_path: Path, objectives: dict[str, str], trials: int = 30) -> Stu
             [SeedRow(1, f"{proposal.name}-1", "failed" if is_bad else "finished", {} if is_bad else metrics)],
         )
     layout = RunLayout(tmp_path)
-    study.write_summary(layout.study)
+    write_json(layout.study, study.summary())
     found = read_study(layout)
     assert found is not None
     return found

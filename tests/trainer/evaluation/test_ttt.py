@@ -24,11 +24,11 @@ class TargetRecorder:
         self.is_trained = np.zeros(num_targets, dtype=bool)
         self.leaks = 0
 
-    def scored(self, first: int, end: int) -> None:
-        self.leaks += int(self.is_trained[first:end].sum())
-        self.times_scored[first:end] += 1
-
-    def trained(self, first: int, end: int) -> None:
+    def __call__(self, event: str, first: int, end: int) -> None:
+        if event == "scored":
+            self.leaks += int(self.is_trained[first:end].sum())
+            self.times_scored[first:end] += 1
+            return
         self.is_trained[first:end] = True
         assert (self.times_scored[first:end] == 1).all(), "trained on a target that has no score yet"
 
