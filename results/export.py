@@ -55,9 +55,7 @@ def to_mlflow(trials: pd.DataFrame, experiment: str, tracking_uri: str | None = 
             continue
         run_id = client.create_run(target, run_name=trial.name).info.run_id
         metrics = [Metric(name, value, 0, 0) for name, value in trial.numbers.items()]
-        metrics += [
-            Metric(f"curve/{n}", value, 0, step) for step, row in trial.curve.items() for n, value in row.items()
-        ]
+        metrics += [Metric(f"curve/{n}", x, 0, step) for step, row in trial.curve.items() for n, x in row.items()]
         params = [Param(name, str(value)) for name, value in trial.params.items()]
         tags = [RunTag(name, value) for name, value in trial.texts.items()]
         for start in range(0, max(len(metrics), len(params), 1), 100):  # MLflow takes 100 parameters at a time
@@ -76,7 +74,6 @@ def to_wandb(trials: pd.DataFrame, project: str, **options: Any) -> int:
     """
     import wandb
 
-    count = 0
     for trial in _trials(trials):
         about = {"id": trial.texts["trial_id"], "name": trial.name, "group": trial.texts["arm"]}
         run = wandb.init(project=project, config=trial.params, reinit="create_new", **{**about, **options})
@@ -84,15 +81,13 @@ def to_wandb(trials: pd.DataFrame, project: str, **options: Any) -> int:
             run.log({f"curve/{name}": value for name, value in row.items()}, step=step)
         run.summary.update({**trial.texts, **trial.numbers})
         run.finish(exit_code=0 if trial.texts["status"] == TrialState.FINISHED else 1)
-        count += 1
-    return count
+    return len(trials)
 
 
 def to_tensorboard(trials: pd.DataFrame, folder: str | Path) -> int:
     """Write curves, numbers and parameters to `folder/<trial_id>/` for TensorBoard, and return the number of trials."""
     from tensorboardX import SummaryWriter
 
-    count = 0
     for trial in _trials(trials):
         with SummaryWriter(str(Path(folder) / trial.texts["trial_id"])) as writer:
             for step, row in trial.curve.items():
@@ -102,8 +97,7 @@ def to_tensorboard(trials: pd.DataFrame, folder: str | Path) -> int:
                 writer.add_scalar(f"result/{name}", value, 0)
             about = {**trial.texts, **{name: str(value) for name, value in trial.params.items()}}
             writer.add_text("trial", "\n".join(f"- {name}: {value}" for name, value in about.items()))
-        count += 1
-    return count
+    return len(trials)
 
 
 def _trials(trials: pd.DataFrame) -> Iterator[_Trial]:

@@ -7,6 +7,7 @@ import typer
 
 from pgray.cli.options import ControlOption, JsonOption, RunArgument, print_json
 from results.present import files, publications, terminal
+from results.schema import records
 from trainer.errors import InputError
 
 Format = Literal["md", "csv", "json", "latex", "parquet"]
@@ -37,7 +38,7 @@ def table(
         rendered = files.render(run, form, control, wide=wide)
         print("\n".join([rendered, *map(publications.markdown, published)]).rstrip("\n"))
     elif as_json:
-        others = {"published": publications.as_records(published)} if published else {}
+        others = {"published": {name: records(publications.published(name)) for name in published}} if published else {}
         print_json(files.overview(run, control) | others)
     else:
         terminal.print_run(run, control, wide=wide)

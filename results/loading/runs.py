@@ -171,7 +171,7 @@ def _row(layout: RunLayout, entry: LedgerEntry) -> tuple[Row, str | None]:
     except FileNotFoundError:
         return row, "result.json is missing, so its numbers are unknown"
     except (OSError, ValueError) as error:
-        return row, f"result.json cannot be read, so its numbers are unknown ({_first_line(error)})"
+        return row, f"result.json cannot be read, so its numbers are unknown ({first_line(error)})"
     if values["trial_id"] != entry.trial_id or values["seed"] != entry.seed:
         return row, f"result.json is that of {values['trial_id']} seed {values['seed']}, so it is not used"
     return row | {name: values[name] for name in (*_FROM_RESULT, "notes")}, None
@@ -185,7 +185,8 @@ def _read_result(path: Path, mtime_ns: int, num_bytes: int) -> Row:  # noqa: ARG
     return {n: getattr(result, n) for n in (*_FROM_RESULT, "trial_id", "seed")} | {"notes": notes}
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first problem of an error in one line."""
     if isinstance(error, ValidationError):
         detail = error.errors(include_url=False, include_input=False)[0]
         return ": ".join([".".join(map(str, detail["loc"])), detail["msg"]] if detail["loc"] else [detail["msg"]])

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from results.loading.runs import first_line
 from trainer.errors import InputError
 from trainer.records.layout import RunLayout
 from trainer.records.record import Record
@@ -29,11 +30,7 @@ class StudySummary(Record):
 
     @property
     def scored(self) -> list[ProposalSummary]:
-        return [
-            trial
-            for trial in self.trials
-            if trial.state == "complete" and self.objectives.keys() <= trial.values.keys()
-        ]
+        return [t for t in self.trials if t.state == "complete" and self.objectives.keys() <= t.values.keys()]
 
 
 def read_study(layout: RunLayout) -> StudySummary | None:
@@ -42,9 +39,6 @@ def read_study(layout: RunLayout) -> StudySummary | None:
         return StudySummary.model_validate_json(layout.study.read_bytes())
     except FileNotFoundError:
         return None
-    except OSError as error:
-        problem = error.strerror or str(error)
-    except ValidationError as error:
-        detail = error.errors(include_url=False, include_input=False)[0]
-        problem = ": ".join(filter(None, [".".join(map(str, detail["loc"])), detail["msg"]]))
-    raise InputError(layout.study.name, "search", "unreadable", f"{problem}; run the sweep again to rewrite the file")
+    except (OSError, ValidationError) as error:
+        fix = f"{first_line(error)}; run the sweep again to rewrite the file"
+        raise InputError(layout.study.name, "search", "unreadable", fix) from None

@@ -47,7 +47,7 @@ class _Line:
 
     @property
     def last_value(self) -> float:
-        """Mean over the seeds; infinite if a trial failed."""
+        """The mean over the seeds; infinite if a trial failed."""
         return math.inf if self.has_failed else statistics.fmean(c[max(c)] for c in self.by_seed.values() if c)
 
 
@@ -67,12 +67,9 @@ def learning_curves(curves: pd.DataFrame, trials: pd.DataFrame | None = None, co
     asked = control or (trials.attrs.get("control") if trials is not None else None)
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     control = str(asked if asked in arms else arms[0])
-    found = _lines(rows, metric, control, trials)
-    lines = (
-        found
-        if len(found) <= MOST_ARMS
-        else [found[0], *sorted(found[1:], key=lambda line: line.last_value)[: MOST_ARMS - 1]]
-    )
+    lines = found = _lines(rows, metric, control, trials)
+    if len(found) > MOST_ARMS:
+        lines = [found[0], *sorted(found[1:], key=lambda line: line.last_value)[: MOST_ARMS - 1]]
     panels = [[_mean(list(line.by_seed.values())) for line in lines]]
     against = [_mean(_differences(line, lines[0])) for line in lines]
     if control in lines[0].arms and any(against[1:]):
@@ -130,8 +127,7 @@ def _mean(curves: Sequence[_Curve]) -> _Curve:
     curves = [curve for curve in curves if curve]
     if not curves:
         return {}
-    shared = sorted(set.intersection(*(set(curve) for curve in curves)))
-    mean = {step: statistics.fmean(curve[step] for curve in curves) for step in shared}
+    mean = {step: statistics.fmean(curve[step] for curve in curves) for step in set.intersection(*map(set, curves))}
     ends = [max(curve) for curve in curves]
     if len(set(ends)) > 1:
         mean[round(statistics.fmean(ends))] = statistics.fmean(c[e] for c, e in zip(curves, ends, strict=True))
@@ -139,11 +135,8 @@ def _mean(curves: Sequence[_Curve]) -> _Curve:
 
 
 def _differences(line: _Line, control: _Line) -> list[_Curve]:
-    return [
-        {step: value - control.by_seed[seed][step] for step, value in curve.items() if step in control.by_seed[seed]}
-        for seed, curve in line.by_seed.items()
-        if seed in control.by_seed
-    ]
+    pairs = [(curve, control.by_seed[seed]) for seed, curve in line.by_seed.items() if seed in control.by_seed]
+    return [{step: mine[step] - theirs[step] for step in mine if step in theirs} for mine, theirs in pairs]
 
 
 def _range(curves: Sequence[_Curve], lines: Sequence[_Line]) -> tuple[float, float]:

@@ -34,9 +34,9 @@ def deltas(trials: pd.DataFrame, control: str | None = None, metric: str = "slid
     """Draw each arm's difference from the control with its 95 % interval, and the difference of each pair of seeds."""
     title = f"Difference in {_label(metric)} from the control"
     arms = _grouped(trials, control, metric)
-    lines = records(ablation(trials, control, metric, on_mismatch="mark"))[1:] if arms else []
-    if arms is None or not lines:
-        return empty(title, _no_arms(arms))
+    lines = records(ablation(trials, control, metric, on_mismatch="mark"))[1:] if arms.rows else []
+    if not lines:
+        return empty(title, _nothing(arms, metric))
     known = sorted(line["delta"] for line in lines if line["delta"] is not None)
     if not known:
         return empty(title, f"no comparison possible: {_missing(arms, metric)}")
@@ -86,7 +86,7 @@ def sizes(trials: pd.DataFrame, control: str | None = None, metric: str = "slidi
         is_over = any(row["is_within_cap"] is False for row in own)
         about = f"{num_bytes:,} bytes{', over the cap' if is_over else ''}"
         points.append(_point(arm, num_bytes, own, metric, about, is_hollow=is_over))
-    if arms is None or not points:
+    if not points:
         return empty(title, _nothing(arms, metric))
     within = [
         {"arm": p.arm, "status": TrialState.FINISHED, "artifact_bytes": p.x, "is_within_cap": True, metric: p.y}
@@ -131,7 +131,7 @@ def gaps(trials: pd.DataFrame, control: str | None = None) -> go.Figure:
     for arm, own in _comparable(arms, *needed):
         bits = statistics.fmean(8 * row["model_bytes"] / row["num_params"] for row in own)
         points.append(_point(arm, bits, own, "quant_gap", f"{bits:.2f} bits per parameter"))
-    if arms is None or not points:
+    if not points:
         return empty(title, _nothing(arms, "quant_gap"))
     chart = arm_scatter(
         title,
@@ -156,9 +156,9 @@ def step_tax(
     """
     title = "Cost of step time"
     arms = _grouped(trials, control, metric)
-    lines = records(decompose(trials, control, metrics=[metric], curves=curves)) if arms else []
+    lines = records(decompose(trials, control, metrics=[metric], curves=curves)) if arms.rows else []
     known = [line for line in lines if line["delta"] is not None and line["step_ms"] and line["control_step_ms"]]
-    if arms is None or not known:
+    if not known:
         return empty(title, _nothing(arms, metric))
     style_of = styles(list(arms.rows), arms.control)
     points, equal_steps, same = [], [], []
@@ -200,16 +200,16 @@ def _label(metric: str) -> str:
     return (METRICS[metric].label if metric in METRICS else "") or metric
 
 
-def _grouped(trials: pd.DataFrame, control: str | None, metric: str) -> Arms | None:
-    """Return None without trials. Raises InputError for an unknown control or metric."""
-    return group(trials, control, metric, on_mismatch="mark") if len(trials) else None
+def _grouped(trials: pd.DataFrame, control: str | None, metric: str) -> Arms:
+    """Return the arms; none without trials. Raises InputError for an unknown control or metric."""
+    return group(trials, control, metric, on_mismatch="mark") if len(trials) else Arms("", {}, [], {})
 
 
-def _comparable(arms: Arms | None, *needed: str) -> Iterator[tuple[str, list[Row]]]:
+def _comparable(arms: Arms, *needed: str) -> Iterator[tuple[str, list[Row]]]:
     """Yield the arms that compare with the control, with the finished rows that have all `needed` columns."""
-    for arm, rows in arms.rows.items() if arms else ():
+    for arm, rows in arms.rows.items():
         own = [row for row in measured(rows, needed[0]) if all(row[name] is not None for name in needed)]
-        if arms and own and arm not in arms.problems:
+        if own and arm not in arms.problems:
             yield arm, own
 
 
@@ -231,12 +231,11 @@ def _why(arm: str, arms: Arms) -> str:
     return ", ".join(f"{n} {state}" if n > 1 else state for state, n in states.items()) or "not measured"
 
 
-def _nothing(arms: Arms | None, metric: str) -> str:
-    return (_missing(arms, metric) if arms else "") or _no_arms(arms)
-
-
-def _no_arms(arms: Arms | None) -> str:
-    return f"{arms.control} is the only arm: there is nothing to compare it with" if arms else "there are no trials yet"
+def _nothing(arms: Arms, metric: str) -> str:
+    """Return why a chart shows nothing."""
+    if not arms.rows:
+        return "there are no trials yet"
+    return _missing(arms, metric) or f"{arms.control} is the only arm: there is nothing to compare it with"
 
 
 def _point(arm: str, x: float, rows: list[Row], metric: str, about_x: str, *, is_hollow: bool = False) -> Point:

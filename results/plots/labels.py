@@ -29,25 +29,22 @@ def place_labels(
     pixels_per_y = height_px / (y_range[1] - y_range[0])
     markers: list[_Box] = []
     for x, low, high in points:
-        centre = (
-            (x - x_range[0]) / (x_range[1] - x_range[0]) * MIN_WIDTH_PX,
-            ((low + high) / 2 - y_range[0]) * pixels_per_y,
-        )
-        markers.append((*centre, MARKER_PX, MARKER_PX + (high - low) * pixels_per_y))
+        x_px = (x - x_range[0]) / (x_range[1] - x_range[0]) * MIN_WIDTH_PX
+        y_px = ((low + high) / 2 - y_range[0]) * pixels_per_y
+        markers.append((x_px, y_px, MARKER_PX, MARKER_PX + (high - low) * pixels_per_y))
     sides: list[int | None] = []
     occupied = list(markers)
     for (x, y, _, height), length in zip(markers, chars, strict=True):
-        side = None
-        for candidate in (1, -1):
-            box = (x, y + candidate * (height + LINE_PX) / 2, length * CHAR_PX, LINE_PX)
+        sides.append(None)
+        for side in (1, -1):
+            box = (x, y + side * (height + LINE_PX) / 2, length * CHAR_PX, LINE_PX)
             is_inside = (
                 box[2] / 2 <= x <= MIN_WIDTH_PX - box[2] / 2 and LINE_PX / 2 <= box[1] <= height_px - LINE_PX / 2
             )
             if is_inside and not any(_overlap(box, other) for other in occupied):
-                side = candidate
+                sides[-1] = side
                 occupied.append(box)
                 break
-        sides.append(side)
     return sides
 
 

@@ -4,7 +4,7 @@ import itertools
 
 import plotly.graph_objects as go
 
-from results.loading.study import ProposalSummary, StudySummary
+from results.loading.study import StudySummary
 from results.plots.style import COLORS, GREY, core, empty, figure, padded, safe, short
 
 _MOST_PARAMETERS = 15
@@ -48,6 +48,7 @@ def proposal_plot(study: StudySummary) -> go.Figure:
     number = {trial.name: i for i, trial in enumerate(study.trials)}
     x = {t.name: t.values[x_name] if is_plane else number[t.name] for t in scored}
     y = {t.name: t.values[y_name] for t in scored}
+    kinds = {t.name: "feasible" if t.is_feasible else "infeasible" for t in scored} | dict.fromkeys(study.best, "best")
     num_unscored = len(study.trials) - len(scored)
     note = "★ best. ○ feasible. × breaks a constraint."
     note += f" Omitted: {num_unscored} open, failed or outside the space." if num_unscored else ""
@@ -62,7 +63,7 @@ def proposal_plot(study: StudySummary) -> go.Figure:
         )
         note += " Dotted: the best so far."
     for kind, (symbol, color, size) in _MARKERS.items():
-        names = [trial.name for trial in scored if _kind(trial, study) == kind]
+        names = [name for name in x if kinds[name] == kind]
         traces.append(
             go.Scatter(
                 x=[x[name] for name in names], y=[y[name] for name in names], mode="markers", name=kind, cliponaxis=False,
@@ -78,7 +79,3 @@ def proposal_plot(study: StudySummary) -> go.Figure:
         },
         yaxis={"title": {"text": y_name}, "range": list(padded(core(list(y.values())))), "tickformat": ",.6~g"},
     )  # fmt: skip
-
-
-def _kind(trial: ProposalSummary, study: StudySummary) -> str:
-    return "best" if trial.name in study.best else "feasible" if trial.is_feasible else "infeasible"

@@ -1,7 +1,9 @@
 """Text columns that fit a given width: decimal points aligned, the least important columns hidden first."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from tabulate import tabulate
 
 NONE = "–"
 PAGE_WIDTH = 120
@@ -13,14 +15,10 @@ Parts = tuple[str, ...]
 
 @dataclass(frozen=True)
 class TextColumn:
-    """`heading`: its lines; joined by blanks in formats with a heading of one line."""
+    """`heading`: one line, or several with newlines between."""
 
-    heading: tuple[str, ...]
+    heading: str
     cells: Sequence[Parts]
-
-    @property
-    def heading_text(self) -> str:
-        return " ".join(self.heading).replace("- ", "-")
 
     def texts(self) -> list[str]:
         """Return the cells with each part padded to the widest of its kind."""
@@ -29,7 +27,7 @@ class TextColumn:
         return [text if text.strip() else NONE for text in texts]
 
     def width(self) -> int:
-        return max(map(len, (*self.heading, *self.texts())))
+        return max(map(len, (*self.heading.split("\n"), *self.texts())))
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class HideStep:
     key: str
     name: str
     keep: slice | None = None
-    heading: tuple[str, ...] = ()
+    heading: str = ""
 
 
 def fit_columns(
@@ -70,12 +68,28 @@ def fit_columns(
 
 def markdown_width(columns: Sequence[TextColumn]) -> int:
     """Return the width that tabulate's pipe format gives to a table: 2 blanks per heading, 3 characters between columns."""
-    return sum(max(column.width(), len(column.heading_text) + 2) + 3 for column in columns) + 1
+    return sum(max(column.width(), len(column.heading) + 2 - column.heading.count("-\n")) + 3 for column in columns) + 1
 
 
-def number(value: float | str | None, spec: str) -> str:
-    """Format a cell; a dash for None."""
-    return NONE if value is None else format(value, spec)
+def pipe_table(heading: Sequence[str], rows: Iterable[Sequence[object]], left: Collection[str] | None = None) -> str:
+    """Return a Markdown table. `left`: headings of the columns that are aligned left; None: all."""
+    cells = [[markdown_text(str(cell)) for cell in row] for row in rows]
+    align = ["left" if left is None or name in left else "right" for name in heading]
+    return str(tabulate(cells, map(one_line, heading), "pipe", disable_numparse=True, colalign=align))
+
+
+def one_line(heading: str) -> str:
+    return heading.replace("-\n", "-").replace("\n", " ")
+
+
+def markdown_text(text: str) -> str:
+    """Return a text in one line that may stand in a Markdown table."""
+    return " ".join(text.split()).replace("|", r"\|")
+
+
+def number(value: float | str | None, spec: str, unknown: str = NONE) -> str:
+    """Format a cell; `unknown` for None."""
+    return unknown if value is None else format(value, spec)
 
 
 def half_width(low: float | None, high: float | None) -> str:

@@ -5,7 +5,6 @@ numbers are means over the finished seeds.
 """
 
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ class ArmSummary:
 
 @dataclass(frozen=True)
 class ArmTable:
-    """One table: columns by key, with a cell per arm. `hide_steps`: what to hide first if the table is too wide."""
+    """One table: heading -> column, with a cell per arm. `hide_steps`: what to hide first if the table is too wide."""
 
     title: str
     columns: dict[str, TextColumn]
@@ -101,10 +100,8 @@ def build_table(run: str | Path, control: str | None = None) -> RunTable:
     footnotes = list(dict.fromkeys(note for own_notes in notes.values() for note in own_notes))
     superseded = len(trials) - len(rows)
     if superseded:
-        trials_are = (
-            "trial of an earlier configuration is" if superseded == 1 else "trials of earlier configurations are"
-        )
-        remarks.append(f"{superseded} {trials_are} in table.csv, but not in this table")
+        kind = "trial of an earlier configuration is" if superseded == 1 else "trials of earlier configurations are"
+        remarks.append(f"{superseded} {kind} in table.csv, but not in this table")
     return RunTable(
         sweep=trials.attrs["sweep"],
         question=trials.attrs["question"],
@@ -145,96 +142,73 @@ def _mean(rows: list[Row], name: str) -> float | None:
     return statistics.fmean(values) if values else None
 
 
+def _table(title: str, rows: list[dict[str, Parts]], *hide_steps: HideStep) -> ArmTable:
+    """Return the table of these rows: heading -> cell."""
+    headings = list(rows[0]) if rows else []
+    return ArmTable(title, {key: TextColumn(key, [row[key] for row in rows]) for key in headings}, hide_steps)
+
+
 def _comparison(
     lines: list[Row], notes: dict[str, list[str]], footnotes: list[str], control: str, metric: str
 ) -> ArmTable:
     """Return the table of differences from the control and their verdicts."""
-
-    def seeds(line: Row) -> Parts:
-        if line["verdict"] == "CONTROL" or not line["n_pairs"]:
-            return (str(line["n"]), "")
-        return (str(line["n_pairs"]), line["test"] or "")
-
-    def delta(line: Row) -> Parts:
-        return (number(line["delta"], "+.4f"), half_width(line["ci_low"], line["ci_high"]))
-
-    def verdict(line: Row) -> Parts:
-        marks = " ".join(str(footnotes.index(note) + 1) for note in notes[line["arm"]])
-        return (line["verdict"] or NONE, f"[{marks}]" if marks else "")
-
-    def needed(line: Row) -> Parts:
-        if line["seeds_needed"] is None:
-            return (NONE,)
-        return (f"{'≥' if line['ci_low'] is None else ''}{line['seeds_needed']:,}",)
-
     name = METRICS[metric].label.removesuffix(" bpb")
-    columns: dict[str, tuple[tuple[str, ...], Callable[[Row], Parts]]] = {
-        "arm": (("arm",), lambda line: (line["arm"],)),
-        "seeds": (("seeds",), seeds),
-        "mean": ((name, "bpb"), lambda line: (number(line["mean"], ".4f"),)),
-        "delta": (("Δ", "± 95 % CI"), delta),
-        "p_holm": (("p (Holm)",), lambda line: (number(line["p_holm"], ".2g"),)),
-        "verdict": (("verdict",), verdict),
-        "needed": (("seeds", "needed"), needed),
-    }
-    return ArmTable(
+    rows: list[dict[str, Parts]] = []
+    for line in lines:
+        is_compared = line["verdict"] != "CONTROL" and line["n_pairs"]
+        marks = " ".join(str(footnotes.index(note) + 1) for note in notes[line["arm"]])
+        at_least = "≥" if line["ci_low"] is None and line["seeds_needed"] is not None else ""
+        rows.append(
+            {
+                "arm": (line["arm"],),
+                "seeds": (str(line["n_pairs"]), line["test"] or "") if is_compared else (str(line["n"]), ""),
+                f"{name}\nbpb": (number(line["mean"], ".4f"),),
+                "Δ\n± 95 % CI": (number(line["delta"], "+.4f"), half_width(line["ci_low"], line["ci_high"])),
+                "p (Holm)": (number(line["p_holm"], ".2g"),),
+                "verdict": (line["verdict"] or NONE, f"[{marks}]" if marks else ""),
+                "seeds\nneeded": (at_least + number(line["seeds_needed"], ","),),
+            }
+        )
+    return _table(
         f"{name} bpb against {control}",
-        {key: TextColumn(heading, [cell(line) for line in lines]) for key, (heading, cell) in columns.items()},
-        (
-            HideStep("mean", f"{name} bpb"),
-            HideStep("seeds", "test", slice(0, 1), ("seeds",)),
-            HideStep("needed", "seeds needed"),
-            HideStep("p_holm", "p (Holm)"),
-        ),
+        rows,
+        HideStep(f"{name}\nbpb", f"{name} bpb"),
+        HideStep("seeds", "test", slice(0, 1), "seeds"),
+        HideStep("seeds\nneeded", "seeds needed"),
+        HideStep("p (Holm)", "p (Holm)"),
     )
 
 
 def _measurements(by_arm: dict[str, list[Row]], done: dict[str, list[Row]], lines: list[Row]) -> ArmTable:
     """Return the table of what was measured for every arm."""
-    over_cap = {line["arm"] for line in lines if line["n_over_cap"]}
-
-    def seeds(arm: str) -> Parts:
-        return (f"{len(done[arm])}" if len(done[arm]) == len(by_arm[arm]) else f"{len(done[arm])}/{len(by_arm[arm])}",)
-
-    def mean(name: str, spec: str) -> Callable[[str], Parts]:
-        return lambda arm: (number(_mean(done[arm], name), spec),)
-
-    def gap(arm: str) -> Parts:
-        gaps = _values(done[arm], "quant_gap")
-        return (*mean("quant_gap", "+.4f")(arm), f"±{statistics.stdev(gaps):.4f}" if gaps[1:] else "")
-
-    def largest(arm: str) -> Parts:
-        num_bytes = max(_values(done[arm], "artifact_bytes"), default=None)
-        if num_bytes is None:
-            return (NONE, "")
-        return (f"{num_bytes:,.0f}", f"{100 * num_bytes / ARTIFACT_CAP_BYTES:.1f}%{'!' if arm in over_cap else ''}")
-
-    def steps(arm: str) -> Parts:
-        step_ms = _mean(done[arm], "step_ms")
-        return (*mean("steps", ",.0f")(arm), *(("", "") if step_ms is None else ("×", f"{step_ms:,.1f}")))
-
-    columns: dict[str, tuple[tuple[str, ...], Callable[[str], Parts]]] = {
-        "arm": (("arm",), lambda arm: (arm,)),
-        "seeds": (("seeds",), seeds),
-        "float": (("float",), mean("float_bpb", ".4f")),
-        "post_quant": (("post-", "quant"), mean("post_quant_bpb", ".4f")),
-        "gap": (("gap", "± std"), gap),
-        "bytes": (("bytes,", "% of cap"), largest),
-        "steps": (("steps × ms",), steps),
-    }
-    if any(_values(rows, "qat_on_step") or _values(rows, "qat_coverage") for rows in done.values()):
-        columns["qat"] = (("QAT start,", "coverage"), lambda arm: _qat(done[arm]))
-    return ArmTable(
+    has_qat = any(_values(own, "qat_on_step") or _values(own, "qat_coverage") for own in done.values())
+    rows: list[dict[str, Parts]] = []
+    for line in lines:
+        own, num_trials = done[line["arm"]], len(by_arm[line["arm"]])
+        gaps, num_bytes, step_ms = _values(own, "quant_gap"), _values(own, "artifact_bytes"), _mean(own, "step_ms")
+        over = "!" if line["n_over_cap"] else ""
+        share = f"{100 * max(num_bytes) / ARTIFACT_CAP_BYTES:.1f}%{over}" if num_bytes else ""
+        time = ("", "") if step_ms is None else ("×", f"{step_ms:,.1f}")
+        spread = f"±{statistics.stdev(gaps):.4f}" if gaps[1:] else ""
+        cells: dict[str, Parts] = {
+            "arm": (line["arm"],),
+            "seeds": (str(num_trials) if len(own) == num_trials else f"{len(own)}/{num_trials}",),
+            "float": (number(_mean(own, "float_bpb"), ".4f"),),
+            "post-\nquant": (number(_mean(own, "post_quant_bpb"), ".4f"),),
+            "gap\n± std": (number(_mean(own, "quant_gap"), "+.4f"), spread),
+            "bytes,\n% of cap": (number(max(num_bytes, default=None), ",.0f"), share),
+            "steps × ms": (number(_mean(own, "steps"), ",.0f"), *time),
+        }
+        rows.append(cells | {"QAT start,\ncoverage": _qat(own)} if has_qat else cells)
+    return _table(
         "measured: bpb, quantization gap, largest artifact",
-        {key: TextColumn(heading, [cell(arm) for arm in by_arm]) for key, (heading, cell) in columns.items()},
-        (
-            HideStep("qat", "QAT coverage", slice(0, 1), ("QAT", "start")),
-            HideStep("steps", "steps and step time"),
-            HideStep("float", "float bpb"),
-            HideStep("bytes", "artifact bytes", slice(1, None), ("% of", "cap")),
-            HideStep("qat", "QAT start"),
-            HideStep("bytes", "% of cap"),
-        ),
+        rows,
+        HideStep("QAT start,\ncoverage", "QAT coverage", slice(0, 1), "QAT\nstart"),
+        HideStep("steps × ms", "steps and step time"),
+        HideStep("float", "float bpb"),
+        HideStep("bytes,\n% of cap", "artifact bytes", slice(1, None), "% of\ncap"),
+        HideStep("QAT start,\ncoverage", "QAT start"),
+        HideStep("bytes,\n% of cap", "% of cap"),
     )
 
 
@@ -294,8 +268,6 @@ def _lost(rows: list[Row]) -> list[LostTrial]:
 
 
 def _pending(rows: list[Row]) -> str | None:
-    parts = []
-    for state in (TrialState.RUNNING, TrialState.QUEUED):
-        names = [f"{row['arm']} seed {row['seed']}" for row in rows if row["status"] == state]
-        parts += [f"{state}: {', '.join(names)}"] if names else []
-    return "; ".join(parts) or None
+    states = (TrialState.RUNNING, TrialState.QUEUED)
+    names = {state: [f"{row['arm']} seed {row['seed']}" for row in rows if row["status"] == state] for state in states}
+    return "; ".join(f"{state}: {', '.join(own)}" for state, own in names.items() if own) or None

@@ -1,8 +1,7 @@
 """The table of a run in a terminal. Columns that do not fit are hidden and named."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -18,15 +17,11 @@ _STYLES = {"WIN": "bold green", "LOSS": "bold red", "INFEASIBLE": "bold red", "N
 def print_run(
     run_root: str | Path, control: str | None = None, console: Console | None = None, *, wide: bool = False
 ) -> None:
-    """Print question, tables of arms, footnotes and trials without a result.
+    """Print question, tables of arms, footnotes and trials without a result; see `build_table` for arguments and errors.
 
     Args:
-        run_root: the run folder.
-        control: the arm to compare with; None: that of sweep.yaml, else the first arm.
         console: None: standard output.
         wide: hide no columns; lines may be longer than the screen is wide.
-    Raises:
-        InputError: no run there, or `control` is not among its arms.
     """
     table = build_table(run_root, control)
     out = console or Console(highlight=False)
@@ -55,11 +50,7 @@ def print_run(
 
 def _print_table(out: Console, run_table: RunTable, arm_table: ArmTable) -> None:
     columns, hidden = fit_columns(arm_table.columns, arm_table.hide_steps, out.width, _width)
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
-    for key, column in columns.items():
-        justify: Literal["left", "right"] = "left" if key == "arm" else "right"
-        heading = "\n".join(column.heading)
-        table.add_column(heading, justify=justify, vertical="bottom", no_wrap=key != "arm", overflow="fold")
+    table = empty_table(column.heading for column in columns.values())
     for arm, texts in zip(run_table.arms, zip(*(c.texts() for c in columns.values()), strict=True), strict=True):
         styles = [_STYLES.get(arm.verdict or "", "") if key == "verdict" else "" for key in columns]
         table.add_row(*map(Text, (arm.name, *texts[1:]), styles), style="bold" if arm.is_control else None)
@@ -68,6 +59,17 @@ def _print_table(out: Console, run_table: RunTable, arm_table: ArmTable) -> None
     out.print(table)
     if hidden:
         out.print(Text(f"Hidden at this width: {', '.join(hidden)} (use --wide).", "dim"))
+
+
+def empty_table(headings: Iterable[str]) -> Table:
+    """Return a table without rows. The column of the arms is aligned left, the others right."""
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
+    for heading in headings:
+        is_arm = heading == "arm"
+        table.add_column(
+            heading, justify="left" if is_arm else "right", vertical="bottom", no_wrap=not is_arm, overflow="fold"
+        )
+    return table
 
 
 def _width(columns: Sequence[TextColumn]) -> int:

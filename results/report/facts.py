@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from results.loading.study import StudySummary
+from results.present.column_layout import number
 from results.present.table_model import LostTrial, RunTable
 from results.schema import Row, records
 from trainer.limits import WIN_MIN_SEEDS
@@ -38,17 +39,6 @@ class TrialLog:
     trial: LostTrial
     path: str | None
     tail: list[str]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Cost of the trials in one state; None = unknown. wall_hours: with their shares of shared training runs."""
-
-    status: str
-    num_trials: int
-    gpu_hours: float | None
-    usd: float | None
-    wall_hours: float | None
 
 
 def search_sentence(study: StudySummary | None) -> str:
@@ -114,8 +104,8 @@ def trial_logs(lost: list[LostTrial], layout: RunLayout) -> list[TrialLog]:
     found: list[TrialLog] = []
     for trial in lost:
         log = layout.trial(trial.trial_id).log
-        tail = log_tail(log) if log.is_file() and len(found) < _MOST_TAILS else []
-        found.append(TrialLog(trial, str(log.relative_to(layout.root)) if log.is_file() else None, tail))
+        path = str(log.relative_to(layout.root)) if log.is_file() else None
+        found.append(TrialLog(trial, path, log_tail(log) if path and len(found) < _MOST_TAILS else []))
     return found
 
 
@@ -128,17 +118,15 @@ def log_tail(log: Path) -> list[str]:
     return [line[:_LINE_CHARS] for line in own or lines if line.strip()][-_TAIL_LINES:]
 
 
-def costs(trials: pd.DataFrame) -> list[Cost]:
-    """Return the cost per state of trials, superseded trials included, and of `all` trials in the last line."""
+def costs(trials: pd.DataFrame) -> list[list[str]]:
+    """Return a row for each state of trials and one for all: number, GPU-hours, US dollars, wall hours."""
     groups = [*trials.groupby("status", sort=False), ("all", trials)] if len(trials) else []
-    found = []
+    columns = {"gpu_held_s": 3600, "cost_usd": 1, "wall_s": 3600}
+    rows = []
     for status, own in groups:
-        held_s, usd, wall_s = (
-            float(own[name].sum()) if own[name].notna().any() else None for name in ("gpu_held_s", "cost_usd", "wall_s")
-        )
-        hours = [None if seconds is None else seconds / 3600 for seconds in (held_s, wall_s)]
-        found.append(Cost(str(status), len(own), hours[0], usd, hours[1]))
-    return found
+        sums = (own[name].sum() / unit if own[name].notna().any() else None for name, unit in columns.items())
+        rows.append([str(status), str(len(own)), *(number(value, ",.2f") for value in sums)])
+    return rows
 
 
 def provenance(trials: pd.DataFrame, layout: RunLayout) -> list[tuple[str, str]]:
@@ -146,55 +134,46 @@ def provenance(trials: pd.DataFrame, layout: RunLayout) -> list[tuple[str, str]]
     launch = read_json(layout.provenance)
     entries, _ = read_ledger(layout.ledger)
     rows = [row for row in records(trials) if row["status"] == TrialState.FINISHED]
+    ends = [time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(entry.at)) for entry in (*entries[:1], *entries[-1:])]
 
     def seen(*columns: str) -> str:
         values = (" ".join(str(row[name]) for name in columns if row[name] is not None) for row in rows)
         return ", ".join(dict.fromkeys(filter(None, values)))
 
     dirty = {True: ", with uncommitted changes", None: ""}.get(launch.get("git_is_dirty"), ", clean")
-    versions = launch.get("versions") or {}
-    machine = launch.get("machine") or {}
+    sha = launch.get("sweep_sha256")
     pairs = [
         ("command", launch.get("command")),
         ("commit at launch", f"{launch['git_sha']}{dirty}" if launch.get("git_sha") else None),
         ("commits of the trials", seen("git_sha")),
-        ("sweep file", " ".join(filter(None, [launch.get("sweep_file"), _hash(launch.get("sweep_sha256"))]))),
+        ("sweep file", " ".join(filter(None, [launch.get("sweep_file"), f"(sha256 {sha[:12]})" if sha else None]))),
         ("preset", launch.get("preset")),
-        ("command line overrides", _pairs(launch.get("set") or {})),
+        ("command line overrides", _pairs(launch.get("set"))),
         ("host", " · ".join(filter(None, [launch.get("host"), launch.get("platform")]))),
-        ("resources per job", _pairs(machine)),
+        ("resources per job", _pairs(launch.get("machine"))),
         ("hardware of the trials", seen("hardware")),
         ("nodes", ", ".join(dict.fromkeys(row["node"] for row in records(trials) if row["node"]))),
-        ("versions", _pairs({"python": launch.get("python"), **versions}) if launch else None),
+        ("versions", _pairs({"python": launch.get("python"), **(launch.get("versions") or {})})),
         ("torch of the trials", seen("torch_version")),
         ("data", seen("data_sha")),
         ("tokenizer", seen("tokenizer_sha")),
         ("evaluation", _evaluation(rows)),
-        ("first and last ledger entry", f"{_utc(entries[0].at)} to {_utc(entries[-1].at)}" if entries else None),
+        ("first and last ledger entry", " to ".join(ends)),
         ("number of launches", str(1 + len(launch.get("earlier") or [])) if launch else None),
     ]
     return [(name, str(value)) for name, value in pairs if value]
 
 
 def _evaluation(rows: list[Row]) -> str:
-    return "; ".join(
-        dict.fromkeys(
-            f"{row['scored_tokens']:,} tokens of {row['scored_bytes']:,} bytes"
-            + (f", context {row['eval_seq_len']:,}" if row["eval_seq_len"] else "")
-            + (f", stride {row['eval_stride']:,}" if row["eval_stride"] else "")
-            for row in rows
-            if row["scored_tokens"] is not None and row["scored_bytes"] is not None
-        )
+    texts = (
+        f"{row['scored_tokens']:,} tokens of {row['scored_bytes']:,} bytes"
+        + (f", context {row['eval_seq_len']:,}" if row["eval_seq_len"] else "")
+        + (f", stride {row['eval_stride']:,}" if row["eval_stride"] else "")
+        for row in rows
+        if row["scored_tokens"] is not None and row["scored_bytes"] is not None
     )
+    return "; ".join(dict.fromkeys(texts))
 
 
-def _pairs(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
-
-
-def _hash(sha: str | None) -> str | None:
-    return f"(sha256 {sha[:12]})" if sha else None
-
-
-def _utc(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
+def _pairs(values: dict[str, Any] | None) -> str:
+    return ", ".join(f"{key} {value}" for key, value in (values or {}).items() if value is not None)

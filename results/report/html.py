@@ -17,6 +17,7 @@ import jinja2
 import pandas as pd
 import plotly
 import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
 
 from results import plots
 from results.analysis.decomposition import decompose
@@ -24,10 +25,10 @@ from results.analysis.effects import effects
 from results.loading.configs import Change, changes, config_of
 from results.loading.curves import curves
 from results.loading.runs import current
-from results.loading.study import StudySummary, read_study
+from results.loading.study import read_study
 from results.plots.search import importance_plot, proposal_plot
 from results.plots.style import DARK, LIGHT, why_empty
-from results.present.column_layout import half_width, number
+from results.present.column_layout import half_width, number, one_line
 from results.present.table_model import ArmTable, RunTable, build_table
 from results.report.facts import costs, provenance, search_sentence, trial_logs, verdict_sentence
 from results.schema import Row, listed_scores, records
@@ -58,38 +59,8 @@ class Grid:
     footnotes: list[str]
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A plotly chart. layout: without title and template; why_empty: shown instead of the chart."""
-
-    title: str
-    note: str
-    height_px: int
-    data: list[dict[str, Any]]
-    layout: dict[str, Any]
-    why_empty: str | None
-
-
-@dataclass(frozen=True)
-class ArmConfig:
-    """changes: None where the config of the arm or of the control is unknown."""
-
-    name: str
-    is_control: bool
-    changes: list[Change] | None
-
-
 def write_report(run: str | Path, control: str | None = None) -> Path:
-    """Write RUN/report.html atomically.
-
-    Args:
-        run: the run folder.
-        control: the arm to compare with; None: the sweep's own, else the first arm.
-    Returns:
-        The path of the report.
-    Raises:
-        InputError: no run there, or `control` is not among its arms.
-    """
+    """Write RUN/report.html atomically and return its path; see `build_table` for arguments and errors."""
     path = RunLayout(Path(run)).report
     write_text(path, report(run, control))
     return path
@@ -105,20 +76,28 @@ def report(run: str | Path, control: str | None = None) -> str:
     except InputError as error:
         study, searched = None, f"The search is not shown: {error}."
     logs = trial_logs(table.lost, layout)
-    charts = [_chart(figure) for figure in _figures(table, logged, study)]
-    shown = [chart for chart in charts if not chart.why_empty]
+    figures = [
+        plots.deltas(table.trials, table.control, table.metric),
+        plots.learning_curves(logged, table.trials, table.control),
+        plots.sizes(table.trials, table.control, table.metric),
+        plots.gaps(table.trials, table.control),
+        plots.step_tax(table.trials, table.control, table.metric, logged),
+        *([proposal_plot(study), importance_plot(study)] if study else []),
+    ]
+    shown = [figure for figure in figures if not why_empty(figure)]
     return _template().render(
         table=table,
         verdict=f"{searched} {verdict_sentence(table)}".strip(),
         counts=current(table.trials)["status"].value_counts(sort=False).to_dict(),
         arm_tables=[_arm_grid(arm_table, table) for arm_table in table.tables] if table.arms else [],
-        charts=shown,
-        empty_charts=[chart for chart in charts if chart.why_empty],
+        charts=[figure.layout.meta for figure in shown],
+        empty_charts=[figure.layout.meta for figure in figures if why_empty(figure)],
+        top_px=_TOP_PX,
         chart_data={
-            "charts": [{"data": chart.data, "layout": chart.layout} for chart in shown],
+            "charts": [_chart_data(figure) for figure in shown],
             "templates": {"light": LIGHT.to_plotly_json(), "dark": DARK.to_plotly_json()},
         },
-        arms=_arm_configs(table),
+        configs=_config_differences(table),
         sweep_text=layout.sweep.read_text(errors="replace") if layout.sweep.is_file() else "",
         decomposition=_decomposition(table, logged),
         effects=_effects(table),
@@ -127,32 +106,20 @@ def report(run: str | Path, control: str | None = None) -> str:
         trial_heading=list(_trial_columns(table.trials)),
         trials=_trials(table, layout),
         num_trials=len(table.trials),
-        costs=costs(table.trials),
+        costs=Grid("", ["trials", "number", "GPU-hours", "US dollars", "wall hours"], costs(table.trials), []),
         provenance=provenance(table.trials, layout),
-        files=[(name, quote(name)) for name in _FILES if (layout.root / name).is_file()],
+        files=[name for name in _FILES if (layout.root / name).is_file()],
         plotly_gz=_plotly_gz() if shown else "",
         plotly_version=plotly.__version__,
     )
 
 
-def _figures(table: RunTable, logged: pd.DataFrame, study: StudySummary | None) -> list[go.Figure]:
-    trials, control, metric = table.trials, table.control, table.metric
-    return [
-        plots.deltas(trials, control, metric),
-        plots.learning_curves(logged, trials, control),
-        plots.sizes(trials, control, metric),
-        plots.gaps(trials, control),
-        plots.step_tax(trials, control, metric, logged),
-        *([proposal_plot(study), importance_plot(study)] if study else []),
-    ]
-
-
-def _chart(figure: go.Figure) -> Chart:
-    about, plain = figure.layout.meta, figure.to_plotly_json()
+def _chart_data(figure: go.Figure) -> dict[str, Any]:
+    """Return data and layout for plotly.js, without what the page shows itself."""
+    plain = figure.to_plotly_json()
     layout = {k: v for k, v in plain["layout"].items() if k not in ("title", "template", "meta")}
-    height_px = about["height_px"] + _TOP_PX
-    layout |= {"height": height_px, "margin": layout["margin"] | {"t": _TOP_PX}}
-    return Chart(about["title"], about["note"], height_px, plain["data"], layout, why_empty(figure))
+    layout |= {"height": figure.layout.meta["height_px"] + _TOP_PX, "margin": layout["margin"] | {"t": _TOP_PX}}
+    return {"data": plain["data"], "layout": layout}
 
 
 def _arm_grid(arm_table: ArmTable, table: RunTable) -> Grid:
@@ -160,29 +127,25 @@ def _arm_grid(arm_table: ArmTable, table: RunTable) -> Grid:
     cells = zip(*(column.texts() for column in columns), strict=True)
     rows = [[arm.name, *row[1:]] for arm, row in zip(table.arms, cells, strict=True)]
     footnotes = table.footnotes if "verdict" in arm_table.columns else []
-    return Grid(arm_table.title, [column.heading_text for column in columns], rows, footnotes)
+    return Grid(arm_table.title, [one_line(column.heading) for column in columns], rows, footnotes)
 
 
-def _arm_configs(table: RunTable) -> list[ArmConfig]:
+def _config_differences(table: RunTable) -> dict[str, list[Change] | None]:
+    """Return arm -> its differences from the control's config; None if one of the two configs is unknown."""
     rows: dict[str, list[Row]] = {}
     for row in records(current(table.trials)):
         rows.setdefault(row["arm"], []).append(row)
     configs = {arm.name: config_of(rows[arm.name], table.trials.attrs["runs"]) for arm in table.arms}
     base = configs.get(table.control or "", {})
-    return [
-        ArmConfig(arm.name, arm.is_control, changes(configs[arm.name], base) if configs[arm.name] and base else None)
-        for arm in table.arms
-    ]
+    return {name: changes(config, base) if config and base else None for name, config in configs.items()}
 
 
 def _decomposition(table: RunTable, logged: pd.DataFrame) -> Grid | None:
-    if not table.arms:
-        return None
-    lines = records(decompose(table.trials, table.control, metrics=[table.metric], curves=logged))
+    lines = records(decompose(table.trials, table.control, metrics=[table.metric], curves=logged)) if table.arms else []
     known = [line for line in lines if line["float"] is not None]
-    keys = [key for key in _TERMS if any(line[key] is not None for line in known)]
     if not known:
         return None
+    keys = [key for key in _TERMS if any(line[key] is not None for line in known)]
     reasons = list(dict.fromkeys(line["reason"] for line in known if line["reason"]))
     rows = []
     for line in known:
@@ -227,17 +190,13 @@ def _trial_columns(trials: pd.DataFrame) -> dict[str, str]:
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("results.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["fixed"] = lambda value: number(value, ",.2f")
-    return environment.get_template("report.html")
+    ).get_template("report.html")  # fmt: skip
 
 
 @cache
 def _plotly_gz() -> str:
     """Return plotly.js, gzipped, in base64."""
-    from plotly.offline import get_plotlyjs
-
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()

@@ -41,30 +41,23 @@ def write_folder(submission: Submission, rules: Sequence[Rule], out: Path, autho
         InputError: `out` exists and is not empty, or cannot be written.
     """
     refuse_unless_new(out)
+    target = out.absolute()
     try:
-        return _write(submission, rules, out.absolute(), author, github)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
+            folder = Path(name) / target.name
+            write_bytes(folder / "train_gpt.py", submission.code)
+            write_json(folder / "submission.json", summary(submission, rules, author, github))
+            write_text(folder / "requirements.txt", requirements(submission))
+            for row in submission.rows:
+                if submission.log(row).is_file():
+                    shutil.copyfile(submission.log(row), folder / f"train_seed{row['seed']}.log")
+            write_text(folder / "README.md", readme(submission, rules))
+            names = sorted(path.name for path in folder.iterdir())
+            folder.rename(target)
     except OSError as error:
         raise InputError("--out", "folder", str(out), f"cannot be written ({error.strerror or error})") from None
-
-
-def _write(submission: Submission, rules: Sequence[Rule], out: Path, author: str, github: str) -> list[str]:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
-        folder = Path(name) / out.name
-        write_bytes(folder / "train_gpt.py", submission.code)
-        write_json(folder / "submission.json", summary(submission, rules, author, github))
-        write_text(folder / "requirements.txt", requirements(submission))
-        for row in submission.rows:
-            if submission.log(row).is_file():
-                shutil.copyfile(submission.log(row), folder / log_name(row))
-        write_text(folder / "README.md", readme(submission, rules))
-        names = sorted(path.name for path in folder.iterdir())
-        folder.rename(out)
     return names
-
-
-def log_name(row: Row) -> str:
-    return f"train_seed{row['seed']}.log"
 
 
 def summary(s: Submission, rules: Sequence[Rule], author: str, github: str) -> dict[str, Any]:

@@ -5,20 +5,21 @@ without a config nobody could repeat them.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from pydantic import ValidationError
 
 from results.analysis.ablation import ablation
+from results.loading.configs import Change, changes
 from results.loading.runs import current, load
 from results.schema import Row, records
 from trainer.config import Config
 from trainer.errors import InputError
-from trainer.presets.resolve import flatten, input_error
+from trainer.presets.resolve import input_error
 from trainer.records.files import read_json, read_model
 from trainer.records.layout import RunLayout
 from trainer.records.results import SCORES, TrainingRecord
@@ -92,7 +93,14 @@ def gather(run: str | Path, arm: str, control: str | None = None) -> Submission:
     control = trials.attrs["control"] if control is None and trials.attrs["control"] in arms else control
     control = None if control == arm else control
     others = _scored([row for row in rows if row["arm"] == control])
-    compared, comparison = _compare(trials, arm, control, [*scored, *others])
+    compared, comparison, control_config = None, None, None
+    if control is not None:
+        compared = _metric([*scored, *others])
+        lines = records(ablation(trials, control, compared, on_mismatch="mark"))
+        comparison = next(line for line in lines if line["arm"] == arm)
+    if others:
+        with suppress(InputError):  # it only lists differences, so a control without a config is allowed
+            control_config = read_config(layout, others[0])
     records_of = {row["seed"]: layout.trained(str(row["train_fingerprint"])).record for row in scored}
     return Submission(
         layout=layout,
@@ -105,17 +113,16 @@ def gather(run: str | Path, arm: str, control: str | None = None) -> Submission:
         configs={row["seed"]: read_config(layout, row) for row in scored},
         trained={seed: found for seed, path in records_of.items() if (found := read_model(TrainingRecord, path))},
         control=control,
-        control_config=_config_if_there(layout, others),
+        control_config=control_config,
         comparison=comparison,
         compared_metric=compared,
         provenance=read_json(layout.provenance),
     )
 
 
-def changes(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
-    """Return dotted key -> (other's value, config's value) where they differ, without the seed."""
-    mine, theirs = (dict(flatten(c.model_dump(mode="json", exclude={"seed"}))) for c in (config, other))
-    return {key: (theirs[key], value) for key, value in mine.items() if value != theirs[key]}
+def differences(config: Config, control: Config) -> list[Change]:
+    """Return the keys in which two configs differ, without the seed."""
+    return changes(config.model_dump(mode="json"), control.model_dump(mode="json"))
 
 
 def read_config(layout: RunLayout, row: Row) -> Config:
@@ -130,28 +137,9 @@ def read_config(layout: RunLayout, row: Row) -> Config:
 
 
 def _scored(rows: Sequence[Row]) -> list[Row]:
-    return [
-        row for row in rows if row["status"] == TrialState.FINISHED and any(row[name] is not None for name in SCORES)
-    ]
+    finished = [row for row in rows if row["status"] == TrialState.FINISHED]
+    return [row for row in finished if any(row[name] is not None for name in SCORES)]
 
 
 def _metric(rows: Sequence[Row]) -> str:
-    complete = [name for name in SCORES if all(row[name] is not None for row in rows)]
-    return complete[0] if complete else SCORES[-1]
-
-
-def _compare(trials: pd.DataFrame, arm: str, control: str | None, rows: Sequence[Row]) -> tuple[str | None, Row | None]:
-    """Return the metric that both have, and the arm's row of the ablation."""
-    if control is None:
-        return None, None
-    metric = _metric(rows)
-    lines = records(ablation(trials, control, metric, on_mismatch="mark"))
-    return metric, next(line for line in lines if line["arm"] == arm)
-
-
-def _config_if_there(layout: RunLayout, rows: Sequence[Row]) -> Config | None:
-    """Return the config of the first row. It only lists changes, so a control without one is allowed."""
-    try:
-        return read_config(layout, rows[0]) if rows else None
-    except InputError:
-        return None
+    return next((name for name in SCORES if all(row[name] is not None for row in rows)), SCORES[-1])

@@ -5,9 +5,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tabulate import tabulate
-
-from results.submission.gather import Submission, changes
+from results.present.column_layout import markdown_text, number, pipe_table
+from results.submission.gather import Submission, differences
 from results.submission.rules import Rule
 from trainer.records.results import LISTED
 from trainer.records.text import count_of
@@ -17,11 +16,12 @@ def readme(s: Submission, rules: Sequence[Rule]) -> str:
     """Return the README.md of a submission."""
     values = [float(row[s.metric]) for row in s.rows]
     largest = max(map(s.artifact_bytes, s.rows))
+    checked = [(rule.status, rule.name, rule.measured, rule.limit, rule.note) for rule in rules]
     blocks = [
         f"# {s.sweep}: {s.arm}",
         f"**{s.metric} {_with_std(values, '.4f')}** over {count_of(len(values), 'seed')}, largest artifact {largest:,} bytes, "
         f"{joined(row['hardware'] for row in s.rows)}.",
-        _plain(blurb(s)),
+        markdown_text(blurb(s)),
         "## Results",
         _per_seed(s),
         "bpb = bits per byte. post-quant, sliding and ttt use the weights unpacked from the artifact; float uses the averaged "
@@ -29,7 +29,7 @@ def readme(s: Submission, rules: Sequence[Rule]) -> str:
         "## Comparison with the control",
         _comparison(s),
         "## Rules",
-        _table([(r.status, r.name, r.measured, r.limit, r.note) for r in rules], "status rule measured limit note"),
+        pipe_table(("status", "rule", "measured", "limit", "note"), checked),
         "## Configuration",
         *_configuration(s),
         "## Reproduce",
@@ -42,20 +42,12 @@ def readme(s: Submission, rules: Sequence[Rule]) -> str:
 
 def _per_seed(s: Submission) -> str:
     shown = [name for name in LISTED if any(row[name] is not None for row in s.rows)]
-    specs = {
-        "steps": ",.0f",
-        **dict.fromkeys(shown, ".6f"),
-        "artifact_bytes": ",.0f",
-        "train_s": ".1f",
-        "eval_s": ".1f",
-    }
+    costs = {"artifact_bytes": ",.0f", "train_s": ".1f", "eval_s": ".1f"}
+    specs = {"steps": ",.0f"} | dict.fromkeys(shown, ".6f") | costs
     rows = [{**row, "artifact_bytes": s.artifact_bytes(row)} for row in s.rows]
-    lines = [
-        (row["seed"], *("–" if row[name] is None else format(row[name], spec) for name, spec in specs.items()))
-        for row in rows
-    ]
+    lines = [(row["seed"], *(number(row[name], spec) for name, spec in specs.items())) for row in rows]
     means = [_with_std([row[name] for row in rows if row[name] is not None], spec) for name, spec in specs.items()]
-    return _table([*lines, ("mean ± std", *means)], " ".join(["seed", *specs]), align="right")
+    return pipe_table(["seed", *specs], [*lines, ("mean ± std", *means)], left=())
 
 
 def _comparison(s: Submission) -> str:
@@ -63,34 +55,33 @@ def _comparison(s: Submission) -> str:
         return "None: the run names no control, or this arm is the control."
     line = s.comparison
     if line["delta"] is None:
-        return _plain(f"{s.control}, in {s.compared_metric}: no comparison possible. {line['reason'] or ''}".strip())
+        return markdown_text(
+            f"{s.control}, in {s.compared_metric}: no comparison possible. {line['reason'] or ''}".strip()
+        )
     interval = "" if line["ci_low"] is None else f", 95 % interval [{line['ci_low']:+.5f}, {line['ci_high']:+.5f}]"
+    p_values = (number(line[name], ".2g", "unknown") for name in ("p", "p_holm"))
     cells = (
         ("control", s.control),
         ("metric", s.compared_metric),
         ("difference", f"{line['delta']:+.5f}{interval}"),
-        ("nats per token", _known(line["delta_nats"], "+.5f")),
+        ("nats per token", number(line["delta_nats"], "+.5f", "unknown")),
         ("test", f"{line['test'] or 'none'}, n = {line['n_pairs']}"),
-        (
-            "p, and p after Holm's correction over the arms",
-            f"{_known(line['p'], '.2g')}, {_known(line['p_holm'], '.2g')}",
-        ),
-        ("p that the improvement is below 0.005 nats", _known(line["p_margin"], ".2g")),
+        ("p, and p after Holm's correction over the arms", ", ".join(p_values)),
+        ("p that the improvement is below 0.005 nats", number(line["p_margin"], ".2g", "unknown")),
         ("verdict", f"**{line['verdict']}**"),
         ("remarks", line["reason"] or "none"),
     )
-    return _table(cells, "what value") + "\n\nThe control is an arm of this sweep, not the leaderboard's best."
+    return pipe_table(("what", "value"), cells) + "\n\nThe control is an arm of this sweep, not the leaderboard's best."
 
 
 def _configuration(s: Submission) -> list[str]:
     whole = "The top of `train_gpt.py` holds every setting that differs from the defaults."
     if s.control_config is None:
         return [whole]
-    differs = changes(s.config, s.control_config)
-    cells = [(f"`{key}`", f"`{_json(theirs)}`", f"`{_json(mine)}`") for key, (theirs, mine) in differs.items()]
-    header = ("key", _plain(str(s.control)), _plain(s.arm))
-    diff = tabulate(cells, header, "pipe", disable_numparse=True) if cells else "No key differs from the control."
-    return [diff, whole]
+    differs = differences(s.config, s.control_config)
+    cells = [(f"`{change.key}`", f"`{change.control}`", f"`{change.arm}`") for change in differs]
+    heading = ("key", markdown_text(str(s.control)), markdown_text(s.arm))
+    return [pipe_table(heading, cells) if cells else "No key differs from the control.", whole]
 
 
 def _repeat(s: Submission) -> str:
@@ -121,7 +112,7 @@ def _provenance(s: Submission) -> str:
         ("commit", joined(r["git_sha"] for r in s.rows)),
         ("uncommitted changes at launch", {True: "yes", False: "no"}.get(p.get("git_is_dirty", ""), "unknown")),
         ("preset", p.get("preset")),
-        ("command line overrides", _json(p["set"]) if p.get("set") else None),
+        ("command line overrides", json.dumps(p["set"], ensure_ascii=False) if p.get("set") else None),
         ("sweep file, sha256", p.get("sweep_sha256")),
         ("data, sha256", joined(r["data_sha"] for r in s.rows)),
         ("tokenizer, sha256", row["tokenizer_sha"]),
@@ -131,24 +122,15 @@ def _provenance(s: Submission) -> str:
         ("GPU-hours", f"{sum(costs) / 3600:.2f}" if costs else None),
         ("record", f"schema version {row['schema_version']}"),
     ]
-    return _table([(name, value) for name, value in cells if value is not None], "what value")
-
-
-def _table(rows: Iterable[Sequence[Any]], header: str, align: str = "left") -> str:
-    cells, names = [[_plain(str(cell)) for cell in row] for row in rows], header.split()
-    return str(tabulate(cells, names, "pipe", disable_numparse=True, colalign=[align] * len(names)))
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|")
+    return pipe_table(("what", "value"), [cell for cell in cells if cell[1] is not None])
 
 
 def blurb(s: Submission) -> str:
     """Return the sweep's question, and what the arm sets differently from its control."""
     what = [s.question or f"An arm of the sweep {s.sweep}."]
     if s.control and s.control_config:
-        differs = changes(s.config, s.control_config)
-        set_to = ", ".join(f"{key} {_json(mine)}" for key, (_, mine) in differs.items())
+        differs = differences(s.config, s.control_config)
+        set_to = ", ".join(f"{change.key} {change.arm}" for change in differs)
         what.append(f"Changes from {s.control}: {set_to}." if differs else f"Same configuration as {s.control}.")
     return " ".join(what)
 
@@ -160,13 +142,5 @@ def _with_std(values: Sequence[float], spec: str) -> str:
     return f"{statistics.fmean(values):{spec}}{spread}"
 
 
-def _known(value: float | None, spec: str) -> str:
-    return "unknown" if value is None else format(value, spec)
-
-
 def joined(values: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(map(str, values)))
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -4,22 +4,16 @@ FAIL: the submission would be rejected. WARN: it is no record, or a record could
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from results.analysis.comparability import mismatch
 from results.importers.log import PUBLISHED_SPLIT_BYTES
+from results.present.column_layout import number
 from results.schema import Row
-from results.submission.gather import Submission, changes
-from trainer.limits import (
-    ARTIFACT_CAP_BYTES,
-    EVAL_CAP_S,
-    TRAIN_CAP_S,
-    WIN_MIN_SEEDS,
-    WIN_NATS,
-    WIN_P_VALUE,
-)
+from results.submission.gather import Submission, differences
+from trainer.limits import ARTIFACT_CAP_BYTES, EVAL_CAP_S, TRAIN_CAP_S, WIN_MIN_SEEDS, WIN_NATS, WIN_P_VALUE
 from trainer.run.bundle import code_sha
 
 Status = Literal["PASS", "WARN", "FAIL"]
@@ -35,11 +29,25 @@ class Rule:
     note: str = ""
 
 
-def check(submission: Submission) -> list[Rule]:
+def check(s: Submission) -> list[Rule]:
     """Check every rule, the hard ones first."""
-    hard = (_results, _configuration, _evaluation, _bytes, _training_clock, _evaluation_time, _techniques, _logs)
-    soft = (_seeds, _improvement, _p_value, _hardware, _split, _code)
-    return [rule(submission) for rule in (*hard, *soft)]
+    num_seeds = len(s.rows)
+    eval_s = max(float(row["eval_s"]) for row in s.rows)
+    return [
+        _results(s),
+        _configuration(s),
+        _evaluation(s),
+        _bytes(s),
+        _training_clock(s),
+        Rule("evaluation time", _status(eval_s <= EVAL_CAP_S), f"{eval_s:.1f} s", f"<= {EVAL_CAP_S:.0f} s"),
+        _techniques(s),
+        _logs(s),
+        Rule("seeds", _status(num_seeds >= WIN_MIN_SEEDS, "WARN"), str(num_seeds), f">= {WIN_MIN_SEEDS}"),
+        *_against_control(s),
+        _hardware(s),
+        _split(s),
+        _code(s),
+    ]
 
 
 def failed(rules: Sequence[Rule]) -> list[Rule]:
@@ -51,41 +59,39 @@ def is_record(rules: Sequence[Rule]) -> bool:
     return all(rule.status == "PASS" for rule in rules)
 
 
-def _hard(is_met: bool) -> Status:
-    return "PASS" if is_met else "FAIL"
-
-
-def _soft(is_met: bool) -> Status:
-    return "PASS" if is_met else "WARN"
+def _status(is_met: bool, otherwise: Status = "FAIL") -> Status:
+    return "PASS" if is_met else otherwise
 
 
 def _results(s: Submission) -> Rule:
     missing = [(row, f" ({row['failure_kind']})" if row["failure_kind"] else "") for row in s.missing]
     note = ", ".join(f"seed {row['seed']} {row['status']}{kind}" for row, kind in missing)
-    total = len(s.rows) + len(s.missing)
-    return Rule("results", _hard(not s.missing), f"{len(s.rows)} of {total} seeds", "all seeds", note)
+    measured = f"{len(s.rows)} of {len(s.rows) + len(s.missing)} seeds"
+    return Rule("results", _status(not s.missing), measured, "all seeds", note)
 
 
 def _configuration(s: Submission) -> Rule:
-    odd = [seed for seed, config in s.configs.items() if changes(config, s.config)]
-    note = "; ".join(f"seed {seed} differs in {', '.join(changes(s.configs[seed], s.config))}" for seed in odd)
-    return Rule("one configuration", _hard(not odd), f"{len(s.rows) - len(odd)} of {len(s.rows)} seeds", "all", note)
+    keys = {seed: [change.key for change in differences(config, s.config)] for seed, config in s.configs.items()}
+    odd = {seed: own for seed, own in keys.items() if own}
+    note = "; ".join(f"seed {seed} differs in {', '.join(own)}" for seed, own in odd.items())
+    return Rule("one configuration", _status(not odd), f"{len(s.rows) - len(odd)} of {len(s.rows)} seeds", "all", note)
 
 
 def _evaluation(s: Submission) -> Rule:
     problem = mismatch(s.rows, s.rows, s.metric)
     measured = "same on all seeds" if problem is None else "differs"
-    return Rule("one evaluation", _hard(problem is None), measured, "same on all seeds", problem or "")
+    return Rule("one evaluation", _status(problem is None), measured, "same on all seeds", problem or "")
 
 
 def _bytes(s: Submission) -> Rule:
     largest = max(s.artifact_bytes(row) for row in s.rows)
     note = f"train_gpt.py is {len(s.code):,} bytes"
-    if not _counted_what_is_shipped(s):
+    digits = max(len(str(row["seed"])) for row in s.rows)  # each trial counts its own code, which contains its seed
+    if any(abs(row["code_bytes"] - len(s.code)) >= digits for row in s.rows):
         counted = sorted({row["code_bytes"] for row in s.rows})
         note += f"; the trials counted {' or '.join(f'{num:,}' for num in counted)}"
-    is_met = largest <= ARTIFACT_CAP_BYTES
-    return Rule("artifact bytes", _hard(is_met), f"{largest:,}", f"<= {ARTIFACT_CAP_BYTES:,}", note)
+    status = _status(largest <= ARTIFACT_CAP_BYTES)
+    return Rule("artifact bytes", status, f"{largest:,}", f"<= {ARTIFACT_CAP_BYTES:,}", note)
 
 
 def _training_clock(s: Submission) -> Rule:
@@ -98,75 +104,53 @@ def _training_clock(s: Submission) -> Rule:
     return Rule("training clock", status, f"{worst['train_s']:.1f} s", f"<= {TRAIN_CAP_S:.0f} s", note)
 
 
-def _evaluation_time(s: Submission) -> Rule:
-    worst_s = max(float(row["eval_s"]) for row in s.rows)
-    return Rule("evaluation time", _hard(worst_s <= EVAL_CAP_S), f"{worst_s:.1f} s", f"<= {EVAL_CAP_S:.0f} s")
-
-
 def _techniques(s: Submission) -> Rule:
     dead = [f"seed {row['seed']}: {problem}" for row in s.rows for problem in _inactive(s, row)]
     unknown = [str(row["seed"]) for row in s.rows if row["seed"] not in s.trained]
-    notes = [
-        *dead,
-        *([f"averages and recurrence not checked: no training record for {_seed_list(unknown)}"] if unknown else []),
-    ]
-    return Rule("techniques active", _hard(not dead), "no" if dead else "yes", "yes", "; ".join(notes))
+    note = f"averages and recurrence not checked: no training record for {_seed_list(unknown)}"
+    notes = [*dead, *([note] if unknown else [])]
+    return Rule("techniques active", _status(not dead), "no" if dead else "yes", "yes", "; ".join(notes))
 
 
 def _inactive(s: Submission, row: Row) -> list[str]:
     config, record = s.configs[row["seed"]], s.trained.get(row["seed"])
-    average = next((a for a in record.averages if a.key == row["average"]), None) if record else None
-    never_recurred = record is not None and config.recurrence.kind == "partial" and record.recurrence_on_step is None
-    found = (
-        (config.qat.enabled and row["qat_is_live"] is not True, "QAT is not live"),
-        (average is not None and average.never_began, "the average never started"),
-        (never_recurred, "partial recurrence never started"),
-    )
-    return [problem for is_present, problem in found if is_present]
+    found = ["QAT is not live"] if config.qat.enabled and row["qat_is_live"] is not True else []
+    if record and any(average.never_began for average in record.averages if average.key == row["average"]):
+        found.append("the average never started")
+    if record and config.recurrence.kind == "partial" and record.recurrence_on_step is None:
+        found.append("partial recurrence never started")
+    return found
 
 
 def _logs(s: Submission) -> Rule:
     without = [str(row["seed"]) for row in s.rows if not s.log(row).is_file()]
     note = f"no log for {_seed_list(without)}" if without else ""
-    return Rule("train logs", _hard(not without), str(len(s.rows) - len(without)), "one per seed", note)
+    return Rule("train logs", _status(not without), str(len(s.rows) - len(without)), "one per seed", note)
 
 
 def _seed_list(seeds: Sequence[str]) -> str:
     return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(seeds)}"
 
 
-def _seeds(s: Submission) -> Rule:
-    return Rule("seeds", _soft(len(s.rows) >= WIN_MIN_SEEDS), str(len(s.rows)), f">= {WIN_MIN_SEEDS}")
-
-
-def _improvement(s: Submission) -> Rule:
-    return _against_control(
-        s, "improvement", "delta_nats", f">= {WIN_NATS} nats", lambda d: d <= -WIN_NATS, lambda d: f"{-d:.4f} nats"
-    )
-
-
-def _p_value(s: Submission) -> Rule:
-    return _against_control(
-        s, "p (Holm)", "p_holm", f"< {WIN_P_VALUE}", lambda p: p < WIN_P_VALUE, lambda p: f"{p:.2g}"
-    )
-
-
-def _against_control(
-    s: Submission, name: str, column: str, limit: str, is_met: Callable[[Any], bool], shown: Callable[[Any], str]
-) -> Rule:
-    if s.comparison is None:
-        return Rule(name, "WARN", "unknown", limit, "no control to compare with")
-    value, note = s.comparison[column], f"against {s.control}, in {s.compared_metric}"
-    if value is None:
-        return Rule(name, "WARN", "unknown", limit, "; ".join(filter(None, [note, s.comparison["reason"]])))
-    return Rule(name, _soft(is_met(value)), shown(value), limit, note)
+def _against_control(s: Submission) -> list[Rule]:
+    """Return the rules about the improvement and its p. What is unknown is a warning."""
+    line = s.comparison or dict.fromkeys(("delta_nats", "p_holm", "reason"))
+    gain, p = None if line["delta_nats"] is None else -line["delta_nats"], line["p_holm"]
+    note = f"against {s.control}, in {s.compared_metric}" if s.comparison else "no control to compare with"
+    why = "; ".join(filter(None, [note, line["reason"]]))
+    gain_text = "unknown" if gain is None else f"{gain:.4f} nats"
+    has_gain, has_p = _status((gain or 0.0) >= WIN_NATS, "WARN"), _status(p is not None and p < WIN_P_VALUE, "WARN")
+    return [
+        Rule("improvement", has_gain, gain_text, f">= {WIN_NATS} nats", why if gain is None else note),
+        Rule("p (Holm)", has_p, number(p, ".2g", "unknown"), f"< {WIN_P_VALUE}", why if p is None else note),
+    ]
 
 
 def _hardware(s: Submission) -> Rule:
     used = sorted({str(row["hardware"]) for row in s.rows})
     is_record = all(_RECORD_HARDWARE.fullmatch(name) for name in used)
     note = "" if is_record else "the time limits apply to 8 x H100"
-    return Rule("hardware", _soft(is_record), "; ".join(used), "8 x H100", note)
+    return Rule("hardware", _status(is_record, "WARN"), "; ".join(used), "8 x H100", note)
 
 
 def _split(s: Submission) -> Rule:
@@ -174,7 +158,7 @@ def _split(s: Submission) -> Rule:
     known = " or ".join(f"{t:,} tokens, {b:,} bytes" for t, b in PUBLISHED_SPLIT_BYTES.items())
     is_whole = PUBLISHED_SPLIT_BYTES.get(tokens) == num_bytes
     note = "" if is_whole else "not the published sp1024 validation split"
-    return Rule("validation split", _soft(is_whole), f"{tokens:,} tokens, {num_bytes:,} bytes", known, note)
+    return Rule("validation split", _status(is_whole, "WARN"), f"{tokens:,} tokens, {num_bytes:,} bytes", known, note)
 
 
 def _code(s: Submission) -> Rule:
@@ -184,10 +168,4 @@ def _code(s: Submission) -> Rule:
     commits = sorted({str(row["git_sha"])[:12] for row in s.rows})
     note = "" if is_same else f"the trials ran commit {', '.join(commits)}: pack from a checkout of that commit"
     shown = ", ".join(sorted(sha or "unknown" for sha in ran))
-    return Rule("code", _soft(is_same), shown, f"{code_sha()}, as packed", note)
-
-
-def _counted_what_is_shipped(s: Submission) -> bool:
-    """Whether the trials counted the shipped code. Each trial counts its own file, so digits of the seed may differ."""
-    digits = max(len(str(row["seed"])) for row in s.rows)
-    return all(abs(row["code_bytes"] - len(s.code)) < digits for row in s.rows)
+    return Rule("code", _status(is_same, "WARN"), shown, f"{code_sha()}, as packed", note)

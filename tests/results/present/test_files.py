@@ -195,6 +195,7 @@ def test_a_run_without_a_finished_trial(tmp_path: Path) -> None:
     run = Run(tmp_path / "bits", "name: bits\n")
     assert "No trials yet" in printed(run.layout.root, 80)
     assert "No trials yet" in render(run.layout.root, "md")
+    assert render(run.layout.root, "latex") == "% No trials yet.\n"
     write_all(run.layout.root)
     run.entry("int8", 42)
     run.entry("int6", 42, "failed", failure_kind="oom", reason="out of memory")
