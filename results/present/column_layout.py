@@ -75,7 +75,7 @@ def pipe_table(heading: Sequence[str], rows: Iterable[Sequence[object]], left: C
     """Return a Markdown table. `left`: headings of the columns that are aligned left; None: all."""
     cells = [[markdown_text(str(cell)) for cell in row] for row in rows]
     align = ["left" if left is None or name in left else "right" for name in heading]
-    return str(tabulate(cells, map(one_line, heading), "pipe", disable_numparse=True, colalign=align))
+    return str(tabulate(cells, [*map(one_line, heading)], "pipe", disable_numparse=True, colalign=align))
 
 
 def one_line(heading: str) -> str:
