@@ -68,7 +68,7 @@ def fit_columns(
 
 def markdown_width(columns: Sequence[TextColumn]) -> int:
     """Return the width that tabulate's pipe format gives to a table: 2 blanks per heading, 3 characters between columns."""
-    return sum(max(column.width(), len(column.heading) + 2 - column.heading.count("-\n")) + 3 for column in columns) + 1
+    return sum(max(column.width(), len(one_line(column.heading)) + 2) + 3 for column in columns) + 1
 
 
 def pipe_table(heading: Sequence[str], rows: Iterable[Sequence[object]], left: Collection[str] | None = None) -> str:
