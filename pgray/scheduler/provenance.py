@@ -4,6 +4,7 @@
 of the sweep file, without the overrides of the command line.
 """
 
+import hashlib
 import platform
 import shlex
 import socket
@@ -54,7 +55,7 @@ def write_provenance(
         "host": socket.gethostname(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "sweep_file": sweep.origin,
-        "sweep_sha256": sweep.sha,
+        "sweep_sha256": hashlib.sha256(sweep.text.encode()).hexdigest(),
         "preset": sweep.preset.name,
         "set": dict(sweep.overrides),
         "seeds": list(sweep.seeds),

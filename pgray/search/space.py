@@ -23,9 +23,6 @@ from trainer.records.results import HEADLINES, METRICS
 BuildConfig = Callable[[Mapping[str, Any], str], Config]
 """(dotted changes to the base, label for errors) -> config with the first seed. Raises InputError."""
 
-Parents = Mapping[str, AbstractSet[str]]
-"""Key -> the keys of the space that its condition names."""
-
 _MAX_COMBINATIONS = 1000  # of the parents' values, tried in order until a conditional key is active
 
 
@@ -37,6 +34,7 @@ class Space:
     objectives: dict[str, Direction]
     base: Config
     conditions: Mapping[str, Condition]
+    parents: Mapping[str, AbstractSet[str]]  # key -> the keys of the space that its condition names
     order: tuple[str, ...]  # in which keys are drawn: each after the keys that its condition names
 
     def draw(self, pick: Callable[[str], Any], keys: Collection[str] | None = None) -> dict[str, Any]:
@@ -94,14 +92,13 @@ def make_space(search: Search, build: BuildConfig, origin: str) -> Space:
         raise InputError(origin, f"search.when.{key}", search.when[key], f"circular conditions: {circle}") from None
     base = build({}, "search: base")
     objectives = search.objectives or {next(name for name in HEADLINES if METRICS[name].is_measured(base)): "min"}
-    space = Space(search, objectives, base, conditions, order)
+    space = Space(search, objectives, base, conditions, parents, order)
     _check_measured(space, origin)
-    for key, end, changes in _changes_at_ends(space, parents):
+    for key, end, changes in _changes_at_ends(space):
         built = attrgetter(key)(build(changes, f"search: space.{key} at {end!r}"))
         if built != (tuple(end) if isinstance(end, list) else end):
-            raise InputError(
-                origin, f"search.space.{key}", end, "--set gives this key another value; remove one of them"
-            )
+            fix = "--set gives this key another value; remove one of them"
+            raise InputError(origin, f"search.space.{key}", end, fix)
     return space
 
 
@@ -115,7 +112,7 @@ def _check_measured(space: Space, origin: str) -> None:
                 raise InputError(origin, f"search.{section}", column, fix)
 
 
-def _changes_at_ends(space: Space, parents: Parents) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+def _changes_at_ends(space: Space) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Yield (key, end, changes) for each end of each key; the changes include what makes a conditional key active.
 
     A conditional key is skipped if no combination of its parents' ends makes it active.
@@ -125,7 +122,7 @@ def _changes_at_ends(space: Space, parents: Parents) -> Iterator[tuple[str, Any,
     for key in ends:
         needed = {key}
         for name in reversed(space.order):
-            needed |= parents[name] if name in needed else set()
+            needed |= space.parents[name] if name in needed else set()
         above = [name for name in space.order if name in needed and name != key]
         for end in ends[key]:
             for values in islice(product(*(ends[name] for name in above)), _MAX_COMBINATIONS):

@@ -4,7 +4,6 @@
 a sweep into arms and trials.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,10 +91,6 @@ class Sweep:
         return self.file.name
 
     @property
-    def sha(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
-    @property
     def at(self) -> PresetOverrides:
         """The replacements for the preset in use."""
         return self.file.at.get(self.preset.name) or PresetOverrides()
@@ -119,7 +114,13 @@ class Sweep:
     def from_text(cls, text: str, origin: str = "<sweep>", **options: Unpack[SweepOptions]) -> Self:
         """Read the text of a sweep file, as `from_yaml` does. `origin` names it in errors."""
         preset, seeds = options.get("preset"), options.get("seeds")
-        file = _parse(text, origin)
+        raw = parse_yaml(text, origin)
+        if not isinstance(raw, dict):
+            fix = "a sweep is a mapping with name, preset, seeds, arms"
+            raise InputError(origin, "document", type(raw).__name__, fix)
+        if "script" in raw:
+            raise InputError(origin, "script", "given", "not supported yet; remove it")
+        file = validate(SweepFile, raw, origin)
         loaded = load_preset(preset or file.preset, "--preset" if preset else origin)
         return cls(
             file=file,
@@ -130,15 +131,6 @@ class Sweep:
             seeds=_check_seeds(file.seeds, origin) if seeds is None else _check_seeds(seeds, "--seeds"),
             overrides=dict(options.get("overrides") or {}),
         )
-
-
-def _parse(text: str, origin: str) -> SweepFile:
-    raw = parse_yaml(text, origin)
-    if not isinstance(raw, dict):
-        raise InputError(origin, "document", type(raw).__name__, "a sweep is a mapping with name, preset, seeds, arms")
-    if "script" in raw:
-        raise InputError(origin, "script", "given", "not supported yet; remove it")
-    return validate(SweepFile, raw, origin)
 
 
 def _check_seeds(seeds: Sequence[int], origin: str) -> tuple[int, ...]:
@@ -158,9 +150,8 @@ def _machine(file: SweepFile, default: Machine, origin: str) -> Machine:
     gpus = default.gpus if given.gpus is None else given.gpus
     nproc = file.nproc or (default.nproc if gpus == default.gpus else gpus or 1)
     if gpus and nproc > gpus:
-        raise InputError(
-            origin, "nproc", nproc, f"more ranks than the {gpus} GPUs of a job; each rank needs its own GPU"
-        )
+        fix = f"more ranks than the {gpus} GPUs of a job; each rank needs its own GPU"
+        raise InputError(origin, "nproc", nproc, fix)
     nodes = given.nodes or default.nodes
     launcher = file.launcher or ("torchrun" if nodes * nproc > 1 else default.launcher)
     return Machine(gpus=gpus, cpus=given.cpus or default.cpus, nodes=nodes, nproc=nproc, launcher=launcher)

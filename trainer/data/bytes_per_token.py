@@ -44,9 +44,8 @@ def load_processor(model_path: Path) -> sentencepiece.SentencePieceProcessor:
     except (RuntimeError, OSError):
         is_model = False
     if not is_model:
-        raise DataError(
-            model_path, "not a SentencePiece model", "set data.tokenizer to the .model that made the shards"
-        )
+        fix = "set data.tokenizer to the .model that made the shards"
+        raise DataError(model_path, "not a SentencePiece model", fix)
     return processor
 
 

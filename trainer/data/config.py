@@ -4,7 +4,5 @@ from trainer.section import Section
 
 
 class DataConfig(Section):
-    """`path`: a folder of shards. `tokenizer`: a SentencePiece .model; empty = the one *.model inside `path`."""
-
     path: str = "data/embedded"  # folder of shards, relative to the working directory
     tokenizer: str = ""  # SentencePiece .model file; empty: the only *.model in data.path

@@ -135,7 +135,6 @@ def make_forward(model: nn.Module, config: Config, device: torch.device) -> "Com
         # One code object serves training, validation, the QAT check, every evaluation shape and both recurrence schedules.
         torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     call = torch.compile(model, dynamic=False, fullgraph=True) if use_compile else model
-
     return CompiledModel(call, device.type, is_cuda, is_compiled=use_compile)
 
 

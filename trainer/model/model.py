@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainer.config import Config
 from trainer.model.embeddings import bigram_bucket, project_rows
 from trainer.model.layers import attention, mlp, rms_norm, smear
-from trainer.model.recurrence import GATE_BIAS_INIT, BlockCall, block_calls, gated_update, low_rank, num_skips
+from trainer.model.recurrence import GATE_BIAS_INIT, BlockCall, block_calls, gated_update, low_rank
 from trainer.model.shapes import parameter_shapes
 
 BIGRAM_INIT_SCALE = 0.05
@@ -33,7 +33,7 @@ class Model(nn.Module):
         for name, shape in parameter_shapes(config).items():
             self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
         self.calls = {is_looped: block_calls(config, is_looped) for is_looped in (False, True)}
-        self.num_skips = num_skips(config) if m.unet_skips else 0
+        self.num_skips = len(self.calls[False]) // 2 if m.unet_skips else 0  # from the first half to the second
         rope_dims = m.rope_dims or m.head_dim
         exponent = torch.arange(0, rope_dims, 2, dtype=torch.float32) / rope_dims
         self.register_buffer("inv_freq", m.rope_base**-exponent, persistent=False)

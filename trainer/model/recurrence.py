@@ -41,11 +41,6 @@ def block_calls(config: Config, is_looped: bool) -> list[BlockCall]:
     return calls
 
 
-def num_skips(config: Config) -> int:
-    """Return the number of U-Net skips from the first half of the virtual layers to the second."""
-    return sum(call.takes_part_in_skips for call in block_calls(config, is_looped=False)) // 2
-
-
 def low_rank(x_BTD: Tensor, down_RD: Tensor, up_OR: Tensor) -> Tensor:
     """Apply LoRA, (B, T, D) -> (B, T, O) through rank R (Hu et al. 2021, arXiv:2106.09685). `up` starts at zero."""
     return F.linear(F.linear(x_BTD, down_RD), up_OR)

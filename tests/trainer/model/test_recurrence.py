@@ -11,7 +11,7 @@ from tests.trainer.conftest import job_of
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.model.model import Model, build_model
-from trainer.model.recurrence import block_calls, num_skips
+from trainer.model.recurrence import block_calls
 from trainer.optim.optimizer import Optimizer, group_parameters
 from trainer.optim.schedule import TrainProgress
 from trainer.pipeline import run_job
@@ -48,7 +48,7 @@ def tokens() -> tuple[torch.Tensor, torch.Tensor]:
 def test_loops_are_passes_times_layers_with_skips_over_virtual_layers(tiny: Callable[..., Config]) -> None:
     calls = block_calls(tiny(**{"model.layers": 4, "model.value_embed.layers": [3], **KINDS["loops"]}), True)
     assert [(c.pass_index, c.layer) for c in calls] == [(n, layer) for n in range(3) for layer in range(4)]
-    assert num_skips(tiny(**{"model.layers": 4, "model.value_embed.layers": [3], **KINDS["loops"]})) == 6
+    assert Model(tiny(**{"model.layers": 4, "model.value_embed.layers": [3], **KINDS["loops"]})).num_skips == 6
 
 
 def test_loops_with_zero_lora_equal_a_plain_model_with_repeated_layers(tiny: Callable[..., Config]) -> None:
