@@ -259,7 +259,51 @@ assert rows["post_quant_bpb"].tolist() == [1.25] and rows["arm"].tolist() == ["t
 """,
 )
 
+RULE = Toy(
+    new={
+        "pgray/stopping/toy.py": """
+from pgray.spec.stopping import ToySection
+from pgray.stopping.rule import StoppingRule
+
+
+class Toy(StoppingRule):
+    section_type = ToySection
+    label = "toy"
+
+    def judge_results(self, results, unfinished_seeds):
+        return {arm: "a toy reason" for arm, seeds in results.items() if arm != self.control and len(seeds) >= 1}
+"""
+    },
+    edits={
+        "pgray/spec/stopping.py": [
+            (
+                "class StoppingSections(SweepSection):",
+                'class ToySection(StoppingSection):\n    """A toy."""\n\n    text = "a toy"\n\n\n',
+            ),
+            ("    race: Race | None = None", "    toy: ToySection | None = None\n"),
+        ]
+    },
+    script="""
+from pathlib import Path
+from pgray.spec.sweep import Sweep
+from pgray.stopping.backtest import backtest
+from tests.results.synthetic import Run
+
+text = "name: toy\\npreset: cpu-smoke\\nseeds: [1, 2]\\ncontrol: int8\\narms: {int8: {}, int6: {}}\\n"
+sections = Sweep.from_text(text + "toy: {metric: post_quant_bpb}\\n").file.stopping
+assert [section.metric for section in sections] == ["post_quant_bpb"]
+run = Run(Path("run"))
+for seed in (1, 2):
+    for arm in ("int8", "int6"):
+        run.finish(arm, seed)
+found = backtest(Path("run"), sections)
+print(found)
+assert "a toy reason" in str(found)
+""",
+)
+
 TOYS = {
+    "stopping rule": RULE,
     "weight technique": TECHNIQUE,
     "importer": IMPORTER,
     "codec": CODEC,
