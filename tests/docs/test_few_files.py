@@ -214,19 +214,19 @@ SAMPLER = Toy(
         "pgray/search/samplers/toy.py": """
 from optuna.samplers import RandomSampler
 
-from pgray.search.samplers._base import SearchSampler
+from pgray.search.samplers import SearchSampler
 
 SAMPLER = SearchSampler(lambda _, seed: RandomSampler(seed=seed + 1), choices=False)
 """
     },
     script=PLAN
     + """
-from pgray.search.samplers import make_sampler
+from pgray.search.samplers import load_sampler
 from pgray.spec.search import Search
 search = "search: {trials: 3, sampler: toy, space: {quant.bits.mlp: {%s}}}"
 assert plan(search % "int: [4, 8]")["trials_to_propose"] == 3
 asked = Search(trials=3, sampler="toy", space={"qna.magnitude": {"uniform": [0, 1]}})
-assert type(make_sampler(asked, 1)).__name__ == "RandomSampler"
+assert type(load_sampler(asked.sampler).build(asked, 1)).__name__ == "RandomSampler"
 Path("toy.yaml").write_text(Path("toy.yaml").read_text().replace("int: [4, 8]", "choice: [4, 8]"))
 assert main(["plan", "toy.yaml", "--without-data"]) == 2
 """,
@@ -278,7 +278,8 @@ class Toy(StoppingRule):
         "pgray/spec/stopping.py": [
             (
                 "class StoppingSections(SweepSection):",
-                'class ToySection(StoppingSection):\n    """A toy."""\n\n    text = "a toy"\n\n\n',
+                'class ToySection(StoppingSection):\n    """A toy."""\n\n'
+                '    @property\n    def text(self) -> str:\n        return "a toy"\n\n\n',
             ),
             ("    race: Race | None = None", "    toy: ToySection | None = None\n"),
         ]
