@@ -277,7 +277,7 @@ class Toy(StoppingRule):
     edits={
         "pgray/spec/stopping.py": [
             (
-                "class StoppingSections(SweepSection):",
+                "class StoppingSections(Section):",
                 'class ToySection(StoppingSection):\n    """A toy."""\n\n'
                 '    @property\n    def text(self) -> str:\n        return "a toy"\n\n\n',
             ),
