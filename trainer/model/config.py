@@ -82,13 +82,8 @@ class RecurrenceConfig(Section):
     start: Start = Start()  # partial: when the second pass is switched on
 
     def rules(self) -> Rules:
-        own = {
-            "none": (),
-            "loops": ("loops", "lora_rank"),
-            "gated": ("last_layers", "steps"),
-            "partial": ("layers", "start"),
-        }
-        for key in self.model_fields_set - {"kind", *own[self.kind]}:
+        own = {"loops": ("loops", "lora_rank"), "gated": ("last_layers", "steps"), "partial": ("layers", "start")}
+        for key in self.model_fields_set - {"kind", *own.get(self.kind, ())}:
             is_changed = getattr(self, key) != type(self).model_fields[key].default
             yield is_changed, key, f"has no effect for recurrence.kind {self.kind}; remove it"
         kind, is_single = self.kind, self.last_layers < 1 or self.steps < 2
