@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pgray.cli.options import JsonOption, RunArgument, print_json, print_line, print_table, read_states
-from pgray.execution.run_lock import is_held, read_driver
+from pgray.execution.run_lock import is_held
+from pgray.store.process_records import read_driver
 from trainer.records.events import read_events
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import LedgerEntry

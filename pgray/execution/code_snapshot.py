@@ -8,7 +8,6 @@ run folder but not this project. Snapshots are small and are kept: they show the
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from trainer.records.layout import RunLayout
@@ -23,7 +22,10 @@ def snapshot_code(layout: RunLayout, root: Path = _ROOT) -> Path:
     Call it only while holding the run's lock.
     """
     files = _sources(root)
-    folder = layout.code(_sha(files))
+    content_sha = hashlib.sha256()
+    for name, content in files.items():
+        content_sha.update(f"{name}\0{len(content)}\0".encode() + content)
+    folder = layout.code(content_sha.hexdigest()[:12])
     if folder.is_dir():
         if _sources(folder) == files:
             return folder
@@ -31,17 +33,12 @@ def snapshot_code(layout: RunLayout, root: Path = _ROOT) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.parent.glob(".new-*"):  # of a driver that was killed
         shutil.rmtree(unfinished)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
-    try:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-", ignore_cleanup_errors=True) as temporary:
         for name, content in files.items():
-            path = temporary / name
+            path = Path(temporary, folder.name, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        Path(temporary, folder.name).rename(folder)
     return folder
 
 
@@ -54,11 +51,3 @@ def _sources(root: Path) -> dict[str, bytes]:
             if path.suffix != ".pyc" and path.is_file() and not any(part.startswith(".") for part in below.parts):
                 files[below.as_posix()] = path.read_bytes()
     return files
-
-
-def _sha(files: Mapping[str, bytes]) -> str:
-    total = hashlib.sha256()
-    for name, content in files.items():
-        total.update(f"{name}\0{len(content)}\0".encode())
-        total.update(content)
-    return total.hexdigest()[:12]

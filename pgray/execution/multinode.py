@@ -70,10 +70,14 @@ class PeerNodes:
         done = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)[0] if self._running else []
         for reference in done:
             rendezvous = self._running.pop(reference)
+            spec = supervisor_spec(self._job, self._settings, rendezvous)
             try:
                 ray.get(reference)
             except ray.exceptions.RayError as error:
-                self._write_lost(rendezvous, " ".join(str(error).split()))
+                if not spec.node.exit.exists():
+                    why = f"node {rendezvous.rank} of the job was lost: {' '.join(str(error).split())}"
+                    record = ExitRecord(stop=StopReason.LOST, error=why, ended_at=time.time())
+                    write_exit(spec, record, must_end=lambda: True)
 
     def close(self) -> None:
         """End the actors, and with them the nodes that they still run."""
@@ -81,13 +85,6 @@ class PeerNodes:
 
         for actor in self._actors:
             ray.kill(actor)
-
-    def _write_lost(self, rendezvous: NodeRendezvous, why: str) -> None:
-        spec = supervisor_spec(self._job, self._settings, rendezvous)
-        if not Path(spec.exit_file).exists():
-            error = f"node {rendezvous.rank} of the job was lost: {why}"
-            record = ExitRecord(stop=StopReason.LOST, error=error, ended_at=time.time())
-            write_exit(spec, record, must_end=lambda: True)
 
 
 def own_address() -> NodeAddress:

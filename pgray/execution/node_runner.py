@@ -13,39 +13,26 @@ from dataclasses import asdict, replace
 
 from pgray.execution import processes
 from pgray.execution.launchers.base import LaunchSettings, NodeRendezvous, find_launchers
-from pgray.execution.run_lock import DRIVER_FILE
 from pgray.store.exit_record import ExitRecord, StopReason, write_exit
 from pgray.store.process_records import SupervisorSpec
 from trainer.errors import InputError
 from trainer.records.files import write_json
 from trainer.records.job import Job
-from trainer.records.layout import RunLayout
 from trainer.records.results import JobFailure
 
 
 def supervisor_spec(job: Job, settings: LaunchSettings, rendezvous: NodeRendezvous) -> SupervisorSpec:
     """Return what the supervisor of one node needs, except for the command."""
-    layout, num_nodes = RunLayout(settings.run_root), settings.machine.nodes
-    records = layout.job(job.job_id)
-    nodes = [records.node(rank, num_nodes) for rank in range(num_nodes)]
-    node, is_first = nodes[rendezvous.rank], rendezvous.rank == 0
     return SupervisorSpec(
         token=rendezvous.token,
-        rank=rendezvous.rank,
-        ray_node=rendezvous.ray_node,
         run_dir=str(settings.run_root),
+        job_id=job.job_id,
+        trial_ids=[trial.trial_id for trial in job.trials],
+        rank=rendezvous.rank,
+        num_nodes=settings.machine.nodes,
+        ray_node=rendezvous.ray_node,
         code=str(settings.code),
-        cwd=str(records.root),
-        log=str(node.log),
-        log_links=[str(layout.trial(trial.trial_id).log) for trial in job.trials] if is_first else [],
-        heard_logs=[str(node.log) for node in nodes] if is_first else [],  # only rank 0 of the job prints
-        pid_file=str(node.supervisor),
-        exit_file=str(node.exit),
-        exits=[str(node.exit) for node in nodes] if num_nodes > 1 else [],
-        job_exit=str(records.exit),
-        kill_file=str(records.kill),
         driver=settings.driver,
-        driver_file=str(settings.run_root / DRIVER_FILE),
         timeout_s=settings.job_timeout_s(job),
         stall_s=settings.stall_s,
         grace_s=settings.grace_s,
@@ -56,9 +43,8 @@ class NodeRunner:
     """Starts one node of a job, and runs it until it is over or closed."""
 
     def __init__(self, job: Job, settings: LaunchSettings, rendezvous: NodeRendezvous) -> None:
-        records = RunLayout(settings.run_root).job(job.job_id)
-        self._node = records.node(rendezvous.rank, settings.machine.nodes)
         self._spec = supervisor_spec(job, settings, rendezvous)
+        self._node, records = self._spec.node, self._spec.job
         self._lifeline: int | None = None
         launcher = find_launchers()[settings.machine.launcher]
         try:

@@ -2,12 +2,12 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import psutil
 
 from pgray.execution import processes
-from pgray.store.process_records import Driver, ProcessIdentity, read_record
+from pgray.store.process_records import Driver, ProcessIdentity, SupervisorSpec, read_record
 from trainer.records.layout import JobLayout, RunLayout
 
 
@@ -22,7 +22,9 @@ def end_orphans(layout: RunLayout, grace_s: float, dead_drivers: Sequence[Driver
     Returns:
         the number of processes ended.
     """
-    supervisors = list(_supervisors(layout))
+    files = (file for file in layout.jobs.glob("*/supervisor*.json") if not JobLayout(file.parent).exit.exists())
+    identities = (read_record(ProcessIdentity, file) for file in files)
+    supervisors = [identity for identity in identities if identity and processes.is_alive(identity)]
     for identity in supervisors:
         with contextlib.suppress(psutil.Error):
             psutil.Process(identity.pid).terminate()
@@ -41,17 +43,8 @@ def end_orphans(layout: RunLayout, grace_s: float, dead_drivers: Sequence[Driver
     return len(supervisors) + len(killed)
 
 
-def end_job(token: str | None) -> None:
-    """Kill every process of one job. `token` is None for a job that was never started."""
-    if token is not None:
-        processes.kill_all(lambda: processes.of_job(token))
-
-
-def _supervisors(layout: RunLayout) -> Iterator[ProcessIdentity]:
-    for folder in layout.jobs.glob("*"):
-        if JobLayout(folder).exit.exists():
-            continue
-        for file in folder.glob("supervisor*.json"):  # one per node of the job
-            identity = read_record(ProcessIdentity, file)
-            if identity is not None and processes.is_alive(identity):
-                yield identity
+def end_job(records: JobLayout) -> None:
+    """Kill every process of one job, if it was ever started."""
+    spec = SupervisorSpec.read(records.launch)
+    if spec is not None:
+        processes.kill_all(lambda: processes.of_job(spec.token))

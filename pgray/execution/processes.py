@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -23,24 +23,28 @@ RUN_DIR = "PGRAY_RUN_DIR"
 NODE_RANK = "PGRAY_NODE_RANK"
 
 
-def find(matches: Callable[[Mapping[str, str]], bool]) -> list[psutil.Process]:
-    """Find all other live processes whose initial environment matches."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and matches(process.environ()) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
 def of_job(token: str, node_rank: int | None = None) -> list[psutil.Process]:
     """Find the processes of a job, or only those of one node: in tests several nodes share a machine."""
-    rank = None if node_rank is None else str(node_rank)
-    return find(lambda env: env.get(JOB_TOKEN) == token and (rank is None or env.get(NODE_RANK) == rank))
+    return _find_marked({JOB_TOKEN: token} | ({} if node_rank is None else {NODE_RANK: str(node_rank)}))
 
 
 def of_run(run_root: str) -> list[psutil.Process]:
-    return find(lambda env: env.get(RUN_DIR) == run_root)
+    return _find_marked({RUN_DIR: run_root})
+
+
+def _find_marked(marks: dict[str, str]) -> list[psutil.Process]:
+    """Find the processes that were started with these variables in their environment."""
+    return _find(lambda process: marks.items() <= process.environ().items())
+
+
+def _find(matches: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    """Find all other live processes that match."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and matches(process) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def find_ray_leftovers(driver: ProcessIdentity) -> list[psutil.Process]:
@@ -50,21 +54,20 @@ def find_ray_leftovers(driver: ProcessIdentity) -> list[psutil.Process]:
     of the driver by 60 s. Agents overwrite their environment, so they are found by Ray's session, whose name contains the
     driver's pid: in their command line, or, once they have overwritten that too, in the paths of their open log files.
     """
-    is_ours = is_local(driver) and driver.namespace == _pid_namespace()
+    is_ours = driver.host == socket.gethostname() and driver.namespace == _pid_namespace()
     if not is_ours or not isinstance(driver.pid, int) or psutil.pid_exists(driver.pid):
         return []
     session = re.compile(rf"/session_[0-9_-]+_{driver.pid}/logs/")
     option = re.compile(rf"^--session-dir=.*/session_[0-9_-]+_{driver.pid}$")
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            words = process.cmdline()
-            is_agent = words[:1] and words[0].startswith("ray::")
-            if any(map(option.search, words)) or (
-                is_agent and any(session.search(f.path) for f in process.open_files())
-            ):
-                found.append(process)
-    return found
+
+    def is_of_session(process: psutil.Process) -> bool:
+        words = process.cmdline()
+        is_agent = bool(words) and words[0].startswith("ray::")
+        return any(map(option.search, words)) or (
+            is_agent and any(session.search(f.path) for f in process.open_files())
+        )
+
+    return _find(is_of_session)
 
 
 def kill_all(
@@ -95,17 +98,13 @@ def own_identity() -> ProcessIdentity:
     return ProcessIdentity(os.getpid(), psutil.Process().create_time(), socket.gethostname(), _pid_namespace())
 
 
-def is_local(identity: ProcessIdentity) -> bool:
-    return identity.host == socket.gethostname()
-
-
 def is_alive(identity: ProcessIdentity) -> bool:
     """Whether this process still runs. Always False on another machine."""
     try:
         process = psutil.Process(identity.pid)
         # Creation times are derived from the system clock, which may be adjusted in between.
         is_same = abs(process.create_time() - identity.created) < 5
-        return is_local(identity) and is_same and process.status() != psutil.STATUS_ZOMBIE
+        return identity.host == socket.gethostname() and is_same and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, TypeError, ValueError):
         return False
 

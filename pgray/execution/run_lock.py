@@ -13,33 +13,25 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pgray.execution.processes import own_identity
-from pgray.store.process_records import Driver, parse_record, read_record
+from pgray.store.process_records import DRIVER_FILE, Driver, parse_record, read_driver
 from trainer.errors import InputError
 from trainer.records.files import read_json, write_json
 
 LOCK_FILE = ".driver.lock"
-DRIVER_FILE = ".driver.json"
 _MAX_DEAD = 20  # dead drivers to remember
-
-
-def read_driver(root: Path) -> Driver | None:
-    """Return the driver that holds the lock of this run folder, or that died while it held it; None if there is none."""
-    return read_record(Driver, root / DRIVER_FILE)
 
 
 def is_held(root: Path) -> bool:
     """Whether a driver is running on this run folder now."""
     if not (root / LOCK_FILE).exists():
-        return False
-    lock = FileLock(root / LOCK_FILE)
+        return False  # FileLock would create it
     try:
-        lock.acquire(timeout=0)
+        with FileLock(root / LOCK_FILE, timeout=0):
+            return False
     except Timeout:
         return True
     except OSError:
         return False  # a read-only folder: the lock cannot be tested
-    lock.release()
-    return False
 
 
 @contextlib.contextmanager
@@ -53,8 +45,9 @@ def hold_lock(root: Path, verb: str = "run") -> Iterator[list[Driver]]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-        # The note lists earlier dead drivers too: this one may die before it has ended their processes.
-        dead = _dead_drivers(root)
+        # The note of a driver that died lists earlier ones too: it may have died before it had ended their processes.
+        note = read_json(root / DRIVER_FILE)
+        dead = [d for values in (note, *note.get("earlier", [])) if (d := parse_record(Driver, values))]
         driver = Driver(**vars(own_identity()), since=time.time(), verb=verb)
         write_json(root / DRIVER_FILE, {**asdict(driver), "earlier": [asdict(d) for d in dead[:_MAX_DEAD]]})
     except Timeout:
@@ -69,13 +62,6 @@ def hold_lock(root: Path, verb: str = "run") -> Iterator[list[Driver]]:
         yield dead
     finally:
         _release(root, lock)
-
-
-def _dead_drivers(root: Path) -> list[Driver]:
-    """Return the driver of a note whose lock was found free, and those that the note lists, latest first."""
-    note = read_json(root / DRIVER_FILE)
-    drivers = (parse_record(Driver, values) for values in (note, *note.get("earlier", [])))
-    return [driver for driver in drivers if driver is not None]
 
 
 def _release(root: Path, lock: FileLock) -> None:

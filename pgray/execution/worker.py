@@ -14,7 +14,6 @@ from pgray.execution import supervisor
 from pgray.execution.job_events import JobProgress
 from pgray.execution.launchers.base import LaunchSettings, NodeRendezvous, free_port
 from pgray.execution.node_runner import NodeRunner
-from pgray.execution.run_lock import DRIVER_FILE
 from trainer.records.events import EventFollower
 from trainer.records.files import write_text
 from trainer.records.job import Job, load_job
@@ -63,7 +62,7 @@ def follow_job(
     """
     layout = RunLayout(settings.run_root)
     records = layout.job(job.job_id)
-    if supervisor.is_replaced(settings.driver, settings.run_root / DRIVER_FILE):
+    if supervisor.is_replaced(settings.driver, settings.run_root):
         return  # before any file is changed
     progress = _ProgressReader(job, layout)
     for trial in job.trials:

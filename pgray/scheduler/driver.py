@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pgray.execution.code_snapshot import snapshot_code
 from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.orphans import end_orphans
-from pgray.execution.run_lock import hold_lock, read_driver
+from pgray.execution.run_lock import hold_lock
 from pgray.planning.forecast import forecast
 from pgray.planning.model_check import ModelCheck
 from pgray.planning.planner import Decision, Plan, decide, make_plan
@@ -31,6 +31,7 @@ from pgray.scheduler.signals import Interrupt, catch_interrupts
 from pgray.spec.sweep import Sweep
 from pgray.stopping.rule import stopping_rules
 from pgray.store.ledger import Ledger
+from pgray.store.process_records import read_driver
 from pgray.store.storage_errors import why_unwritable
 from trainer.records.files import write_json
 from trainer.records.layout import RunLayout

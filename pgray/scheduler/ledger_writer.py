@@ -17,7 +17,7 @@ from pgray.spec.sweep import Sweep
 from pgray.store.exit_record import ExitRecord
 from pgray.store.ledger import Ledger
 from pgray.store.outcomes import Ending, read_result, trial_ending
-from pgray.store.process_records import SupervisorSpec, read_record
+from pgray.store.process_records import read_record
 from pgray.store.retries import failures_that_count
 from trainer.errors import FailureKind
 from trainer.records.job import Job
@@ -180,7 +180,3 @@ def _ended(
     )
 
 
-def job_token(layout: RunLayout, job_id: str) -> str | None:
-    """Return the token that the processes of a job carry; None if the job was never started."""
-    spec = SupervisorSpec.read(layout.job(job_id).launch)
-    return spec.token if spec else None

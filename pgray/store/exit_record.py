@@ -4,11 +4,11 @@ On several nodes each supervisor writes a record of its own, and ends its proces
 supervisor of the first node waits for all of them and writes the job's `exit.json`.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import TypedDict
 
 from pgray.store.process_records import SupervisorSpec, read_record
@@ -64,16 +64,9 @@ class ExitRecord:
         return None if self.started_at is None or self.ended_at is None else self.ended_at - self.started_at
 
 
-@dataclass(frozen=True)
-class JobExitRecord(ExitRecord):
-    """How a job on several nodes ended: the record of the node that failed first, and those of all nodes."""
-
-    nodes: list[ExitRecord] = field(default_factory=list)
-
-
 def has_failed_peer(spec: SupervisorSpec) -> bool:
     """Whether another node of the job has failed."""
-    peers = (read_record(ExitRecord, Path(path)) for path in spec.exits if path != spec.exit_file)
+    peers = (read_record(ExitRecord, node.exit) for node in spec.nodes if node.rank != spec.rank)
     return any(peer is not None and peer.is_failure for peer in peers)
 
 
@@ -85,33 +78,32 @@ def write_exit(spec: SupervisorSpec, record: ExitRecord, must_end: Callable[[], 
         record: how the node ended.
         must_end: returns whether the job must end now, so that the other nodes are waited for a limited time.
     """
-    record = replace(record, rank=spec.rank, ray_node=spec.ray_node, log=Path(spec.log).name)
-    write_json(Path(spec.exit_file), asdict(record))
-    if spec.rank > 0 or not spec.exits:
+    record = replace(record, rank=spec.rank, ray_node=spec.ray_node, log=spec.node.log.name)
+    write_json(spec.node.exit, asdict(record))
+    if spec.rank > 0 or spec.num_nodes == 1:
         return
-    files = [Path(path) for path in spec.exits]
-    deadline = float("inf")
+    files, deadline = [node.exit for node in spec.nodes], math.inf
     while not all(file.exists() for file in files) and time.monotonic() < deadline:
-        if deadline == float("inf") and (must_end() or record.is_failure or has_failed_peer(spec)):
+        if deadline == math.inf and (must_end() or record.is_failure or has_failed_peer(spec)):
             deadline = time.monotonic() + spec.grace_s + _END_S
         time.sleep(_TICK_S)
     nodes = [read_record(ExitRecord, file) or _lost(rank) for rank, file in enumerate(files)]
-    write_json(Path(spec.job_exit), asdict(_job_record(nodes)))
-
-
-def _job_record(nodes: Sequence[ExitRecord]) -> JobExitRecord:
-    failed = [node for node in nodes if node.is_failure and node.stop != StopReason.PEER]
-    cause = min(failed, key=lambda node: float("inf") if node.ended_at is None else node.ended_at, default=nodes[0])
-    joined = {
-        "node": nodes[0].node,
-        "ray_node": nodes[0].ray_node,
-        "started_at": min((node.started_at for node in nodes if node.started_at is not None), default=None),
-        "ended_at": max((node.ended_at for node in nodes if node.ended_at is not None), default=None),
-        "killed": [process for node in nodes for process in node.killed],
-        "survivors": [pid for node in nodes for pid in node.survivors],
-    }
-    return JobExitRecord(**{**vars(cause), **joined}, nodes=list(nodes))
+    write_json(spec.job.exit, {**asdict(_job_record(nodes)), "nodes": [asdict(node) for node in nodes]})
 
 
 def _lost(rank: int) -> ExitRecord:
     return ExitRecord(rank=rank, stop=StopReason.LOST, error=f"node {rank} of the job left no exit record")
+
+
+def _job_record(nodes: Sequence[ExitRecord]) -> ExitRecord:
+    """Return the record of the node that failed first, with the times and the killed processes of all nodes."""
+    failed = [node for node in nodes if node.is_failure and node.stop != StopReason.PEER]
+    return replace(
+        min(failed, key=lambda node: math.inf if node.ended_at is None else node.ended_at, default=nodes[0]),
+        node=nodes[0].node,
+        ray_node=nodes[0].ray_node,
+        started_at=min((node.started_at for node in nodes if node.started_at is not None), default=None),
+        ended_at=max((node.ended_at for node in nodes if node.ended_at is not None), default=None),
+        killed=[process for node in nodes for process in node.killed],
+        survivors=[pid for node in nodes for pid in node.survivors],
+    )

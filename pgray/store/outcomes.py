@@ -16,29 +16,20 @@ from pgray.store.process_records import read_record
 from trainer.errors import FailureKind
 from trainer.records.files import read_json, read_model
 from trainer.records.layout import JobLayout, TrialLayout
+from trainer.records.logs import read_tail, without_torchrun_report
 from trainer.records.results import JobFailure, TrialResult
 from trainer.records.states import TrialState
 
-_TAIL_BYTES = 20_000
+_OOM = re.compile(r"OutOfMemoryError|CUDA out of memory|^MemoryError|DefaultCPUAllocator: can't allocate memory", re.M)
+_INFRA = re.compile(r"NCCL error|ncclSystemError|ncclRemoteError|Connection closed by peer|CUDA error|ECC error", re.M)
 _LOG_PATTERNS: tuple[tuple[re.Pattern[str], FailureKind], ...] = (
-    (
-        re.compile(
-            r"OutOfMemoryError|CUDA out of memory|^MemoryError|DefaultCPUAllocator: can't allocate memory", re.M
-        ),
-        "oom",
-    ),
+    (_OOM, "oom"),
     (storage_errors.IN_LOG, "infra"),
-    (
-        re.compile(r"NCCL error|ncclSystemError|ncclRemoteError|Connection closed by peer|CUDA error|ECC error", re.M),
-        "infra",
-    ),
+    (_INFRA, "infra"),
 )
 _TRACEBACK = re.compile(r"^(?:\[rank\d+\]:\s*)?Traceback \(most recent call last\)", re.M)
-_RANK_SIGNAL = re.compile(r"exitcode\s*:\s*-(\d+)|Signal (\d+) \(SIG\w+\) received by PID")
-_NOISE = re.compile(  # rulers, stack frames, and torchrun's summary of its ranks
-    r"^[\s=\-*.^~]*$|^\s+File |^[WE]\d{4} |ChildFailedError|elastic|<NO_OTHER_FAILURES>|^Root Cause|^Failures:| FAILED$"
-    r"|^\s+(?:exitcode|error_file|traceback|time|host|rank)\s*:"
-)
+_RANK_EXIT = re.compile(r"^\s+exitcode\s*:\s*(-?\d+)", re.M)  # in torchrun's summary, whose last rank failed first
+_NOISE = re.compile(r"^[\s=\-*.^~]*$|^\s+File ")  # rulers and stack frames
 
 
 @dataclass(frozen=True)
@@ -83,8 +74,9 @@ def read_result(trial: TrialLayout) -> TrialResult | None:
 
 
 def last_lines(log: Path, count: int = 1) -> str:
-    """Return the last informative lines of a log, for a reason; skips torchrun's summary and the like."""
-    lines = [_one_line(line) for line in _tail(log).splitlines() if not _NOISE.search(line)]
+    """Return the last informative lines that a job printed, for a reason."""
+    printed = without_torchrun_report(read_tail(log)).splitlines()
+    lines = [_one_line(line) for line in printed if not _NOISE.search(line)]
     return " | ".join(lines[-count:]) or "the log is empty"
 
 
@@ -115,12 +107,10 @@ def _from_stop(record: ExitRecord, job: JobLayout, log: Path, worker_error: str 
         case StopReason.TIMEOUT:
             return _failed("timeout", f"ran longer than {record.timeout_s:.0f} s; last line: {last_lines(log)}")
         case StopReason.STALL:
-            text = f"printed nothing for {record.stall_s:.0f} s; last lines: {last_lines(log, 3)}"
-            return _failed("timeout", text)
+            return _failed("timeout", f"printed nothing for {record.stall_s:.0f} s; last lines: {last_lines(log, 3)}")
         case StopReason.KILLED:
-            return Ending(
-                TrialState.KILLED, None, _one_line(str(read_json(job.kill).get("reason", "killed by a rule")))
-            )
+            reason = str(read_json(job.kill).get("reason", "killed by a rule"))
+            return Ending(TrialState.KILLED, None, _one_line(reason))
         case StopReason.SIGTERM:
             return _failed("preempted", "the job's supervisor received SIGTERM")
         case StopReason.LIFELINE:
@@ -138,21 +128,18 @@ def _from_stop(record: ExitRecord, job: JobLayout, log: Path, worker_error: str 
 
 
 def _from_log_and_code(trial: TrialLayout, log: Path, code: int | None) -> Ending:
-    tail = _tail(log)
+    tail = read_tail(log)
     for pattern, kind in _LOG_PATTERNS:
         if found := pattern.search(tail):
             start = tail.rfind("\n", 0, found.start()) + 1
             return _failed(kind, tail[start:].split("\n", 1)[0])
-    number = -code if isinstance(code, int) and code < 0 else None
-    in_log = _RANK_SIGNAL.search(tail)
-    if number is None and in_log:
-        number = int(in_log.group(1) or in_log.group(2))
-    if number is not None:
+    exits = [code or 0, *map(int, _RANK_EXIT.findall(tail)[-1:])]
+    if number := next((-number for number in exits if number < 0), None):
         return _failed("infra", f"killed by {_signal_name(number)}; last line: {last_lines(log)}")
     if code == 0:
         problem = "is not valid" if trial.result.exists() else "was not written"
         return _failed("infra", f"the trainer ended with exit code 0, but {trial.result.name} {problem}")
-    if _TRACEBACK.search(tail):
+    if _TRACEBACK.search(without_torchrun_report(tail)):
         return _failed("user_error", last_lines(log))
     return _failed("infra", f"exit code {code}; last line: {last_lines(log)}")
 
@@ -162,13 +149,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _tail(log: Path) -> str:
-    try:
-        with log.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""

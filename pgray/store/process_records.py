@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trainer.records.files import read_json
+from trainer.records.layout import JobLayout, NodeLayout, RunLayout
 
+DRIVER_FILE = ".driver.json"
 _Record = TypeVar("_Record")
 
 
@@ -45,27 +47,25 @@ class Driver(ProcessIdentity):
     verb: str = "run"
 
 
+def read_driver(root: Path) -> Driver | None:
+    """Return the driver that holds the lock of this run folder, or that died while it held it; None if there is none."""
+    return read_record(Driver, root / DRIVER_FILE)
+
+
 @dataclass(frozen=True)
 class SupervisorSpec:
     """What the supervisor of one node of a job is to start and to watch (`launch.json`). All paths are absolute."""
 
     token: str  # in the environment of every process of the job
-    rank: int = 0  # of the node
-    ray_node: str | None = None  # Ray's id of the node
     run_dir: str = ""
+    job_id: str = ""
+    trial_ids: list[str] = field(default_factory=list)
+    rank: int = 0  # of the node
+    num_nodes: int = 1
+    ray_node: str | None = None  # Ray's id of the node
     code: str = ""  # the folder that the job's code comes from
     command: list[str] = field(default_factory=list)
-    cwd: str = ""
-    log: str = ""
-    log_links: list[str] = field(default_factory=list)  # each trial's name for the log
-    heard_logs: list[str] = field(default_factory=list)  # the job stalls when none of them grows; [] = do not watch
-    pid_file: str = ""
-    exit_file: str = ""
-    exits: list[str] = field(default_factory=list)  # exit files of all nodes, by rank; [] for a single node
-    job_exit: str = ""
-    kill_file: str = ""  # the driver writes it to end the job
     driver: Driver | None = None
-    driver_file: str = ""
     timeout_s: float = 0.0
     stall_s: float = 0.0
     grace_s: float = 0.0
@@ -73,5 +73,21 @@ class SupervisorSpec:
     @classmethod
     def read(cls, path: Path) -> "SupervisorSpec | None":
         values = read_json(path)
-        driver = values.get("driver")
-        return parse_record(cls, {**values, "driver": parse_record(Driver, driver) if driver else None})
+        return parse_record(cls, {**values, "driver": parse_record(Driver, values.get("driver") or {})})
+
+    @property
+    def run(self) -> RunLayout:
+        return RunLayout(Path(self.run_dir))
+
+    @property
+    def job(self) -> JobLayout:
+        return self.run.job(self.job_id)
+
+    @property
+    def nodes(self) -> list[NodeLayout]:
+        """The files of all nodes, by rank."""
+        return [self.job.node(rank, self.num_nodes) for rank in range(self.num_nodes)]
+
+    @property
+    def node(self) -> NodeLayout:
+        return self.nodes[self.rank]

@@ -1,6 +1,5 @@
 """Facts of a report: the verdict as a sentence, lost trials with the end of their logs, cost, provenance."""
 
-import re
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -17,13 +16,12 @@ from trainer.limits import WIN_MIN_SEEDS
 from trainer.records.files import read_json
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import read_ledger
+from trainer.records.logs import read_tail, without_torchrun_report
 from trainer.records.states import TrialState
 from trainer.records.text import count_of
 
-_TAIL_LINES, _TAIL_BYTES, _LINE_CHARS = 15, 20_000, 300
+_TAIL_LINES, _LINE_CHARS = 15, 300
 _MOST_TAILS = 40
-# torchrun's report of a dead rank begins with a line like this, after the last lines that the rank printed
-_LAUNCHER = re.compile(r"^[EW]\d{4} .*torch/distributed/")
 _GROUPS = {
     "LOSS": "worse",
     "NOISE": "too close to call",
@@ -111,11 +109,8 @@ def trial_logs(lost: list[LostTrial], layout: RunLayout) -> list[TrialLog]:
 
 def log_tail(log: Path) -> list[str]:
     """Return the last lines that the trainer wrote, without torchrun's report of its dead ranks."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-        lines = file.read().decode(errors="replace").splitlines()
-    own = lines[: next((i for i, line in enumerate(lines) if _LAUNCHER.match(line)), len(lines))]
-    return [line[:_LINE_CHARS] for line in own or lines if line.strip()][-_TAIL_LINES:]
+    lines = without_torchrun_report(read_tail(log)).splitlines()
+    return [line[:_LINE_CHARS] for line in lines if line.strip()][-_TAIL_LINES:]
 
 
 def costs(trials: pd.DataFrame) -> list[list[str]]:

@@ -135,11 +135,8 @@ def find_launchers() -> dict[str, Launcher]:
 
 def trainer_command(settings: LaunchSettings, job: Path) -> list[str]:
     """Return the command of one rank."""
-    return [*(settings.program or (sys.executable, "-m", "trainer")), *trainer_arguments(settings, job)]
-
-
-def trainer_arguments(settings: LaunchSettings, job: Path) -> list[str]:
-    return ["--config", str(job), "--out", str(settings.run_root)]
+    program = settings.program or (sys.executable, "-m", "trainer")
+    return [*program, "--config", str(job), "--out", str(settings.run_root)]
 
 
 def cpus_per_rank(machine: Machine) -> int:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from pgray.execution.launchers.base import Launcher, LaunchSettings, NodeRendezvous, trainer_arguments
+from pgray.execution.launchers.base import Launcher, LaunchSettings, NodeRendezvous, trainer_command
 
 _JOIN_S = 300  # how long nodes wait for each other
 
@@ -13,7 +13,6 @@ class Torchrun(Launcher):
 
     def command(self, settings: LaunchSettings, job: Path, rendezvous: NodeRendezvous) -> list[str]:
         machine = settings.machine
-        program = ["-m", "trainer"] if settings.program is None else ["--no-python", *settings.program]
         nodes = ["--standalone"]
         if machine.nodes > 1:
             # Agents take their group ranks in the order of their addresses, see pgray/execution/multinode.py.
@@ -23,4 +22,4 @@ class Torchrun(Launcher):
                 f"--local-addr={rendezvous.address}",
             ]  # fmt: skip
         start = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={machine.nproc}", *nodes]
-        return [*start, *program, *trainer_arguments(settings, job)]
+        return [*start, "--no-python", *trainer_command(settings, job)]

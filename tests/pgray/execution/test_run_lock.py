@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pgray.execution.run_lock import DRIVER_FILE, hold_lock, is_held, read_driver
+from pgray.execution.run_lock import hold_lock, is_held
+from pgray.store.process_records import DRIVER_FILE, read_driver
 from trainer.errors import InputError
 
 

@@ -18,8 +18,9 @@ import pgray.execution.supervisor
 from pgray.execution import processes
 from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.orphans import end_orphans
-from pgray.execution.run_lock import hold_lock, read_driver
+from pgray.execution.run_lock import hold_lock
 from pgray.execution.worker import archive_attempt, follow_job, write_job
+from pgray.store.process_records import read_driver
 from tests.pgray.conftest import marked, wait_for
 from trainer.records.job import Job
 from trainer.records.layout import RunLayout, TrialLayout

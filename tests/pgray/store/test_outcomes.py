@@ -16,11 +16,32 @@ from trainer.records.layout import RunLayout
 from trainer.records.states import TrialState
 
 TORCHRUN_SUMMARY = """
-E1121 04:20:26 api.py:984] failed (exitcode: 1) local_rank: 0 (pid: 12) of binary: /usr/bin/python
+W1121 04:20:26.165000 15133 torch/distributed/elastic/multiprocessing/api.py:1028] Sending process 11 closing signal SIGTERM
+E1121 04:20:26.176000 15133 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: {code}) local_rank: 1
+Traceback (most recent call last):
+  File "/lib/torch/distributed/launcher/api.py", line 194, in __call__
+    return launch_agent(
+           ^^^^^^^^^^^^^
+  File "/lib/torch/distributed/launcher/api.py", line 383, in launch_agent
+    raise ChildFailedError(
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
 ============================================================
 train.py FAILED
 ------------------------------------------------------------
+Failures:
+[1]:
+  time      : 2026-11-21_04:20:26
+  host      : localhost
+  rank      : 0 (local_rank: 0)
+  exitcode  : -15 (pid: 11)  (SIGTERM)
+  error_file: <N/A>
+  traceback : Signal 15 (SIGTERM) received by PID 11
+------------------------------------------------------------
 Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-21_04:20:26
+  host      : localhost
+  rank      : 1 (local_rank: 1)
   exitcode  : {code} (pid: 12)
   error_file: <N/A>
   traceback : To enable traceback see: https://pytorch.org/docs/stable/elastic/errors.html
@@ -52,6 +73,13 @@ def ending(tmp_path: Path, log: str = "", record: dict[str, Any] | None = None, 
         ("OSError: [Errno 28] No space left on device\n", {"code": 1}, "infra", "No space left on device"),
         ("torch.distributed.DistBackendError: NCCL error in: x\n", {"code": 1}, "infra", "NCCL error in: x"),
         ("Traceback (most recent call last):\n  File x\nKeyError: 3\n", {"code": 1}, "user_error", "KeyError: 3"),
+        (
+            "Traceback (most recent call last):\nKeyError: 3\n" + TORCHRUN_SUMMARY.format(code=1),
+            {"code": 1},
+            "user_error",
+            "KeyError: 3",
+        ),
+        ("step 1\n" + TORCHRUN_SUMMARY.format(code=7), {"code": 1}, "infra", "exit code 1; last line: step 1"),
         ("no idea\n", {"code": 7}, "infra", "exit code 7; last line: no idea"),
         ("", {"code": 7}, "infra", "exit code 7; last line: the log is empty"),
         ("", {"code": 0}, "infra", "ended with exit code 0, but result.json was not written"),
@@ -163,15 +191,14 @@ def test_the_exit_record_of_two_nodes_is_that_of_the_node_that_failed_first(
     second: ExitRecord | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exit_record, "_END_S", 0.0)
-    exits = [str(tmp_path / f"exit-{rank}.json") for rank in (0, 1)]
-    spec = SupervisorSpec("t", exits=exits, exit_file=exits[0], job_exit=str(tmp_path / "exit.json"), log="/x/log.txt")
+    spec = SupervisorSpec("t", str(tmp_path), "j", num_nodes=2)
     if second is not None:
-        other = replace(spec, rank=1, exit_file=exits[1], log="/x/log-1.txt")
+        other = replace(spec, rank=1)
         exit_record.write_exit(other, replace(second, started_at=1.0, survivors=[8]), must_end=lambda: False)
         assert exit_record.has_failed_peer(spec) == (second.code == 3)
     first = ExitRecord(code=-9, stop=StopReason.PEER, node="a", started_at=2.0, ended_at=6.0, survivors=[7])
     exit_record.write_exit(spec, first, must_end=lambda: True)
-    written = json.loads((tmp_path / "exit.json").read_text())
+    written = json.loads(RunLayout(tmp_path).job("j").exit.read_text())
     assert written["node"] == "a"
     assert [node["rank"] for node in written["nodes"]] == [0, 1]
     if second is None:
