@@ -11,9 +11,8 @@ import typer
 from pgray.cli.options import JsonOption, RunArgument, print_json, read_states
 from pgray.execution.orphans import end_orphans
 from pgray.execution.run_lock import hold_lock, is_held
-from pgray.store.ledger import Ledger
+from pgray.store.ledger import RETRY_SOURCE, Ledger
 from pgray.store.process_records import read_driver
-from pgray.store.retries import RETRY_SOURCE
 from trainer.errors import FailureKind, InputError
 from trainer.records.layout import RunLayout
 from trainer.records.states import TrialState

@@ -110,8 +110,7 @@ def check_fits(cluster: Cluster, machine: Machine, origin: str) -> None:
     if able:
         fix = f"only {count_of(able, 'node')} of the cluster can run such a job; lower it"
         raise InputError(origin, "resources.nodes", machine.nodes, fix)
-    most_gpus = max(gpus for _, gpus in cluster.nodes)
     fix = f"the cluster has {cluster}; lower it, or try --preset cpu-smoke"
-    if machine.gpus > most_gpus:
+    if machine.gpus > max(gpus for _, gpus in cluster.nodes):
         raise InputError(origin, "resources.gpus", machine.gpus, fix)
     raise InputError(origin, "resources.cpus", machine.cpus, fix)

@@ -1,8 +1,7 @@
 """The interface between the executor, which runs jobs, and the scheduler, which decides about them. Needs no Ray."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -16,15 +15,6 @@ class JobProgress:
     train_frac: float
     num_exported: int
     num_exports: int
-
-    def to_report(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_report(cls, report: Mapping[str, Any]) -> "JobProgress | None":
-        """Read what `to_report` returned, among other keys. None if it is not there."""
-        names = [field.name for field in fields(cls)]
-        return cls(**{name: report[name] for name in names}) if names[-1] in report else None
 
 
 class JobEvents(Protocol):

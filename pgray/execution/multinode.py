@@ -7,9 +7,9 @@ of addresses, and this cannot be changed.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pgray.execution.launchers.base import LaunchSettings, NodeRendezvous, free_port
 from pgray.execution.node_runner import NodeRunner, supervisor_spec
@@ -21,16 +21,10 @@ _START_S = 300.0
 _POLL_S = 0.2
 
 
-class NodeAddress(NamedTuple):
-    ip: str
-    free_port: int
-    ray_node: str
-
-
 class PeerNodes:
     """Runs the nodes of a job other than the caller's own. `own_rendezvous`: for the node that the caller is to run."""
 
-    def __init__(self, job: Job, settings: LaunchSettings, token: str) -> None:
+    def __init__(self, job: Job, settings: LaunchSettings) -> None:
         import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -43,16 +37,15 @@ class PeerNodes:
             for bundle in range(1, machine.nodes)
         ]
         try:
-            others = ray.get([actor.run.remote("own_address") for actor in self._actors], timeout=_START_S)
+            others = ray.get([actor.run.remote("own_node") for actor in self._actors], timeout=_START_S)
         except BaseException:
             self.close()
             raise
-        nodes = [own_address(), *others]
-        order = sorted(range(machine.nodes), key=lambda bundle: nodes[bundle].ip)
-        endpoint = f"{nodes[order[0]].ip}:{nodes[order[0]].free_port}"
+        nodes = sorted(enumerate([own_node(), *others]), key=lambda item: item[1].address)
+        first = nodes[0][1]
         self._others = {
-            bundle: NodeRendezvous(rank, nodes[bundle].ip, endpoint, token, nodes[bundle].ray_node)
-            for rank, bundle in enumerate(order)
+            bundle: replace(node, rank=rank, endpoint=first.endpoint, token=first.token)
+            for rank, (bundle, node) in enumerate(nodes)
         }
         self.own_rendezvous = self._others.pop(0)
 
@@ -87,10 +80,12 @@ class PeerNodes:
             ray.kill(actor)
 
 
-def own_address() -> NodeAddress:
+def own_node() -> NodeRendezvous:
+    """Return how this node could be reached if it were the first."""
     import ray
 
-    return NodeAddress(ray.util.get_node_ip_address(), free_port(), ray.get_runtime_context().get_node_id())
+    address, ray_node = ray.util.get_node_ip_address(), ray.get_runtime_context().get_node_id()
+    return NodeRendezvous(address=address, endpoint=f"{address}:{free_port()}", ray_node=ray_node)
 
 
 def run_to_end(job_file: str, settings: str, rendezvous: dict[str, Any]) -> None:

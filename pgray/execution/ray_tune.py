@@ -6,6 +6,7 @@ shares: with the GPUs in a bundle apart from the worker's, Ray gives the job non
 it ignores what was added to a sweep, and it unpickles its folder.
 """
 
+import contextlib
 import logging
 import os
 import shutil
@@ -123,27 +124,20 @@ def _tune_hooks(events: JobEvents, machine: Machine) -> tuple[Any, Any, Any]:
             return not unpicklable.events.poll()
 
     class Callback(TrialProgressCallback):  # type: ignore[misc]  # or Tune adds its own, which prints
-        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        def on_trial_start(self, *, trial: Any, **info: Any) -> None:
             unpicklable.events.on_started(trial.config["job_id"])
 
-        def on_trial_result(
-            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-        ) -> None:
-            if progress := JobProgress.from_report(result):  # Tune adds a last result without progress
-                unpicklable.events.on_progress(trial.config["job_id"], progress)
+        def on_trial_result(self, *, trial: Any, result: dict[str, Any], **info: Any) -> None:
+            if "progress" in result:  # Tune adds a last result without it
+                unpicklable.events.on_progress(trial.config["job_id"], JobProgress(**result["progress"]))
 
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        def on_trial_complete(self, *, trial: Any, **info: Any) -> None:
             unpicklable.events.on_ended(trial.config["job_id"], None)
 
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            unpicklable.events.on_ended(trial.config["job_id"], _error_text(trial.error_file))
+        def on_trial_error(self, *, trial: Any, **info: Any) -> None:
+            text = None
+            with contextlib.suppress(OSError, TypeError):  # Ray could not write the file
+                text = " ".join(Path(trial.error_file).read_text(errors="replace").splitlines()[1:])  # after a headline
+            unpicklable.events.on_ended(trial.config["job_id"], text)
 
     return JobSource(), Stopper(), Callback()
-
-
-def _error_text(path: str | None) -> str | None:
-    """Return what Ray wrote about the failure of a worker, without the headline of its error file."""
-    try:
-        return " ".join(Path(path).read_text(errors="replace").splitlines()[1:]) if path else None
-    except OSError:
-        return None

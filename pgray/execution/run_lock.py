@@ -51,7 +51,11 @@ def hold_lock(root: Path, verb: str = "run") -> Iterator[list[Driver]]:
         driver = Driver(**vars(own_identity()), since=time.time(), verb=verb)
         write_json(root / DRIVER_FILE, {**asdict(driver), "earlier": [asdict(d) for d in dead[:_MAX_DEAD]]})
     except Timeout:
-        raise InputError(str(root), "lock", _describe(read_driver(root)), "wait for it or run pgray stop") from None
+        holder = "held by another driver"
+        if found := read_driver(root):
+            since = time.strftime("%H:%M:%S", time.localtime(found.since))
+            holder = f"held by process {found.pid} on {found.host} since {since}"
+        raise InputError(str(root), "lock", holder, "wait for it or run pgray stop") from None
     except OSError as error:
         if lock.is_locked:
             _release(root, lock)
@@ -72,10 +76,3 @@ def _release(root: Path, lock: FileLock) -> None:
             (root / LOCK_FILE).unlink(missing_ok=True)
             root.rmdir()
     lock.release()
-
-
-def _describe(driver: Driver | None) -> str:
-    if driver is None:
-        return "held by another driver"
-    since = time.strftime("%H:%M:%S", time.localtime(driver.since))
-    return f"held by process {driver.pid} on {driver.host} since {since}"

@@ -6,15 +6,15 @@ nothing is returned through Ray.
 """
 
 import time
-import uuid
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pgray.execution import supervisor
 from pgray.execution.job_events import JobProgress
 from pgray.execution.launchers.base import LaunchSettings, NodeRendezvous, free_port
 from pgray.execution.node_runner import NodeRunner
-from trainer.records.events import EventFollower
+from trainer.records.events import Event, EventFollower
 from trainer.records.files import write_text
 from trainer.records.job import Job, load_job
 from trainer.records.layout import RunLayout, TrialLayout
@@ -37,7 +37,7 @@ def run_job(job_id: str, settings_text: str) -> None:
     if settings.machine.nodes > 1:
         from pgray.execution.multinode import PeerNodes
 
-        peers = PeerNodes(job, settings, uuid.uuid4().hex)
+        peers = PeerNodes(job, settings)
     follow_job(job, settings, tune.report, ray.get_runtime_context().get_node_id(), peers)
 
 
@@ -56,7 +56,7 @@ def follow_job(
     """Start a job (see `write_job`) and wait until it is over.
 
     Args:
-        report: receives a `JobProgress` as plain values, at most every two seconds.
+        report: receives the fields of a `JobProgress` under `progress`, at most every two seconds.
         ray_node: Ray's id of this node.
         peers: the job's other nodes.
     """
@@ -68,7 +68,7 @@ def follow_job(
     for trial in job.trials:
         archive_attempt(layout.trial(trial.trial_id))
         write_text(layout.trial(trial.trial_id).config, trial.config.model_dump_json(indent=1) + "\n")
-    alone = NodeRendezvous(endpoint=f"127.0.0.1:{free_port()}", token=uuid.uuid4().hex, ray_node=ray_node)
+    alone = NodeRendezvous(endpoint=f"127.0.0.1:{free_port()}", ray_node=ray_node)
     runner = NodeRunner(job, settings, peers.own_rendezvous if peers else alone)
     reported = 0.0
     try:
@@ -78,7 +78,7 @@ def follow_job(
             if peers:
                 peers.poll()
             if time.monotonic() > reported + _REPORT_S and (latest := progress.poll()):
-                report(latest.to_report())
+                report({"progress": asdict(latest)})
                 reported = time.monotonic()
             time.sleep(_POLL_S)
     finally:
@@ -89,10 +89,9 @@ def follow_job(
 
 def archive_attempt(trial: TrialLayout) -> None:
     """Move what an earlier attempt left in a trial's folder to `attempt-N/`."""
-    entries = list(trial.root.iterdir()) if trial.root.is_dir() else []
-    left = [path for path in entries if not path.name.startswith("attempt-")]
+    left = [path for path in trial.root.glob("*") if not path.name.startswith("attempt-")]
     if left:
-        attempt = trial.root / f"attempt-{1 + len(entries) - len(left)}"
+        attempt = trial.root / f"attempt-{1 + len(list(trial.root.glob('attempt-*')))}"
         attempt.mkdir()
         for path in left:
             path.rename(attempt / path.name)
@@ -104,22 +103,18 @@ class _ProgressReader:
     def __init__(self, job: Job, layout: RunLayout) -> None:
         self._job, self._layout = job, layout
         self._log = EventFollower(layout.trained(job.train_fingerprint).events, skips_existing=True)
-        self._last_step: dict[str, Any] = {}
-        self._last_state: tuple[Any, ...] = (None, 0)  # step, number of exported trials
+        self._state: tuple[Event, int] = ({}, 0)  # the last step, the number of exported trials
 
     def poll(self) -> JobProgress | None:
         """Return the progress if it has changed since the last call."""
-        self._last_step = next(
-            (e for e in reversed(list(self._log.poll())) if e.get("event") == "step"), self._last_step
-        )
+        before = self._state
+        last = [before[0], *(event for event in self._log.poll() if event.get("event") == "step")][-1]
         num_exported = sum(self._layout.trial(trial.trial_id).result.exists() for trial in self._job.trials)
-        state = (self._last_step.get("step"), num_exported)
-        if state == self._last_state:
+        self._state = last, num_exported
+        if self._state == before:
             return None
-        self._last_state = state
-        train = self._job.config.train
-        step, elapsed = self._last_step.get("step", 0), self._last_step.get("train_s", 0.0)
+        train, step, elapsed = self._job.config.train, last.get("step", 0), last.get("train_s", 0.0)
         is_trained = self._layout.trained(self._job.train_fingerprint).record.exists()
         done_frac = 1.0 if is_trained else min(1.0, max(step / train.iterations, elapsed / train.wallclock_s))
-        loss = self._last_step.get("train_loss_nats")
+        loss = last.get("train_loss_nats")
         return JobProgress(step, train.iterations, elapsed, loss, done_frac, num_exported, len(self._job.trials))

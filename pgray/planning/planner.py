@@ -18,8 +18,8 @@ from pgray.spec.expressions import Condition
 from pgray.spec.sections import FailurePolicy
 from pgray.spec.stopping import check_rules
 from pgray.spec.sweep import Sweep
+from pgray.store.ledger import failures_that_count
 from pgray.store.outcomes import read_result
-from pgray.store.retries import failures_that_count
 from trainer.config import Config
 from trainer.errors import DataError, FailureKind, InputError
 from trainer.model.shapes import check_patterns

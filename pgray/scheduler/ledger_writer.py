@@ -15,10 +15,9 @@ from pydantic import ValidationError
 from pgray.planning.planner import Decision, PlannedTrial
 from pgray.spec.sweep import Sweep
 from pgray.store.exit_record import ExitRecord
-from pgray.store.ledger import Ledger
+from pgray.store.ledger import Ledger, failures_that_count
 from pgray.store.outcomes import Ending, read_result, trial_ending
 from pgray.store.process_records import read_record
-from pgray.store.retries import failures_that_count
 from trainer.errors import FailureKind
 from trainer.records.job import Job
 from trainer.records.layout import RunLayout
@@ -178,5 +177,3 @@ def _ended(
         gpu_held_s=held_s,
         cost_usd=None if held_s is None or price is None else held_s / 3600 * price,
     )
-
-

@@ -5,9 +5,15 @@ continues. Readers ignore a line that was cut off by a kill or a full disk, and 
 """
 
 import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
+from trainer.errors import FailureKind
 from trainer.records.ledger import LedgerEntry, last_entries, read_ledger
+
+RETRY_SOURCE = "retry"
+"""`source` of the ledger entry by which `pgray retry` queues a trial; earlier failures no longer count."""
 
 
 class Ledger:
@@ -36,3 +42,14 @@ class Ledger:
     def states(self) -> dict[str, LedgerEntry]:
         """Map each trial id to its last entry, in the order in which the trials first appeared."""
         return last_entries(self.entries())
+
+
+def failures_that_count(entries: Iterable[LedgerEntry]) -> dict[str, Counter[FailureKind]]:
+    """Return trial id -> failures of each kind since the last `pgray retry`. `entries`: of a ledger, in order."""
+    kinds: dict[str, dict[int, FailureKind]] = {}  # by attempt, since the ledger may repeat an entry
+    for entry in entries:
+        if entry.source == RETRY_SOURCE:
+            kinds.pop(entry.trial_id, None)
+        elif entry.failure_kind is not None:
+            kinds.setdefault(entry.trial_id, {})[entry.attempt] = entry.failure_kind
+    return {name: Counter(by_attempt.values()) for name, by_attempt in kinds.items()}

@@ -4,9 +4,10 @@ import importlib
 import pkgutil
 import socket
 import sys
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -80,7 +81,7 @@ class NodeRendezvous:
     rank: int = 0
     address: str = "127.0.0.1"
     endpoint: str = ""  # host:port on the node of rank 0
-    token: str = ""  # of the job: marks its processes, and tells its rendezvous from others
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)  # of the job and its rendezvous; marks its processes
     ray_node: str | None = None  # Ray's id of the node
 
 
