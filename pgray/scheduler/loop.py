@@ -69,8 +69,8 @@ class SweepLoop:
 
     def on_ended(self, job_id: str, worker_error: str | None = None) -> None:
         # If the worker died, its supervisor still needs a moment to end the job and to write how it ended.
-        was_started = self.layout.job(job_id).launch.exists()
-        self._running[job_id] = time.monotonic() + (self.end_patience_s if was_started else 0)
+        was_started = self.queue.layout.job(job_id).launch.exists()
+        self._running[job_id] = time.monotonic() + (self.queue.launch.end_patience_s if was_started else 0)
         self._worker_errors[job_id] = worker_error
 
     def poll(self) -> bool:
@@ -118,9 +118,9 @@ class SweepLoop:
     def _collect(self, job_id: str) -> None:
         del self._running[job_id]
         job = self.queue.open[job_id]
-        if not self.layout.job(job_id).exit.exists():
-            end_job(self.layout.job(job_id))
-        entries = self.history.ended(job, self.is_stopping, self._worker_errors.pop(job_id, None))
+        if not self.queue.layout.job(job_id).exit.exists():
+            end_job(self.queue.layout.job(job_id))
+        entries = self.queue.history.ended(job, self.is_stopping, self._worker_errors.pop(job_id, None))
         self.reporter.ended(job_id, entries)
         self.queue.on_ended(job, entries, self.is_stopping)
         self._warn_of_slow_nodes(entries)
