@@ -103,7 +103,7 @@ def _check_answers(address: str) -> None:
 
 
 def check_fits(cluster: Cluster, machine: Machine, origin: str) -> None:
-    """Raise InputError if no job can ever fit on the nodes: it would wait for ever. `origin`: the sweep file."""
+    """Raise InputError if no job can ever fit on the nodes: it would wait forever. `origin`: the sweep file."""
     if cluster.slots(machine):
         return
     able = sum(fit > 0 for fit in cluster.jobs_per_node(machine))

@@ -1,7 +1,7 @@
 """Own the process tree of one node of a job: `python -m pgray.execution.supervisor SPEC.json`, stdin is the lifeline.
 
 torchrun starts each rank in its own session, and Ray kills only a worker's direct children. So torchrun can die before
-it has ended its ranks, which would then hold their GPUs for ever. The supervisor therefore leaves the process tree of the
+it has ended its ranks, which would then hold their GPUs forever. The supervisor therefore leaves the process tree of the
 Ray worker that started it (fork, setsid). It stops the job on SIGTERM, at its time limit, and when the lifeline closes
 because the worker died. It asks torchrun first (SIGTERM), waits, and then kills every process that carries the job's token
 in its environment. If the supervisor itself is killed, the kernel sends SIGTERM to torchrun, and `NodeRunner` kills by

@@ -14,7 +14,7 @@ from trainer.records.results import LOSSES, METRICS
 from trainer.records.states import TrialState
 
 _SAME_EVALUATION = ("tokenizer_sha", "data_sha", "scored_tokens", "scored_bytes", "eval_seq_len")
-_CIRCUMSTANCES = ("hardware", "world_size", "torch_version")  # may differ, but the reader is told; so may the code
+_CIRCUMSTANCES = ("hardware", "world_size", "torch_version")  # may differ, but a note says so; so may the code
 
 
 class NotComparableError(InputError, ValueError):

@@ -1,7 +1,7 @@
 """Gathers one arm of a run for submission: scored seeds, configs, comparison with the control, packed code.
 
 `results/submission/rules.py` checks it and `results/submission/folder.py` writes it. Imported rows cannot be submitted:
-without a config nobody could repeat them.
+without a config they cannot be repeated.
 """
 
 from collections.abc import Sequence

@@ -74,7 +74,7 @@ class EventFollower:
 def surviving_events(events: Iterable[Event]) -> list[Event]:
     """Return the events of the steps that the weights went through.
 
-    A training run that starts again (`training`) abandons all earlier events. One that goes on from a checkpoint
+    A training run that starts again (`training`) abandons all earlier events. One that resumes from a checkpoint
     (`resumed`, with its step) keeps those up to that step.
     """
     abandoned: list[Event] = []

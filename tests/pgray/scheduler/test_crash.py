@@ -115,7 +115,7 @@ def test_ctrl_c_lets_running_jobs_finish_and_starts_no_more(
 ) -> None:
     path = write_sweep(arms=FAST_AND_SLOW, seeds="[1, 2]", set="optim.ns_steps: 2")
     root = tmp_path / "runs" / "test"
-    driver = start_driver(path)  # with a Ray of its own, which hears a terminal's Ctrl-C as well
+    driver = start_driver(path)  # with a Ray of its own, which also receives a Ctrl-C of the terminal
     wait_for(lambda: in_the_middle(root) or driver.poll() is not None, 60)
     assert driver.poll() is None
     os.killpg(driver.pid, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""A search through the driver: proposals become trials, the ledger remembers them, a killed search goes on where it was."""
+"""A search through the driver: proposals become trials, the ledger remembers them, a killed search resumes."""
 
 import json
 import signal
