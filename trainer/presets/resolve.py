@@ -46,6 +46,8 @@ def load_preset(name: str, origin: str = "--preset") -> Preset:
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise InputError(str(path), "document", type(raw).__name__, "a preset is a mapping with about, machine, set")
+    if "name" in raw:
+        raise InputError(str(path), "name", raw["name"], "unknown key; a preset is named after its file")
     given = {key: value for key, value in raw.items() if value is not None}
     preset = validate(Preset, {**given, "name": path.stem}, str(path))
     build_config(preset.overrides, str(path))

@@ -124,6 +124,13 @@ def test_a_preset_may_be_a_path(tmp_path: Path) -> None:
     assert expand(sweep).arms[0].config.model.layers == 3
 
 
+@pytest.mark.parametrize("key", ["name", "abuot"])
+def test_a_preset_with_an_unknown_key_is_refused(tmp_path: Path, key: str) -> None:
+    (tmp_path / "mine.yaml").write_text(f"{key}: x\n")
+    with pytest.raises(InputError, match=f"mine.yaml: {key}: x: unknown key"):
+        Sweep.from_text(yaml.safe_dump({**BASE, "preset": str(tmp_path / "mine.yaml"), "arms": {"a": {}}}))
+
+
 def test_where_drops_and_counts() -> None:
     grid = {"quant.bits.mlp": [4, 6, 8], "qat.enabled": [False, True]}
     expansion = expanded(grid=grid, where=["not qat.enabled or quant.bits.mlp < 8"])
