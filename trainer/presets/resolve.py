@@ -19,13 +19,18 @@ PRESETS_DIR = Path(__file__).parent
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class Preset(Section):
-    """A named base configuration and the machine it is meant for."""
+class PresetFile(Section):
+    """A base configuration and the machine it is meant for, as written."""
 
-    name: str  # of the file
     about: str = ""
     machine: Machine = Machine()
     set: dict[str, Any] = Field(default_factory=dict)
+
+
+class Preset(PresetFile):
+    """A preset, named after its file."""
+
+    name: str
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -46,10 +51,8 @@ def load_preset(name: str, origin: str = "--preset") -> Preset:
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise InputError(str(path), "document", type(raw).__name__, "a preset is a mapping with about, machine, set")
-    if "name" in raw:
-        raise InputError(str(path), "name", raw["name"], "unknown key; a preset is named after its file")
-    given = {key: value for key, value in raw.items() if value is not None}
-    preset = validate(Preset, {**given, "name": path.stem}, str(path))
+    file = validate(PresetFile, {key: value for key, value in raw.items() if value is not None}, str(path))
+    preset = Preset(name=path.stem, **dict(file))
     build_config(preset.overrides, str(path))
     return preset
 
