@@ -5,6 +5,7 @@ The names come from the files, so that a config is checked without loading a com
 
 import importlib
 import pkgutil
+from functools import cache
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -13,7 +14,12 @@ if TYPE_CHECKING:
 
 def codec_names() -> list[str]:
     """Return the values that `export.codec` may have, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return list(_names_in(tuple(__path__)))
+
+
+@cache  # every config that is built asks
+def _names_in(folders: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(found.name for found in pkgutil.iter_modules(folders) if not found.name.startswith("_")))
 
 
 def check_codec_name(name: str) -> str:
