@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from tests.trainer.conftest import job_of, write_job
 from trainer.config import Config
 from trainer.errors import DataError
 from trainer.model.model import build_model
+from trainer.pipeline import quantize_and_pack
 from trainer.quant.artifact import byte_ledger, equal_weights, pack, unpack
 from trainer.quant.codecs import codec_names
-from trainer.quant.export import assemble, store_weights
+from trainer.quant.export import StoredTensor, assemble, store_weights
 from trainer.run.bundle import bundle_code, code_bytes, strip_source
 
 
@@ -30,9 +32,56 @@ def test_round_trip_is_bit_exact(tiny: Callable[..., Config], codec: str, svd_ra
     stored = store_weights(_weights(config), config.quant)
     blob = pack(stored, config)
     artifact = unpack(blob)
-    assert equal_weights(artifact.weights, assemble(stored))
+    assert {name: bits_of(w) for name, w in artifact.weights.items()} == {
+        name: bits_of(w) for name, w in assemble(stored).items()
+    }
     assert artifact.config.model == config.model
     assert pack(stored, config) == blob
+
+
+def bits_of(w: torch.Tensor) -> tuple[tuple[int, ...], str, bytes]:
+    """Return shape, dtype and bytes: compared without `equal_weights`, which the pipeline's own check uses."""
+    return tuple(w.shape), str(w.dtype), w.contiguous().numpy().tobytes()
+
+
+def test_equal_weights_notices_every_single_difference() -> None:
+    weights = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.zeros(3), "c": torch.ones(1)}
+    assert equal_weights(weights, {name: w.clone() for name, w in weights.items()})
+    for name, w in weights.items():
+        for position in range(w.numel()):
+            changed = w.clone()
+            changed.view(-1)[position] += 1e-6
+            assert not equal_weights(weights, {**weights, name: changed}), f"{name}[{position}]"
+        assert not equal_weights(weights, {**weights, name: w[None]}), f"{name} with another shape"
+        assert not equal_weights(weights, {other: weights[other] for other in weights if other != name})
+    assert not equal_weights(weights, {**weights, "d": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("changed_tensor", ["first", "last"])
+def test_an_artifact_that_unpacks_to_other_weights_is_refused(
+    changed_tensor: str, tmp_path: Path, tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One element of one tensor differs after packing; all other tensors are equal."""
+    config = tiny()
+    weights, path, cpu = _weights(config), tmp_path / "artifact.pgz", torch.device("cpu")
+    assert quantize_and_pack(weights, config, path, cpu) is None
+
+    def packed_with_one_change(stored: list[StoredTensor], config: Config) -> bytes:
+        at = 0 if changed_tensor == "first" else -1
+        tensors = list(stored)
+        if tensors[at].data is not None:
+            data = tensors[at].data.clone()
+            data.view(-1)[0] += 1
+            tensors[at] = replace(tensors[at], data=data)
+        else:
+            q, scale = tensors[at].parts[0]
+            tensors[at] = replace(tensors[at], parts=((q, scale * 2), *tensors[at].parts[1:]))
+        return pack(tensors, config)
+
+    monkeypatch.setattr("trainer.pipeline.pack", packed_with_one_change)
+    failure = quantize_and_pack(weights, config, path, cpu)
+    assert failure is not None
+    assert "unpacks to other weights" in failure.reason
 
 
 def test_damage_gives_an_error_that_names_it(tiny: Callable[..., Config]) -> None:

@@ -1,8 +1,10 @@
 """The quantizer: QAT trains what export writes, bit for bit; errors are bounded; edge cases."""
 
 import itertools
+import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -87,6 +89,28 @@ def test_search_is_the_best_of_its_percentiles_and_equals_a_sorted_reference() -
     found = (quantize(w, scheme).dequantize() - w).square().sum(-1)
     torch.testing.assert_close(found, best, rtol=2e-3, atol=0)
     assert bool((found < (quantize(w, Scheme(4)).dequantize() - w).square().sum(-1)).all())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 40, 1001])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_search_chooses_the_scale_of_a_percentile_of_the_sorted_magnitudes(size: int, bits: int) -> None:
+    """Reference: each percentile by linear interpolation between its two neighbours, of all values sorted, in float64."""
+    scheme = Scheme(bits, clip="search")
+    w = torch.randn(1, 5, size, generator=torch.Generator().manual_seed(size)) ** 3
+    found = quantize(w, scheme).scale_LG[0].float()
+    for row, scale in zip(w[0], found, strict=True):
+        magnitudes = np.sort(row.double().abs().numpy())
+        candidates = []
+        for percentile in SEARCH_PERCENTILES:
+            position = percentile * (size - 1)
+            lower, upper = math.floor(position), math.ceil(position)
+            clip = magnitudes[lower] + (position - lower) * (magnitudes[upper] - magnitudes[lower])
+            step = float(np.float16(np.float32(clip / scheme.q_max)))
+            q = np.clip(np.round(row.double().numpy() / step), -scheme.q_max, scheme.q_max)
+            candidates.append((float(((q * step - row.double().numpy()) ** 2).sum()), step))
+        least = min(error for error, _ in candidates)
+        allowed = [step for error, step in candidates if error <= least * (1 + 1e-4) + 1e-12]
+        assert any(abs(float(scale) - step) <= 1e-3 * step for step in allowed), (size, float(scale), candidates)
 
 
 def test_sigma_clips_at_k_standard_deviations() -> None:
