@@ -6,12 +6,11 @@ Exit codes: 0 every trial has a result; 1 the job failed; 2 the input is wrong; 
 
 import argparse
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.errors import InputError, PgrayError
+from trainer.errors import InputError
 
 if TYPE_CHECKING:
     from trainer.records.job import Job
@@ -35,10 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: "Job", out: Path) -> int:
     """Run a job on the ranks that torchrun started, or in this process alone. Return the exit code."""
-    import torch  # slow, so only after the arguments and the job are checked
-
-    from trainer.pipeline import run_job, write_failure
-    from trainer.records.results import JobFailure
+    from trainer.pipeline import run_job  # imports torch, so only after the arguments and the job are checked
     from trainer.run.dist import start_ranks, stop_ranks, watch_parent
 
     try:
@@ -48,15 +44,23 @@ def run(job: "Job", out: Path) -> int:
         results = run_job(job, out, dist)
         stop_ranks()
     except Exception as error:
-        is_oom = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        kind = "oom" if is_oom else error.kind if isinstance(error, PgrayError) else "infra"
-        reason = " ".join(f"{type(error).__name__}: {error}".split()) if kind in ("infra", "oom") else str(error)
-        write_failure(job, out, JobFailure(kind=kind, reason=reason[:1000], trace=traceback.format_exc()[-8000:]))
-        if kind == "infra":
-            traceback.print_exc()
-        print(f"error: {reason}", file=sys.stderr, flush=True)
-        return 2 if kind in ("user_error", "data_error") else 1
+        return report_failure(error, job, out)
     return 0 if len(results) == len(job.trials) else 3
+
+
+def report_failure(error: Exception, job: "Job", out: Path) -> int:
+    """Record and print why a job stopped. Of several failing ranks, the first one's reason is kept. Return the exit code."""
+    from trainer.records.failures import failure_of, is_reported
+    from trainer.records.files import write_json
+    from trainer.records.layout import RunLayout
+
+    failure, path = failure_of(error), RunLayout(out).job(job.job_id).failure
+    if not path.is_file():
+        write_json(path, failure.model_dump(mode="json"))
+    if not is_reported(error):
+        print(failure.trace, file=sys.stderr)
+    print(f"error: {failure.reason}", file=sys.stderr, flush=True)
+    return 2 if is_reported(error) and failure.kind in ("user_error", "data_error") else 1
 
 
 if __name__ == "__main__":

@@ -163,10 +163,3 @@ def _write_failure(failure: JobFailure | None, folder: TrialLayout) -> None:
     """Write why this export has no result. The job's other trials are still exported."""
     if failure:
         write_json(folder.failure, failure.model_dump(mode="json"))
-
-
-def write_failure(job: Job, out: Path, failure: JobFailure) -> None:
-    """Write why the job stopped. Of several failing ranks, the first one's reason is kept."""
-    path = RunLayout(out).job(job.job_id).failure
-    if not path.is_file():
-        write_json(path, failure.model_dump(mode="json"))

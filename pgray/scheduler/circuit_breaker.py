@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from pgray.store.storage_errors import IN_LOG
 from trainer.errors import FailureKind
+from trainer.records.failures import DISK_ERROR
 from trainer.records.ledger import LedgerEntry
 from trainer.records.states import TrialState
 
@@ -29,7 +29,7 @@ class CircuitBreaker:
             if any(entry.state == TrialState.FINISHED for entry in entries):
                 self._kind, self._num_alike = None, 0
             return None
-        disk_error = next((entry.reason for entry in failed if entry.reason and IN_LOG.search(entry.reason)), None)
+        disk_error = next((entry.reason for entry in failed if entry.reason and DISK_ERROR.search(entry.reason)), None)
         if disk_error is not None:
             return f"a job could not write: {disk_error}"
         kind = failed[0].failure_kind

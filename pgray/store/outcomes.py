@@ -10,23 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from pgray.store import storage_errors
 from pgray.store.exit_record import ExitRecord, StopReason
 from pgray.store.process_records import read_record
 from trainer.errors import FailureKind
+from trainer.records.failures import known_failure
 from trainer.records.files import read_json, read_model
 from trainer.records.layout import JobLayout, TrialLayout
 from trainer.records.logs import read_tail, without_torchrun_report
 from trainer.records.results import JobFailure, TrialResult
 from trainer.records.states import TrialState
 
-_OOM = re.compile(r"OutOfMemoryError|CUDA out of memory|^MemoryError|DefaultCPUAllocator: can't allocate memory", re.M)
-_INFRA = re.compile(r"NCCL error|ncclSystemError|ncclRemoteError|Connection closed by peer|CUDA error|ECC error", re.M)
-_LOG_PATTERNS: tuple[tuple[re.Pattern[str], FailureKind], ...] = (
-    (_OOM, "oom"),
-    (storage_errors.IN_LOG, "infra"),
-    (_INFRA, "infra"),
-)
 _TRACEBACK = re.compile(r"^(?:\[rank\d+\]:\s*)?Traceback \(most recent call last\)", re.M)
 _RANK_EXIT = re.compile(r"^\s+exitcode\s*:\s*(-?\d+)", re.M)  # in torchrun's summary, whose last rank failed first
 _NOISE = re.compile(r"^[\s=\-*.^~]*$|^\s+File ")  # rulers and stack frames
@@ -129,10 +122,8 @@ def _from_stop(record: ExitRecord, job: JobLayout, log: Path, worker_error: str 
 
 def _from_log_and_code(trial: TrialLayout, log: Path, code: int | None) -> Ending:
     tail = read_tail(log)
-    for pattern, kind in _LOG_PATTERNS:
-        if found := pattern.search(tail):
-            start = tail.rfind("\n", 0, found.start()) + 1
-            return _failed(kind, tail[start:].split("\n", 1)[0])
+    if known := known_failure(tail):
+        return _failed(*known)
     exits = [code or 0, *map(int, _RANK_EXIT.findall(tail)[-1:])]
     if number := next((-number for number in exits if number < 0), None):
         return _failed("infra", f"killed by {_signal_name(number)}; last line: {last_lines(log)}")

@@ -1,7 +1,6 @@
 """Recognize errors of the disk, such as a full one. They pause a sweep; they are not bugs of the driver."""
 
 import errno
-import re
 
 _CAUSES = {
     errno.ENOSPC: "the disk is full",
@@ -10,8 +9,6 @@ _CAUSES = {
     errno.EIO: "the disk has failed",
     errno.ESTALE: "the file server is gone",
 }
-IN_LOG = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system", re.M)
-"""What the log of a job contains if the job could not write."""
 
 
 def why_unwritable(error: OSError) -> str:

@@ -4,9 +4,9 @@ It runs jobs in this process, one training step per poll, and writes the files t
 The knobs of `tests/pgray/fake_trainer.py` work here as well, except those that are about processes.
 """
 
+import contextlib
 import os
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from typing import IO
 
@@ -19,6 +19,7 @@ from pgray.execution.job_events import JobEvents, JobProgress
 from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.worker import archive_attempt
 from tests.pgray import fake_trainer
+from trainer.__main__ import report_failure
 from trainer.records.events import EventLog
 from trainer.records.files import write_json, write_text
 from trainer.records.job import Job, load_job
@@ -105,13 +106,11 @@ class FakeExecutor:
                 stop = "killed"
             except _SignalledError:
                 code = -9
-            except SystemExit as end:
-                code = int(end.code or 0)
             except WorkerDiedError:
                 raise
-            except Exception:
-                traceback.print_exc(file=log)
-                code = 1
+            except Exception as error:
+                with contextlib.redirect_stderr(log):
+                    code = report_failure(error, job, layout.root)
         record = {"node": "here", "log": records.log.name, "code": None if stop else code, "stop": stop}
         times = {"started_at": started_at, "ended_at": time.time()}
         write_json(records.exit, {**record, **times, "rank": 0, "killed": [], "survivors": []})

@@ -18,13 +18,14 @@ import time
 from pathlib import Path
 from typing import IO
 
+from trainer.__main__ import report_failure
 from trainer.errors import DivergedError
 from trainer.records.events import EventLog
 from trainer.records.files import write_json, write_text
 from trainer.records.fingerprint import LAST_WEIGHTS, average_key
 from trainer.records.job import Job, load_job
 from trainer.records.layout import RunLayout
-from trainer.records.results import AverageRecord, JobFailure, TrainingRecord, TrialResult
+from trainer.records.results import AverageRecord, TrainingRecord, TrialResult
 from trainer.records.trained import usable_training
 
 ACCIDENTS = {
@@ -55,6 +56,14 @@ def main() -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print(f"fake trainer: job {job.job_id}, rank {os.environ.get('RANK', 0)}, pid {os.getpid()}", flush=True)
     print(f"CUDA_VISIBLE_DEVICES {os.environ.get('CUDA_VISIBLE_DEVICES')}", flush=True)
+    try:
+        run(job, layout, is_main)
+    except Exception as error:
+        return report_failure(error, job, args.out)
+    return 0
+
+
+def run(job: Job, layout: RunLayout, is_main: bool) -> None:
     trained = layout.trained(job.train_fingerprint)
     trained.root.mkdir(parents=True, exist_ok=True)
     with (trained.root / "at_work.lock").open("a") as lock:
@@ -65,7 +74,6 @@ def main() -> int:
         if is_main and job.config.optim.muon_momentum_steps != 6:
             for trial in job.trials:
                 export(trial.trial_id, job, layout)
-    return 0
 
 
 def claim(lock: IO[str], how: int, is_main: bool) -> None:
@@ -116,9 +124,7 @@ def finish_training(job: Job, layout: RunLayout) -> None:
 def accident(job: Job, layout: RunLayout) -> None:
     match job.config.optim.muon_momentum_steps:
         case 1:
-            failure = JobFailure(kind=DivergedError.kind, reason="training loss is nan at step 3")
-            write_json(layout.job(job.job_id).failure, failure.model_dump())
-            sys.exit(1)
+            raise DivergedError("training loss is nan at step 3")
         case 2:
             raise RuntimeError("the flux compensator is missing")
         case 3:
