@@ -136,7 +136,7 @@ class FakeExecutor:
                     raise _SignalledError
                 while accident == 3:
                     yield JobProgress(step, steps, step / 100, loss, step / steps, 0, len(job.trials))
-                fake_trainer.accident(job, layout)
+                fake_trainer.accident(job)
             yield JobProgress(step, steps, step / 100, loss, step / steps, 0, len(job.trials))
         fake_trainer.finish_training(job, layout)
 

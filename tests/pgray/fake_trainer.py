@@ -96,7 +96,7 @@ def train(job: Job, layout: RunLayout, is_main: bool) -> None:
         time.sleep(job.config.optim.ns_steps / 100)
         events.write("step", step=step, train_s=step / 100, train_loss_nats=loss_at(job, step))
         if step == job.config.train.iterations // 2 and is_main:
-            accident(job, layout)
+            accident(job)
     if is_main:
         finish_training(job, layout)
 
@@ -121,7 +121,7 @@ def finish_training(job: Job, layout: RunLayout) -> None:
     write_json(trained.record, record.model_dump(mode="json"))
 
 
-def accident(job: Job, layout: RunLayout) -> None:
+def accident(job: Job) -> None:
     match job.config.optim.muon_momentum_steps:
         case 1:
             raise DivergedError("training loss is nan at step 3")
