@@ -56,6 +56,15 @@ _OF_RUN: tuple[tuple[str, Dtype, str, str], ...] = (
         "GPUs x time held by its jobs, failed attempts included; a job's time is divided equally among its trials.",
     ),
     ("cost_usd", "Float64", "US dollars", "gpu_held_s at the sweep's price; null without a price."),
+    (
+        "bytes_per_token", "Float64", "bytes",
+        "Bytes of text per scored token, from the loss and bpb of a score: rows that differ have another tokenizer or data.",
+    ),
+    (
+        "other_bpb", "Float64", "bits per byte",
+        "Imported rows: the last score with a mixed-in n-gram model, validation training, unquantized TTT or the like.",
+    ),
+    ("other_label", "string", "", "Imported rows: what other_bpb is, by the label of its line."),
     ("is_current", "boolean", "", "False if the sweep has since given this arm another configuration."),
     ("notes", "string", "", "Remarks of the trainer about this trial, joined by `; `."),
 )  # fmt: skip

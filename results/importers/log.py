@@ -125,6 +125,7 @@ def _scores(run: LogRun, scores: Sequence[ScoreLine], row: RowBuilder) -> None:
         at = f"chunk {chunks[-1]['chunk']} of {chunks[-1]['of']}, running bpb {chunks[-1]['bpb']}"
         row.set_null("ttt_bpb", f"the log ends during test-time training: {at} ({row.at(chunks[-1].line)})")
     _evaluations(chosen, row)
+    _bytes_per_token(chosen, row)
     for _, column, lacking in _FROM_SCORES:
         row.set_null(column, f"no line gives {lacking}")
 
@@ -145,6 +146,14 @@ def _evaluations(chosen: Sequence[ScoreLine], row: RowBuilder) -> None:
     elif chosen:
         row.set_null("eval_s", "some evaluations have no time")
     row.set_null("val_loss_nats", "it is the loss of post_quant_bpb, which is null")
+
+
+def _bytes_per_token(chosen: Sequence[ScoreLine], row: RowBuilder) -> None:
+    """Derive bytes per token = nats / ln 2 / bpb from one score line that holds both, an exact one if there is one."""
+    usable = [s for s in chosen if s.bpb > 0 and s.loss > 0 and math.isfinite(s.bpb * s.loss)]
+    for score in sorted(usable, key=lambda s: not s.is_exact)[:1]:
+        row.set("bytes_per_token", score.loss / math.log(2) / score.bpb, score.lines[0])
+    row.set_null("bytes_per_token", "no score of the quantized model gives both its loss and its bpb")
 
 
 def _check_bytes(score: ScoreLine, row: RowBuilder) -> None:

@@ -174,7 +174,9 @@ def _row(layout: RunLayout, entry: LedgerEntry) -> tuple[Row, str | None]:
         return row, f"result.json cannot be read, so its numbers are unknown ({first_line(error)})"
     if values["trial_id"] != entry.trial_id or values["seed"] != entry.seed:
         return row, f"result.json is that of {values['trial_id']} seed {values['seed']}, so it is not used"
-    return row | {name: values[name] for name in (*_FROM_RESULT, "notes")}, None
+    row |= {name: values[name] for name in (*_FROM_RESULT, "notes")}
+    tokens = values["scored_tokens"]
+    return row | {"bytes_per_token": values["scored_bytes"] / tokens if tokens else None}, None
 
 
 @lru_cache(maxsize=100_000)

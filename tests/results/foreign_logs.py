@@ -179,6 +179,7 @@ def assert_sources_hold(run: ImportedRun) -> None:
         "is_within_cap",
         "tokens",
         "scored_bytes",
+        "bytes_per_token",
         "status",
         "reason",
         "notes",

@@ -1,5 +1,6 @@
 """Logs of the train_gpt.py family: values, nulls, and the lines that they come from."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,21 @@ def test_each_family(number: int, tmp_path: Path) -> None:
     assert found == EXPECTED[number]
     assert run.columns["status"] == "finished"
     assert "notes" not in run.columns
+    made.assert_sources_hold(run)
+
+
+@pytest.mark.parametrize(
+    ("scored", "loss", "bpb"),
+    [
+        ([*made.PLAIN, *made.SLIDING], 1.93328889, 1.14500258),
+        (made.SLIDING, 1.89370347, 1.12156083),  # only a sliding score: val_loss_nats is null, the ratio is known
+    ],
+)
+def test_bytes_per_token_come_from_the_loss_and_bpb_of_one_line(
+    scored: list[str], loss: float, bpb: float, tmp_path: Path
+) -> None:
+    run = made.read_one(tmp_path, made.header(), made.training(), made.artifact(), scored)
+    assert run.get("bytes_per_token") == pytest.approx(loss / math.log(2) / bpb, rel=1e-12)
     made.assert_sources_hold(run)
 
 

@@ -41,6 +41,7 @@ def test_numbers_are_those_of_the_result(run: Run) -> None:
     row = results.load(run.layout.root).iloc[0]
     assert row["post_quant_bpb"] == 2.4123456789012345
     assert row["steps"] == 17
+    assert row["bytes_per_token"] == row["scored_bytes"] / row["scored_tokens"]
     assert row["notes"] == "a; b"
     assert row["source"] == "run"
     assert not row["qat_is_live"]
