@@ -65,6 +65,10 @@ _OF_RUN: tuple[tuple[str, Dtype, str, str], ...] = (
         "Imported rows: the last score with a mixed-in n-gram model, validation training, unquantized TTT or the like.",
     ),
     ("other_label", "string", "", "Imported rows: what other_bpb is, by the label of its line."),
+    (
+        "config_sha", "string", "",
+        "The arm's configuration without the seed: rows of one arm that differ have different configurations.",
+    ),
     ("is_current", "boolean", "", "False if the sweep has since given this arm another configuration."),
     ("notes", "string", "", "Remarks of the trainer about this trial, joined by `; `."),
 )  # fmt: skip

@@ -15,6 +15,7 @@ from pgray.store.ledger import RETRY_SOURCE, Ledger
 from pgray.store.process_records import read_driver
 from trainer.errors import FailureKind, InputError
 from trainer.records.layout import RunLayout
+from trainer.records.ledger import newest_trials
 from trainer.records.states import TrialState
 from trainer.records.text import count_of
 
@@ -54,7 +55,9 @@ def retry(
     retryable = (TrialState.FAILED, TrialState.KILLED, TrialState.LOST)
     read_states(run)  # raises if this is not a run folder, before one is created for the lock
     with hold_lock(run.absolute(), "retry"):
-        failed = [entry for entry in read_states(run).values() if entry.state in retryable]
+        current = set(newest_trials(Ledger(RunLayout(run).ledger).entries()).values())
+        states = read_states(run)
+        failed = [states[name] for name in states if states[name].state in retryable and name in current]
         chosen = [entry for entry in failed if kind is None or entry.failure_kind == kind]
         queued = [
             entry.moved_to(TrialState.QUEUED, source=RETRY_SOURCE, reason=f"pgray retry; before: {entry.reason}")

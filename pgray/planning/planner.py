@@ -5,7 +5,7 @@ the results of a run folder; it is called again once the run folder is locked.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -23,10 +23,11 @@ from pgray.store.outcomes import read_result
 from trainer.config import Config
 from trainer.errors import DataError, FailureKind, InputError
 from trainer.model.shapes import check_patterns
-from trainer.records.fingerprint import train_fingerprint, trial_id
+from trainer.records.fingerprint import config_sha, train_fingerprint, trial_id
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import LedgerEntry, last_entries, newest_trials, read_ledger
 from trainer.records.states import TrialState
+from trainer.records.text import count_of
 from trainer.run.bundle import code_sha
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class PlannedTrial:
     seed: int
     trial_id: str
     train_fingerprint: str
+    config_sha: str  # of its arm's configuration, equal for all seeds
     config: Config  # with absolute data paths: a job runs in another working folder
     changes: dict[str, Any] | None = None  # dotted overrides of an arm that a search proposed; else None
 
@@ -74,7 +76,9 @@ class Decision:
         actions: by trial id, in the plan's order.
         before: the last ledger entry of each trial that has one.
         superseded: the last entries of unfinished trials that the sweep no longer contains.
-        outdated: trials whose arm and seed the ledger lists later with another configuration.
+        outdated: trials whose arm the ledger lists later with another configuration, or without naming one.
+        replaced: the last entries of finished trials that this run takes out of the table: their arm has another
+            configuration now.
         codes: `code_sha` of the results on disk -> how many have it.
     """
 
@@ -83,17 +87,22 @@ class Decision:
     before: dict[str, LedgerEntry]
     superseded: tuple[LedgerEntry, ...] = ()
     outdated: tuple[PlannedTrial, ...] = ()
+    replaced: tuple[LedgerEntry, ...] = ()
     codes: Mapping[str | None, int] = field(default_factory=dict)
 
     @property
     def warnings(self) -> list[str]:
-        """Warn if trials will run with other code than the results on disk."""
+        """Warn about finished trials that no longer count, and if trials will run with other code than earlier ones."""
+        found = _replaced_warnings(self.replaced)
         now = code_sha()
         others = {sha or "unknown": count for sha, count in self.codes.items() if sha != now}
         if not others or not self.with_action("run"):
-            return []
+            return found
         made = f"{sum(others.values())} of {sum(self.codes.values())} finished trials were made by other code"
-        return [f"{made} ({', '.join(others)}) than the current {now}; see the column code_sha, and code/ for sources"]
+        return [
+            *found,
+            f"{made} ({', '.join(others)}) than the current {now}; see the column code_sha, and code/ for sources",
+        ]
 
     @property
     def has_ledger_changes(self) -> bool:
@@ -167,9 +176,10 @@ def _plan_trial(sweep: Sweep, trial: Trial, checked: dict[DataKey, DataReport] |
     config = trial.config.model_copy(update={"data": data.model_copy(update=absolute)})
     hashes = (config.data.path, config.data.tokenizer) if checked is None else _check_data(config, checked)
     device = "cuda" if sweep.machine.gpus else "cpu"
-    fingerprint = train_fingerprint(config, *hashes, sweep.machine.world_size, device)
+    facts = (config, *hashes, sweep.machine.world_size, device)
+    fingerprint = train_fingerprint(*facts)
     identity = trial_id(trial.arm, config, fingerprint)
-    return PlannedTrial(trial.arm, trial.seed, identity, fingerprint, config, trial.changes)
+    return PlannedTrial(trial.arm, trial.seed, identity, fingerprint, config_sha(*facts), config, trial.changes)
 
 
 def _check_data(config: Config, checked: dict[DataKey, DataReport]) -> tuple[str, str]:
@@ -196,7 +206,8 @@ def decide(plan: Plan, layout: RunLayout) -> Decision:
     """Compare a plan with a run folder, which need not exist yet."""
     entries, _ = read_ledger(layout.ledger)
     states, failures = last_entries(entries), failures_that_count(entries)
-    newest = newest_trials(entry for entry in entries if entry.sweep == plan.sweep.name)
+    newest = set(newest_trials(entry for entry in entries if entry.sweep == plan.sweep.name).values())
+    asked = {t.arm: t.config_sha for t in plan.trials}
     actions: dict[str, Action] = {}
     codes: Counter[str | None] = Counter()
     for t in plan.trials:
@@ -204,18 +215,45 @@ def decide(plan: Plan, layout: RunLayout) -> Decision:
         codes += Counter([result.code_sha] if result else [])
         before, failed = states.get(t.trial_id), failures.get(t.trial_id, Counter())
         actions[t.trial_id] = _action(before, result is not None, plan.sweep.file.failures, failed)
-    outdated = [t for t in plan.trials if newest.get((t.arm, t.seed), t.trial_id) != t.trial_id]
+    outdated = [
+        t
+        for t in plan.trials
+        if (before := states.get(t.trial_id)) and (t.trial_id not in newest or before.config_sha != t.config_sha)
+    ]
     left_out_seeds = set(plan.sweep.file.seeds) - set(plan.sweep.seeds)  # by --seeds: still part of the sweep
+    replaced = [
+        entry
+        for name, entry in states.items()
+        if name in newest
+        and name not in actions
+        and entry.state == TrialState.FINISHED
+        and asked.get(entry.arm, entry.config_sha) != entry.config_sha
+    ]
     superseded = [
         entry
         for name, entry in states.items()
         if name not in actions
-        and entry.seed not in left_out_seeds
+        and not (entry.seed in left_out_seeds and _is_same(entry, asked))
         and entry.state in (TrialState.QUEUED, TrialState.RUNNING, TrialState.LOST)
         and entry.sweep == plan.sweep.name
     ]
     last = {name: entry for name, entry in states.items() if name in actions}
-    return Decision(plan, actions, last, tuple(superseded), tuple(outdated), codes)
+    return Decision(plan, actions, last, tuple(superseded), tuple(outdated), tuple(replaced), codes)
+
+
+def _replaced_warnings(replaced: Sequence[LedgerEntry]) -> list[str]:
+    arms = list(dict.fromkeys(entry.arm for entry in replaced))
+    if not arms:
+        return []
+    shown = ", ".join(arms[:5]) + (f" and {len(arms) - 5} more" if len(arms) > 5 else "")
+    who, them = (f"arms {shown}", "the arms") if len(arms) > 1 else (f"arm {shown}", "the arm")
+    fate = f"{count_of(len(replaced), 'finished trial')} will be superseded"
+    return [f"{who}: {fate}: this run gives {them} another configuration"]
+
+
+def _is_same(entry: LedgerEntry, asked: Mapping[str, str]) -> bool:
+    """Whether an entry's arm still has the entry's configuration, as far as is known. `asked`: arm -> configuration."""
+    return entry.config_sha is None or asked.get(entry.arm, entry.config_sha) == entry.config_sha
 
 
 def _action(

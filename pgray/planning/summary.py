@@ -44,6 +44,7 @@ def summarize(decision: Decision, ahead: Forecast, models: dict[str, ModelFacts]
         "merged": list(plan.expansion.merged),
         "superseded": [entry.trial_id for entry in decision.superseded],
         "outdated": [trial.trial_id for trial in decision.outdated],
+        "replaced": [entry.trial_id for entry in decision.replaced],
         "reads_data": has_data,
         "null_fields": [] if has_data else list(NULL_WITHOUT_DATA),
         "data": [_data(report) for report in plan.checked_data.values()],

@@ -80,7 +80,8 @@ class LedgerWriter:
                 node = result.node if result else None
                 new.append(self._entry(trial, TrialState.FINISHED, source="recovered", node=node))
             elif trial.trial_id in outdated and before is not None:
-                new.append(before.model_copy(update={"at": time.time()}))  # the sweep asks for it again
+                asked_again = {"at": time.time(), "config_sha": trial.config_sha}  # and mentioned last: it is current
+                new.append(before.model_copy(update=asked_again))
         self._ledger.append(*gone, *new)
         for entry in (*gone, *(entry for entry in new if entry.source == "recovered")):
             self._log.info("%s %s: %s", entry.state, entry.trial_id, entry.reason or "its result was found on disk")
@@ -147,6 +148,7 @@ class LedgerWriter:
             seed=trial.seed,
             trial_id=trial.trial_id,
             train_fingerprint=trial.train_fingerprint,
+            config_sha=trial.config_sha,
             changes=trial.changes if state == TrialState.QUEUED else None,
             state=state,
             attempt=self._attempts.get(trial.trial_id, 0),

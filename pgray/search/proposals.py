@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 from pgray.search.space import Space
-from trainer.records.ledger import LedgerEntry
+from trainer.records.ledger import LedgerEntry, newest_trials
 from trainer.records.results import METRICS, TrialResult
 from trainer.records.states import TrialState
 
@@ -81,18 +81,20 @@ def read_proposals(entries: Iterable[LedgerEntry], read_result: Callable[[str], 
     """Return the proposals in a ledger, in the order in which they were made.
 
     Args:
-        entries: the whole ledger in order. Arms without `changes` do not belong to a search and are left out. Of two
-            trials with the same arm and seed the later one counts, as in the table.
+        entries: the whole ledger in order. Arms without `changes` do not belong to a search and are left out. Only
+            trials of an arm's newest configuration count, as in the table.
         read_result: trial id -> its result or None; called for finished trials only.
     """
     changes: dict[str, dict[str, Any]] = {}
     last: dict[str, dict[int, LedgerEntry]] = {}
     ended_after: dict[str, int] = {}
+    entries = list(entries)
+    newest = set(newest_trials(entries).values())
     for entry in entries:
         arm = entry.arm
         if entry.changes is not None:
             changes[arm] = entry.changes  # a key keeps its first position
-        if arm not in changes:
+        if arm not in changes or entry.trial_id not in newest:
             continue
         last.setdefault(arm, {})[entry.seed] = entry
         if any(seed.state in _OPEN for seed in last[arm].values()):
@@ -100,7 +102,7 @@ def read_proposals(entries: Iterable[LedgerEntry], read_result: Callable[[str], 
         else:
             ended_after.setdefault(arm, len(changes))
     proposals = []
-    for arm, seeds in last.items():
+    for arm, seeds in ((arm, last[arm]) for arm in changes if arm in last):
         results = (read_result(e.trial_id) if e.state == TrialState.FINISHED else None for e in seeds.values())
         rows = tuple(map(seed_row, seeds.values(), results))
         is_open = any(row.is_open for row in rows)

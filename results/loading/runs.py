@@ -36,7 +36,7 @@ _FIELDS: dict[str, Any] = {
 _Scalars = create_model("_Scalars", __base__=Record, **_FIELDS)
 _FROM_RESULT = tuple(n for n in NAMES if n in TrialResult.model_fields and n not in ("trial_id", "seed", "notes"))
 
-_FROM_LEDGER = ("sweep", "arm", "seed", "trial_id", "train_fingerprint", "failure_kind", "source", "node")
+_FROM_LEDGER = ("sweep", "arm", "seed", "trial_id", "train_fingerprint", "config_sha", "failure_kind", "source", "node")
 
 
 def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
@@ -132,10 +132,11 @@ def _load_run(layout: RunLayout) -> tuple[list[Row], list[str]]:
         costs.setdefault(trial_id, []).append(entry)
     rows = []
     for trial_id, entry in last_entries(entries).items():
-        current = newest[entry.arm, entry.seed]
+        current = newest.get((entry.arm, entry.seed))  # None if only an older configuration of the arm has this seed
         row, problem = _row(layout, entry)
         row |= _total_cost(costs.get(trial_id, []))
-        replaced = f"superseded by {current}: the sweep has since given this arm another configuration"
+        by = f" by {current}" if current else ""
+        replaced = f"superseded{by}: the sweep has since given this arm another configuration"
         reasons = [entry.reason, problem, replaced if current != trial_id else None]
         row["reason"] = "; ".join(filter(None, reasons)) or None
         row["is_current"] = current == trial_id
@@ -143,8 +144,9 @@ def _load_run(layout: RunLayout) -> tuple[list[Row], list[str]]:
         rows.append(row)
     imports, unreadable = read_imports(layout)
     name = read_sweep(layout)[0]["sweep"] if imports else None
+    run_here = {(entry.arm, entry.seed): entry.trial_id for entry in entries}
     for stored in imports:
-        own = newest.get((stored.arm, stored.seed))  # run here after the import: one row of the two must count
+        own = run_here.get((stored.arm, stored.seed))  # run here after the import: one row of the two must count
         superseded = {"is_current": False, "reason": f"superseded by {own}, run here"} if own else {}
         rows.append(stored.row() | {"sweep": name} | superseded)
     return rows, problems + unreadable

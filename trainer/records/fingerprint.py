@@ -86,6 +86,16 @@ def train_fingerprint(config: Config, data_sha: str, tokenizer_sha: str, world_s
     )
 
 
+def config_sha(config: Config, data_sha: str, tokenizer_sha: str, world_size: int, device: str) -> str:
+    """Return the identity of an arm's configuration: what its trials have in common apart from the seed.
+
+    Args: as for `train_fingerprint`. Two trials of one arm and seed have the same id exactly if they agree in this.
+    """
+    unseeded = config.model_copy(update={"seed": 0})
+    training = train_fingerprint(unseeded, data_sha, tokenizer_sha, world_size, device)
+    return digest([training, average_part(config), _export_part(config)], 10)
+
+
 def slug(arm: str) -> str:
     """Return an arm's name in a form that fits into file names."""
     return "".join(c if c.isalnum() or c in "._+=-" else "_" for c in arm)[:60]
@@ -93,5 +103,9 @@ def slug(arm: str) -> str:
 
 def trial_id(arm: str, config: Config, fingerprint: str) -> str:
     """Return `<arm>-s<seed>-<hash>`; the hash covers the arm, the training run and the settings of the export."""
-    export = config.model_dump(mode="json", include={"export", "eval", "quant"})
-    return f"{slug(arm)}-s{config.seed}-{digest([arm, fingerprint, average_part(config), export], 10)}"
+    identity = [arm, fingerprint, average_part(config), _export_part(config)]
+    return f"{slug(arm)}-s{config.seed}-{digest(identity, 10)}"
+
+
+def _export_part(config: Config) -> dict[str, Any]:
+    return config.model_dump(mode="json", include={"export", "eval", "quant"})

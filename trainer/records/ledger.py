@@ -25,6 +25,7 @@ class LedgerEntry(Record):
     seed: int
     trial_id: str
     train_fingerprint: str
+    config_sha: str | None = None  # `fingerprint.config_sha`, equal for all seeds of a configuration; from version 3
     state: TrialState
     attempt: int = 0
     job_id: str | None = None
@@ -38,7 +39,7 @@ class LedgerEntry(Record):
 
     def moved_to(self, state: TrialState, **fields: Any) -> "LedgerEntry":
         """Return the next entry of the same trial and attempt, without the facts about its state before."""
-        keep = {"sweep", "arm", "seed", "trial_id", "train_fingerprint", "attempt"}
+        keep = {"sweep", "arm", "seed", "trial_id", "train_fingerprint", "config_sha", "attempt"}
         return LedgerEntry(at=time.time(), state=state, **self.model_dump(include=keep), **fields)
 
 
@@ -67,11 +68,20 @@ def last_entries(entries: Iterable[LedgerEntry]) -> dict[str, LedgerEntry]:
 
 
 def newest_trials(entries: Iterable[LedgerEntry]) -> dict[tuple[str, int], str]:
-    """Return (arm, seed) -> the trial id that the ledger mentions last.
+    """Return (arm, seed) -> trial id, for the trials of each arm's newest configuration.
 
-    A sweep that was edited and run again leaves trials of the old configuration; the last one is the present one.
+    A sweep that was edited and run again leaves trials of the old configuration, maybe of other seeds. An arm has one
+    configuration, the one that the ledger mentions last; only trials of this one are current. An `invalid` entry does
+    not count as a mention, since it says that a trial is no longer asked for. Entries of versions before 3 do not name
+    their configuration: among these the last trial of each seed is current.
     """
-    return {(entry.arm, entry.seed): entry.trial_id for entry in entries}
+    newest: dict[str, str | None] = {}  # arm -> configuration
+    trials: dict[tuple[str, str | None], dict[int, str]] = {}  # arm, configuration -> seed -> trial id
+    for entry in entries:
+        if entry.state != TrialState.INVALID or entry.arm not in newest:
+            newest[entry.arm] = entry.config_sha
+        trials.setdefault((entry.arm, entry.config_sha), {})[entry.seed] = entry.trial_id
+    return {(arm, seed): name for arm, sha in newest.items() for seed, name in trials[arm, sha].items()}
 
 
 def job_costs(entries: Iterable[LedgerEntry]) -> dict[tuple[str, str | None], LedgerEntry]:

@@ -31,8 +31,8 @@ WriteSweep = Callable[..., Path]
 
 def drive(path: Path, runs: Path, **options: Any) -> Outcome:
     options = {"trainer_command": PLAIN, "grace_s": 3.0, **options}
-    overrides = options.pop("overrides", None)
-    return run_sweep(Sweep.from_yaml(path, overrides=overrides), runs, **options)
+    sweep = Sweep.from_yaml(path, overrides=options.pop("overrides", None), seeds=options.pop("seeds", None))
+    return run_sweep(sweep, runs, **options)
 
 
 def launches(run_root: Path) -> Counter[str]:

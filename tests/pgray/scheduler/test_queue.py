@@ -1,5 +1,6 @@
 """Decisions between jobs, without Ray: circuit breaker, retries, budget, stopping rules, reruns, slow nodes."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 import results
+from pgray.cli.entry import main
 from pgray.scheduler.driver import Outcome
 from pgray.store.ledger import Ledger
 from tests.pgray.conftest import RecordedProgress
@@ -123,6 +125,88 @@ def test_a_changed_arm_runs_and_the_old_one_needs_no_second_run(write_sweep: Wri
     back = drive(path, tmp_path / "runs")
     assert back.num_launched_trials == 0
     assert results.load(root)["is_current"].tolist() == [True, False]
+
+
+def current(root: Path) -> set[tuple[str, int]]:
+    """(arm, seed) of the current rows."""
+    trials = results.load(root)
+    own = trials[trials["is_current"]]
+    return set(zip(own["arm"], own["seed"], strict=True))
+
+
+EDITED = ({"quant.bits.embed": 7}, {"optim.matrix_lr": 0.03})  # after training, and in training
+
+
+@pytest.mark.parametrize("changes", EDITED)
+def test_an_edited_arm_on_other_seeds_replaces_all_its_old_rows(
+    changes: dict[str, Any], write_sweep: WriteSweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, runs = write_sweep(arms="  int8: {}\n  int6: {quant.bits.mlp: 6}\n", seeds="[1, 2]"), tmp_path / "runs"
+    root = drive(path, runs).run_root
+    assert current(root) == {("int8", 1), ("int8", 2), ("int6", 1), ("int6", 2)}
+    key, value = next(iter(changes.items()))
+    old = path.read_text()
+    path.write_text(old.replace("{quant.bits.mlp: 6}", f"{{quant.bits.mlp: 6, {key}: {value}}}"))
+
+    assert main(["plan", str(path), "--runs", str(runs), "--seeds", "3"]) == 0
+    said = "arm int6: 2 finished trials will be superseded: this run gives the arm another configuration"
+    assert said in " ".join(capsys.readouterr().out.split())
+    reporter = RecordedProgress()
+    drive(path, runs, seeds=[3], reporter=reporter)
+    assert [line for line in reporter.lines if said in line]
+    assert current(root) == {("int8", 1), ("int8", 2), ("int8", 3), ("int6", 3)}
+
+    capsys.readouterr()
+    assert main(["status", str(root), "--json"]) == 0
+    marks = {(t["arm"], t["seed"]): t["is_current"] for t in json.loads(capsys.readouterr().out)["trials"]}
+    assert marks == {(arm, seed): arm == "int8" or seed == 3 for arm, seed in marks}
+    assert main(["status", str(root)]) == 0
+    text = capsys.readouterr().out
+    assert text.count("finished, superseded") == 2
+    assert "; 2 superseded by another configuration of the arm" in text
+
+    path.write_text(old)  # back again, on one of the old seeds: the old rows are current, all of them
+    drive(path, runs, seeds=[1])
+    assert current(root) == {("int8", 1), ("int8", 2), ("int8", 3), ("int6", 1), ("int6", 2)}
+
+
+def test_a_sweep_run_with_set_and_other_seeds_replaces_every_arm(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    path, runs = write_sweep(arms="  int8: {}\n  int6: {quant.bits.mlp: 6}\n", seeds="[1, 2]"), tmp_path / "runs"
+    root = drive(path, runs).run_root
+    drive(path, runs, overrides={"quant.bits.embed": 7}, seeds=[1])
+    assert current(root) == {("int8", 1), ("int6", 1)}
+    assert len(results.load(root)) == 6
+
+
+def test_two_arms_that_swap_their_configurations(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    a, b, runs = "{quant.bits.mlp: 7}", "{quant.bits.mlp: 6}", tmp_path / "runs"
+    base = "  int8: {}\n"
+    root = drive(write_sweep(arms=f"{base}  a: {a}\n  b: {b}\n", seeds="[1, 2]"), runs).run_root
+    drive(write_sweep(arms=f"{base}  a: {b}\n  b: {a}\n", seeds="[3]"), runs)
+    assert current(root) == {("int8", 1), ("int8", 2), ("int8", 3), ("a", 3), ("b", 3)}
+    drive(write_sweep(arms=f"{base}  a: {a}\n  b: {b}\n", seeds="[2]"), runs)
+    assert current(root) == {(arm, seed) for arm in ("int8", "a", "b") for seed in (1, 2)} | {("int8", 3)}
+
+
+def test_retry_leaves_superseded_trials_alone(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    path, runs = write_sweep(arms="  int8: {}\n  a: {optim.muon_momentum_steps: 2}\n", seeds="[1]"), tmp_path / "runs"
+    root = drive(path, runs).run_root
+    path.write_text(path.read_text().replace("muon_momentum_steps: 2", "muon_momentum_steps: 0"))
+    drive(path, runs, seeds=[2])
+    assert main(["retry", str(root)]) == 0
+    assert current(root) == {("int8", 1), ("int8", 2), ("a", 2)}
+
+
+def test_trials_of_a_ledger_without_configurations_stay_current(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    """A ledger of an earlier version: the trials that the sweep still asks for get their configuration."""
+    path, runs = write_sweep(arms="  int8: {}\n", seeds="[1]"), tmp_path / "runs"
+    root = drive(path, runs).run_root
+    ledger = RunLayout(root).ledger
+    old = [entry.model_copy(update={"config_sha": None}) for entry in Ledger(ledger).entries()]
+    ledger.unlink()
+    Ledger(ledger).append(*old)
+    drive(write_sweep(arms="  int8: {}\n", seeds="[1, 2]"), runs)
+    assert current(root) == {("int8", 1), ("int8", 2)}
 
 
 def test_a_slow_node_is_reported_at_once_and_in_its_rows(write_sweep: WriteSweep, tmp_path: Path) -> None:

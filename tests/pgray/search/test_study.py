@@ -327,6 +327,24 @@ def test_read_proposals_from_a_ledger() -> None:
     assert ledger.proposals()[0].ended_after == 4
 
 
+def test_seeds_of_an_earlier_base_are_not_in_a_proposals_mean() -> None:
+    """The sweep was edited and run on another seed: both proposals keep their place, and only the new seed counts."""
+    about: dict[str, Any] = {"at": 0.0, "sweep": "s", "train_fingerprint": "f"}
+    entries = [
+        LedgerEntry(
+            **about, arm=arm, seed=seed, trial_id=f"{arm}-{sha}", config_sha=sha, state=state, changes={"x": arm}
+        )
+        for sha, seed, arms in (("old", 1, ("t000", "t001")), ("new", 2, ("t001", "t000")))
+        for state in ("queued", "killed")
+        for arm in arms
+    ]
+    proposals = read_proposals(entries, {}.get)
+    assert [(p.name, [row.trial_id for row in p.seeds]) for p in proposals] == [
+        ("t000", ["t000-new"]),
+        ("t001", ["t001-new"]),
+    ]
+
+
 def test_a_lost_ledger_line_does_not_repeat_a_name() -> None:
     before = run(make_study(trials=4)).proposals
     study = make_study([before[0], before[1], before[3]])

@@ -139,6 +139,16 @@ def test_a_trial_run_here_later_supersedes_an_imported_one(logs: dict[str, Path]
     assert results.ablation(trials)["mean"].tolist() == [2.4]
 
 
+def test_a_trial_run_here_supersedes_an_imported_one_even_after_its_arm_was_edited(
+    logs: dict[str, Path], tmp_path: Path
+) -> None:
+    made.imported(tmp_path / "run", logs["base"], "int8")
+    run = Run(tmp_path / "run")
+    run.entry("int8", 42, "failed", config_sha="old")
+    run.entry("int8", 7, "queued", config_sha="new")
+    assert results.load(run.layout.root)["is_current"].tolist() == [False, True, False]
+
+
 def test_a_broken_row_is_listed_as_a_problem(logs: dict[str, Path], tmp_path: Path) -> None:
     made.imported(tmp_path / "run", logs["base"], "base")
     (tmp_path / "run/imported/x.json").write_text("{}")

@@ -125,6 +125,23 @@ def test_trials_of_an_earlier_configuration_are_rows_but_not_current(run: Run) -
     assert results.load(run.layout.root)["is_current"].tolist() == [True, False]
 
 
+def test_currency_is_decided_per_arm_and_not_per_seed(run: Run) -> None:
+    for seed in (1, 2):
+        run.entry("int8", seed, "failed", trial_id=f"old-s{seed}", config_sha="old")
+    run.entry("qat", 1, "failed", trial_id="qat-s1", config_sha="old")
+    run.entry("int8", 3, "queued", trial_id="new-s3", config_sha="new")
+    trials = results.load(run.layout.root).set_index("trial_id")
+    assert trials["is_current"].to_dict() == {"old-s1": False, "old-s2": False, "qat-s1": True, "new-s3": True}
+    reason = "superseded: the sweep has since given this arm another configuration"
+    assert trials.loc["old-s1", "reason"] == reason
+    assert trials["config_sha"].to_dict() == {"old-s1": "old", "old-s2": "old", "qat-s1": "old", "new-s3": "new"}
+    run.entry("int8", 2, "failed", trial_id="old-s2", config_sha="old")  # the edit was undone: both old seeds count
+    run.entry("int8", 3, "invalid", trial_id="new-s3", config_sha="new")  # this entry asks for nothing
+    trials = results.load(run.layout.root).set_index("trial_id")
+    assert trials["is_current"].to_dict() == {"old-s1": True, "old-s2": True, "qat-s1": True, "new-s3": False}
+    assert trials.loc["new-s3", "reason"] == reason
+
+
 def test_several_runs_and_globs(tmp_path: Path) -> None:
     for name in ("b", "a"):
         Run(tmp_path / name).finish("int8", 42)
