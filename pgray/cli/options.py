@@ -18,6 +18,8 @@ from trainer.presets.yamlfile import parse_yaml
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import LedgerEntry
 
+_SEED_DIGITS, _SHOWN_CHARS = 10, 40
+
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 SweepArgument = Annotated[Path, typer.Argument(metavar="SWEEP", help="The sweep file.", show_default=False)]
 TrialArgument = Annotated[
@@ -89,6 +91,9 @@ def _parse_seeds(text: str | None) -> list[int] | None:
     if text is None:
         return None
     seeds = text.replace(" ", "").split(",")
-    if not all(seed.isascii() and seed.isdigit() for seed in seeds):
-        raise InputError("--seeds", "seeds", text, "give whole numbers with commas between, such as 1,2,3")
+    wrong = next((seed for seed in seeds if not (seed.isascii() and seed.isdigit() and len(seed) <= _SEED_DIGITS)), None)
+    if wrong is not None:
+        shown = text if len(text) <= _SHOWN_CHARS else f"{wrong[:_SHOWN_CHARS]}..."
+        fix = f"give whole numbers of at most {_SEED_DIGITS} digits with commas between, such as 1,2,3"
+        raise InputError("--seeds", "seeds", shown, fix)
     return [int(seed) for seed in seeds]

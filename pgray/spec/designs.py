@@ -16,15 +16,17 @@ from trainer.presets.resolve import config_keys, flatten
 
 Overrides = dict[str, Any]
 NamedArms = dict[str, Overrides]
-_MAX_ARMS = 10_000  # a typing mistake can ask for billions, more than memory holds
+_MAX_ARMS, _MAX_TRIALS = 10_000, 20_000  # a typing mistake can ask for billions, more than memory holds
 
 
 def design_arms(sweep: Sweep) -> NamedArms:
     """Return the arms of a sweep's design in order, name -> dotted overrides, with `extends` and `at.arms` merged in.
 
     Raises:
-        InputError: a bad or duplicate arm name, an unknown or circular `extends`, or a part with a key that `full` lacks.
+        InputError: too many arms or trials, a bad or duplicate arm name, an unknown or circular `extends`, or a part with a
+            key that `full` lacks.
     """
+    _check_size(sweep)
     arms: NamedArms = {}
     for name, overrides in _design(sweep):
         _check_name(name, sweep.origin)
@@ -35,6 +37,14 @@ def design_arms(sweep: Sweep) -> NamedArms:
         if name not in arms:
             raise InputError(sweep.origin, f"at arms {name}", name, f"no such arm; use one of {', '.join(arms)}")
     return arms
+
+
+def check_num_trials(num_arms: int, sweep: Sweep) -> None:
+    """Raise InputError for a sweep with so many trials that planning it would take minutes and gigabytes."""
+    num_seeds = len(sweep.seeds)
+    if num_arms * num_seeds > _MAX_TRIALS:
+        found = f"{num_arms * num_seeds:,} trials ({num_arms:,} arms x {num_seeds:,} seeds)"
+        raise InputError(sweep.origin, sweep.file.design, found, f"more than {_MAX_TRIALS:,}; give fewer arms or seeds")
 
 
 def flatten_overrides(mapping: Mapping[str, Any], origin: str) -> Overrides:
@@ -74,6 +84,23 @@ def value_text(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
+def _check_size(sweep: Sweep) -> None:
+    """Raise InputError for a design with too many arms or trials, before any of them is made."""
+    file = sweep.file
+    if file.grid:
+        num_arms = math.prod(map(len, file.grid.values()))
+    elif file.one_factor:
+        num_arms = 1 + sum(map(len, file.one_factor.values()))
+    elif file.leave_one_out:
+        num_arms = 1 + len(file.leave_one_out.parts)
+    else:
+        num_arms = len(file.arms or {})
+    if num_arms > _MAX_ARMS:
+        fix = f"more than {_MAX_ARMS:,}; give fewer values, or use search"
+        raise InputError(sweep.origin, file.design, f"{num_arms:,} arms", fix)
+    check_num_trials(num_arms, sweep)
+
+
 def _design(sweep: Sweep) -> Iterator[tuple[str, Overrides]]:
     """Yield the arms of the file's design. Two may still have the same name."""
     file, origin = sweep.file, sweep.origin
@@ -83,10 +110,6 @@ def _design(sweep: Sweep) -> Iterator[tuple[str, Overrides]]:
             yield name, _merge_extends(name, written, sweep)
     elif file.grid:
         axes = [_axis("grid", key, values, origin) for key, values in file.grid.items()]
-        count = math.prod(map(len, axes))
-        if count > _MAX_ARMS:
-            fix = f"more than {_MAX_ARMS:,}; give fewer values, or use search"
-            raise InputError(origin, "grid", f"{count:,} arms", fix)
         for point in itertools.product(*axes):
             changes = {key: value for change in point for key, value in change.items()}
             yield grid_name(changes), changes

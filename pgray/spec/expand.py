@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pgray.spec.designs import NamedArms, design_arms, flatten_overrides, grid_name
+from pgray.spec.designs import NamedArms, check_num_trials, design_arms, flatten_overrides, grid_name
 from pgray.spec.expressions import Condition
 from pgray.spec.sweep import Sweep
 from trainer.config import Config
@@ -52,6 +52,8 @@ def expand(sweep: Sweep, proposals: Mapping[str, dict[str, Any]] | None = None) 
         InputError: a bad key or value, or an unknown or excluded control; names file, key, value and fix.
     """
     file, proposals = sweep.file, proposals or {}
+    if file.search:
+        check_num_trials(1 + file.search.trials, sweep)
     arm_config(sweep, "set", {})  # so that an error in `set` is not reported for the first arm
     written = {file.control or "base": {}, **proposals} if file.search else design_arms(sweep)
     active, merged = _apply_when(sweep, written)

@@ -16,7 +16,7 @@ from pgray.spec.sections import Budget, FailurePolicy, LeaveOneOut, PresetOverri
 from pgray.spec.stopping import StoppingSections
 from trainer.errors import InputError
 from trainer.presets.resolve import Preset, load_preset, preset_names, validate
-from trainer.presets.yamlfile import parse_yaml, read_text
+from trainer.presets.yamlfile import MAX_CHARS, parse_yaml, read_text
 from trainer.run.config import Machine
 from trainer.section import Rules
 
@@ -108,7 +108,7 @@ class Sweep:
     @classmethod
     def from_yaml(cls, path: str | Path, **options: Unpack[SweepOptions]) -> Self:
         """Read a sweep file. `options`: see `SweepOptions`. Raises InputError, which names file, key, value and fix."""
-        return cls.from_text(read_text(Path(path)), str(Path(path)), **options)
+        return cls.from_text(read_text(Path(path), MAX_CHARS), str(Path(path)), **options)
 
     @classmethod
     def from_text(cls, text: str, origin: str = "<sweep>", **options: Unpack[SweepOptions]) -> Self:
@@ -136,11 +136,13 @@ class Sweep:
 def _check_seeds(seeds: Sequence[int], origin: str) -> tuple[int, ...]:
     if not seeds:
         raise InputError(origin, "seeds", list(seeds), "give at least one seed, such as [42, 1337]")
+    seen: set[int] = set()
     for index, seed in enumerate(seeds):
         if not 0 <= seed < _MAX_SEED:
             raise InputError(origin, f"seeds.{index}", seed, f"must be within 0..{_MAX_SEED - 1}")
-        if seed in seeds[:index]:
+        if seed in seen:
             raise InputError(origin, f"seeds.{index}", seed, "the same seed twice gives the same trial; remove one")
+        seen.add(seed)
     return tuple(seeds)
 
 

@@ -53,7 +53,7 @@ class Job(BaseModel):
 
 def load_job(path: Path) -> Job:
     """Read a job file as pgray writes it, or the short form `{preset: NAME, set: {...}}` of one trial. Raises InputError."""
-    raw: Any = read_yaml(path)
+    raw: Any = read_yaml(path, is_limited=False)  # a job may have thousands of trials
     if not isinstance(raw, dict):
         raise InputError(str(path), "document", type(raw).__name__, "a job is a mapping with trials, or preset and set")
     if "trials" in raw:
