@@ -2,6 +2,6 @@
 
 import sys
 
-from pgray.cli.entry import main
+from pgray.cli import main
 
 sys.exit(main())

@@ -7,16 +7,17 @@ Exit codes: 0 all trials finished; 1 an internal error; 2 wrong input (one line,
 4 paused by the budget, the circuit breaker or a full disk; 130 interrupted.
 """
 
-import errno
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from keyword import iskeyword
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from pgray.cli.streams import STANDARD_OUTPUT, discard_output, guard_output
 from trainer.errors import DataError, InputError
 
 # Name -> the module of its function, and the help text.
@@ -97,32 +98,49 @@ app.add_typer(_group("Get training data and check it.", DATA_VERBS), name="data"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line. Returns the exit code."""
+    guard_output()
     try:
-        code = app(args=arguments, prog_name="pgray", standalone_mode=False)
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
     except (InputError, DataError) as error:
         return _refuse(str(error))
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output closed it, as in `pgray logs RUN TRIAL | head`
-        sys.stderr.close()
-        return 0
     except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC:
-            raise
-        return _refuse(f"{error.filename or 'standard output'}: {error.strerror}")
+        if error.filename == STANDARD_OUTPUT:
+            discard_output()
+        if isinstance(error, BrokenPipeError):  # the reader closed it, as in `pgray logs RUN TRIAL | head`
+            return 0
+        return _refuse(f"{error.filename or _missing_folder(error)}: {error.strerror}")
     except Exception as error:
         # A usage error: typer's class for it is in different packages in different versions.
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             return _refuse(f"{error.format_message()} See pgray --help.") if error.format_message() else 2
         raise
-    return code if isinstance(code, int) else 0
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    """Run one command line as typer's own `main` does, which turns Ctrl-C and a closed pipe into exit codes silently."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("pgray", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return int(end.exit_code)
+    return 0
+
+
+def _missing_folder(error: OSError) -> str:
+    """Return what to say if the working folder has been deleted: no file is named then. Else raise the error again."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "the working folder has been deleted; go to another one"
+    raise error
 
 
 def _refuse(message: str) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -91,7 +91,9 @@ def _parse_seeds(text: str | None) -> list[int] | None:
     if text is None:
         return None
     seeds = text.replace(" ", "").split(",")
-    wrong = next((seed for seed in seeds if not (seed.isascii() and seed.isdigit() and len(seed) <= _SEED_DIGITS)), None)
+    wrong = next(
+        (seed for seed in seeds if not (seed.isascii() and seed.isdigit() and len(seed) <= _SEED_DIGITS)), None
+    )
     if wrong is not None:
         shown = text if len(text) <= _SHOWN_CHARS else f"{wrong[:_SHOWN_CHARS]}..."
         fix = f"give whole numbers of at most {_SEED_DIGITS} digits with commas between, such as 1,2,3"

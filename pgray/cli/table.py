@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from pgray.cli.options import ControlOption, JsonOption, RunArgument, print_json
+from pgray.cli.streams import print_file
 from results.present import files, publications, terminal
 from results.schema import records
 from trainer.errors import InputError
@@ -36,7 +37,7 @@ def table(
         sys.stdout.buffer.write(files.render_parquet(run, control))
     elif form is not None:
         rendered = files.render(run, form, control, wide=wide)
-        print("\n".join([rendered, *map(publications.markdown, published)]).rstrip("\n"))
+        print_file("\n".join([rendered, *map(publications.markdown, published)]))
     elif as_json:
         others = {"published": {name: records(publications.published(name)) for name in published}} if published else {}
         print_json(files.overview(run, control) | others)

@@ -21,7 +21,7 @@ from pydantic_core import to_jsonable_python
 
 from pgray.data.documents import STDLIB, CorpusSpec, first_chars, read_modules, split
 from trainer.errors import DataError, InputError
-from trainer.records.files import read_model, write_json
+from trainer.records.files import read_model, write_bytes, write_json
 from trainer.records.record import Record
 
 BUILDER_VERSION = 1  # increase it with every change that can change a byte of the corpus
@@ -147,7 +147,7 @@ def _build(
         model = train_tokenizer(first_chars("\n".join(train).split("\n"), spec.tokenizer_chars), spec.vocab_size)
     except ValueError as error:
         raise DataError("embedded corpus", str(error), "name more packages or a smaller vocabulary") from None
-    (folder / TOKENIZER_NAME).write_bytes(model)
+    write_bytes(folder / TOKENIZER_NAME, model)
 
     report(f"encoding {len(train):,} documents")
     train_tokens = np.fromiter(itertools.chain.from_iterable(encode_documents(model, train)), dtype=np.uint16)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from trainer.errors import FailureKind
+from trainer.records.files import naming
 from trainer.records.ledger import LedgerEntry, last_entries, read_ledger
 
 RETRY_SOURCE = "retry"
@@ -26,7 +27,7 @@ class Ledger:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = "".join(entry.model_dump_json(exclude_none=True) + "\n" for entry in entries)
-        with self.path.open("ab+") as file:
+        with naming(self.path), self.path.open("ab+") as file:
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.errors import DataError
+from trainer.records.files import naming
 
 MAGIC = 20240520
 VERSION = 1
@@ -43,7 +44,7 @@ def write_shard(path: Path, tokens: npt.ArrayLike) -> None:
         raise ValueError(f"tokens must be within 0..65535, got {array.min()}..{array.max()}")
     header = np.zeros(256, dtype="<i4")
     header[:3] = MAGIC, VERSION, array.size
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         file.write(header.tobytes())
         file.write(array.astype("<u2").tobytes())
 

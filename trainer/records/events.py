@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from trainer.records.files import naming
+
 Event = dict[str, Any]
 """One line: `event` (its name), `at` (Unix time, seconds), and fields that depend on the name, such as `step`."""
 
@@ -26,7 +28,7 @@ class EventLog:
         if self.path is None:
             return
         line = json.dumps({"event": event, "at": round(time.time(), 3), **fields}, allow_nan=False)
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         shown = " ".join(f"{key}={_short(value)}" for key, value in fields.items() if value is not None)
         print(f"{event} {shown}", flush=True)

@@ -56,7 +56,7 @@ ROWS: list[tuple[str, str, list[str]]] = [
     ("a date in an axis", HEAD + "grid: {qna.magnitude: [2026-01-01]}", ["line 5: 2026-01-01: YAML reads this as a date"]),
     ("a grid of billions", HEAD + f"grid: {{{', '.join(f'k{i}: {list(range(10))}' for i in range(9))}}}",
      ["grid: 1,000,000,000 arms: more than 10,000; give fewer values, or use search"]),
-    ("thousands of arms", HEAD + "arms: {" + ", ".join(f"a{i}: " for i in range(10_001)) + "}", ["arms: 10,001 arms: more than"]),
+    ("thousands of arms", HEAD + f"arms: {{{', '.join(f'a{i}: ' for i in range(10_001))}}}", ["arms: 10,001 arms: more than"]),
     ("too many changes", HEAD + f"one_factor: {{qna.magnitude: {list(range(10_000))}}}", ["one_factor: 10,001 arms: more"]),
     ("too many trials", HEAD.replace("[1, 2]", str(list(range(300)))) + f"grid: {{qna.magnitude: {list(range(1000))}}}",
      ["grid: 300,000 trials (1,000 arms x 300 seeds): more than 20,000; give fewer arms or seeds"]),
@@ -124,7 +124,7 @@ def test_a_bad_sweep_file(
     path.write_text(text.replace("DATA", str(data)))
     start = time.monotonic()
     assert main([verb, str(path), "--runs", str(tmp_path / "runs")]) == 2
-    assert time.monotonic() - start < 5  # two seconds on a machine that does nothing else
+    assert time.monotonic() - start < 10  # under one second on a machine that does nothing else
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1, captured.err
     assert captured.err.startswith("error: ")
@@ -139,7 +139,10 @@ COMMANDS: list[tuple[list[str], list[str]]] = [
     (["run", "SWEEP", "--preset", "huge"], ["--preset: preset: huge: unknown preset"]),
     (["run", "SWEEP", "--seeds", "1,x"], ["--seeds: seeds: 1,x: give whole numbers"]),
     (["run", "SWEEP", "--seeds", "9" * 5000], ["--seeds: seeds: 9999", "give whole numbers of at most 10 digits"]),
-    (["run", "SWEEP", "--set", f"train.iterations={'9' * 400}"], ["--set train.iterations: line 1: 9999", "of 400 digits"]),
+    (
+        ["run", "SWEEP", "--set", f"train.iterations={'9' * 400}"],
+        ["--set train.iterations: line 1: 9999", "of 400 digits"],
+    ),
     (["run", "SWEEP", "--seeds", "2,2"], ["--seeds: seeds.1: 2: the same seed twice"]),
     (["run", "SWEEP", "--set", "model.layers"], ["--set: model.layers: no value: write key=value"]),
     (["run", "SWEEP", "--set", "model.layer=3"], ["set: model.layer: 3: unknown key; did you mean model.layers?"]),

@@ -36,7 +36,7 @@ def test_a_surprising_value_is_named(value: str, message: str) -> None:
 
 
 def test_a_surprising_name_is_named() -> None:
-    with pytest.raises(InputError, match="line 1: no: YAML 1.1 reads this word as false"):
+    with pytest.raises(InputError, match=r"line 1: no: YAML 1\.1 reads this word as false"):
         parse_yaml("no: {}", "x.yaml")
 
 

@@ -1,0 +1,83 @@
+"""Terminals and disks that cannot take the output: one line and no traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.results.synthetic import Run
+
+PGRAY = [sys.executable, "-m", "pgray"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = Run(tmp_path_factory.mktemp("runs") / "bits", "name: bits\nquestion: Δ ≥ 0 …?\ncontrol: int8\n")
+    run.finish("int8", 42)
+    run.finish("Ω4", 42, 2.6)
+    return run.layout.root
+
+
+def pgray(*arguments: str, shell: str = '"$@"', **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = ["bash", "-c", shell, "bash", *PGRAY, *arguments]
+    return subprocess.run(command, capture_output=True, check=False, env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_terminal_without_greek_letters(root: Path, encoding: str) -> None:
+    done = pgray("table", str(root), PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+    assert b"D >= 0 ...?" in done.stdout
+    assert b"?4" in done.stdout  # there is no letter like Omega
+    csv = pgray("table", str(root), "--format", "csv", PYTHONIOENCODING=encoding)
+    assert "Ω4".encode() in csv.stdout  # a file is in UTF-8 wherever it is written
+
+
+def test_a_full_standard_output(root: Path) -> None:
+    for arguments in (["table"], ["table", "--json"], ["status"]):
+        done = pgray(arguments[0], str(root), *arguments[1:], shell='"$@" > /dev/full')
+        assert done.returncode == 2
+        assert done.stderr == b"error: standard output: No space left on device\n"
+
+
+def test_a_full_disk_is_named_by_the_file(root: Path) -> None:
+    """A file-size limit fails writes as a full disk does: with an error that names no file."""
+    done = pgray("report", str(root), shell='ulimit -f 1; "$@"')
+    assert done.returncode == 2
+    assert done.stderr == f"error: {root}/report.html: File too large\n".encode()
+
+
+def test_a_deleted_working_folder(root: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    enter = f'mkdir -p "{gone}" && cd "{gone}" && rmdir "{gone}" && "$@"'
+    done = pgray("plan", str(root / "sweep.yaml"), shell=enter)
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+    assert b"Traceback" not in done.stderr
+    assert pgray("status", str(root), shell=enter).returncode == 0
+    done = pgray("import", "x.log", "--into", "new", "--arm", "a", shell=enter)
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("delay_s", [0.05, 0.15, 0.3])
+def test_ctrl_c_while_modules_are_imported(root: Path, delay_s: float) -> None:
+    code = "import sys, time; sys.stdout.write('x'); sys.stdout.flush(); from pgray.cli import main; sys.exit(main())"
+    started = subprocess.Popen(
+        [sys.executable, "-c", code, "table", str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert started.stdout is not None
+    assert started.stdout.read(1) == b"x"
+    time.sleep(delay_s)
+    started.send_signal(signal.SIGINT)
+    _, error = started.communicate()
+    assert (started.returncode, error) == (130, b"interrupted\n")
+
+
+def test_a_closed_pipe(root: Path) -> None:
+    done = pgray("table", str(root), "--json", shell='"$@" | head -c 5; exit ${PIPESTATUS[0]}')
+    assert (done.returncode, done.stderr) == (0, b"")
