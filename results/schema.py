@@ -132,6 +132,7 @@ def as_markdown() -> str:
         "<!-- Generated from results/schema.py by `python docs/generate.py`. Do not edit. -->",
         "",
         "One row per trial, in `table.csv`, `table.parquet`, `pgray table --format json` and `results.load`.",
+        "In `table.csv`, a text that begins with =, +, - or @ has an apostrophe before it, so that no spreadsheet runs it.",
         "Not measured = null, never 0. Columns marked * are extras that outsiders should not rely on.",
         "",
         "| column | dtype | unit | meaning |",

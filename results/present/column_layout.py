@@ -1,11 +1,13 @@
 """Text columns that fit a given width: decimal points aligned, the least important columns hidden first."""
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tabulate import tabulate
 
 NONE = "–"
+_ENTITY = re.compile(r"&(?=#?\w+;)")  # only this is read as a character; in `R&D` the sign stands for itself
 PAGE_WIDTH = 120
 """Characters per line of a table in Markdown and LaTeX. Only long arm names exceed it."""
 
@@ -83,8 +85,9 @@ def one_line(heading: str) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Return a text in one line that may stand in a Markdown table."""
-    return " ".join(text.split()).replace("|", r"\|")
+    """Return a text in one line that may stand in a Markdown table, and that no viewer reads as HTML."""
+    escaped = _ENTITY.sub("&amp;", text).replace("<", "&lt;")
+    return " ".join(escaped.split()).replace("|", r"\|")
 
 
 def number(value: float | str | None, spec: str, unknown: str = NONE) -> str:

@@ -20,6 +20,7 @@ from trainer.records.layout import RunLayout
 
 FORMATS = ("md", "csv", "json", "latex", "parquet")
 _ANY_WIDTH = 10**6
+_FORMULA = re.compile(r"^(?=[=+\-@\t\r])")
 
 
 def write_all(run_root: str | Path) -> None:
@@ -27,7 +28,7 @@ def write_all(run_root: str | Path) -> None:
     layout = RunLayout(Path(run_root))
     table = build_table(layout.root)
     write_text(layout.table("md"), _markdown(table, PAGE_WIDTH))
-    write_text(layout.table("csv"), table.trials.to_csv(index=False, lineterminator="\n"))
+    write_text(layout.table("csv"), _csv(table.trials))
     write_bytes(layout.table("parquet"), table.trials.to_parquet(index=False))
 
 
@@ -48,7 +49,7 @@ def render(run_root: str | Path, fmt: str, control: str | None = None, *, wide: 
     if fmt == "latex":
         return _latex(table, width)
     if fmt == "csv":
-        return table.trials.to_csv(index=False, lineterminator="\n")
+        return _csv(table.trials)
     if fmt == "json":
         return json.dumps(records(table.trials), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     raise InputError("--format", "format", fmt, f"use one of {', '.join(FORMATS)}")
@@ -74,8 +75,15 @@ def overview(run_root: str | Path, control: str | None = None) -> dict[str, obje
     }
 
 
+def _csv(trials: pd.DataFrame) -> str:
+    """Return the rows as CSV. A text that a spreadsheet would run as a formula begins with an apostrophe."""
+    texts = trials.select_dtypes("string").columns
+    plain = trials.assign(**{str(name): trials[name].str.replace(_FORMULA, "'", regex=True) for name in texts})
+    return str(plain.to_csv(index=False, lineterminator="\n"))
+
+
 def _markdown(table: RunTable, width: int) -> str:
-    blocks = [f"# {table.sweep}"]
+    blocks = [f"# {markdown_text(table.sweep)}"]
     if table.question:
         blocks.append(markdown_text(table.question))
     if not table.arms:

@@ -235,3 +235,18 @@ def test_superseded_trials_are_counted_in_a_remark(tmp_path: Path) -> None:
     run.finish("int8", 42, 2.5)
     run.entry("int8", 42, "queued", trial_id="int8-s42-1")
     assert "1 trial of an earlier configuration is in table.csv" in printed(run.layout.root, 200)
+
+
+def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
+    """A spreadsheet runs a cell that begins like a formula; a Markdown viewer runs HTML."""
+    run = Run(tmp_path / "bits", "name: bits\nquestion: <script>alert(1)</script> R&D &lt;\n")
+    attacks = ["=HYPERLINK(1)", "+1", "-2", "@SUM(1)", "<img src=x onerror=alert(1)>"]
+    run.finish("int8", 42, 2.5)
+    for arm in attacks:
+        run.entry(arm, 42, "failed", failure_kind="oom", reason=f"{arm} <b>")
+    cells = pd.read_csv(io.StringIO(render(run.layout.root, "csv")))
+    assert cells["arm"].tolist() == ["int8", *(f"'{arm}" for arm in attacks[:4]), attacks[4]]
+    assert cells["quant_gap"].tolist()[0] == 0.01  # numbers stay numbers
+    markdown = render(run.layout.root, "md")
+    assert "<" not in markdown
+    assert "&lt;script>alert(1)&lt;/script> R&D &amp;lt;" in markdown
