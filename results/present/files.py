@@ -77,8 +77,8 @@ def overview(run_root: str | Path, control: str | None = None) -> dict[str, obje
 
 def _csv(trials: pd.DataFrame) -> str:
     """Return the rows as CSV. A text that a spreadsheet would run as a formula begins with an apostrophe."""
-    texts = trials.select_dtypes("string").columns
-    plain = trials.assign(**{str(name): trials[name].str.replace(_FORMULA, "'", regex=True) for name in texts})
+    texts = [str(name) for name in trials if trials[name].dtype == "string"]
+    plain = trials.assign(**{name: trials[name].str.replace(_FORMULA, "'", regex=True) for name in texts})
     return str(plain.to_csv(index=False, lineterminator="\n"))
 
 

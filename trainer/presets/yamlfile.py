@@ -135,6 +135,7 @@ def _check_size(text: str) -> None:
         raise RuleError("document", f"{len(text):,} characters", f"longer than {MAX_CHARS:,}; use grid or search")
     sizes: dict[str, int] = {}  # anchor -> number of nodes below it
     open_nodes: list[list[Any]] = [["", 0]]  # anchor and number of nodes of every open collection
+    event: Any
     for event in yaml.parse(text, Loader=_StrictLoader):
         if isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append([event.anchor, 1])
