@@ -39,9 +39,8 @@ class _Output(io.FileIO):
 def guard_output() -> None:
     """Let both streams replace characters that their encoding lacks, and errors of standard output name it."""
     codecs.register_error(_ERRORS, _replace)
-    if (
-        isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout is sys.__stdout__
-    ):  # else it is guarded already, or a test captures it
+    # Another object is guarded already, or belongs to a test that captures it.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout is sys.__stdout__:
         is_by_line = sys.stdout.line_buffering or sys.stdout.write_through  # write_through: PYTHONUNBUFFERED is set
         sys.stdout.flush()
         output = io.BufferedWriter(_Output(1, "w", closefd=False))

@@ -133,7 +133,7 @@ def _check_size(text: str) -> None:
     """Raise RuleError for a text over the limits. Reads the stream of events: no object is made, nothing recurses."""
     if len(text) > MAX_CHARS:
         raise RuleError("document", f"{len(text):,} characters", f"longer than {MAX_CHARS:,}; use grid or search")
-    sizes: dict[str, int] = {}  # anchor -> number of nodes below it
+    sizes: dict[str | None, int] = {}  # anchor -> number of nodes below it
     open_nodes: list[list[Any]] = [["", 0]]  # anchor and number of nodes of every open collection
     event: Any
     for event in yaml.parse(text, Loader=_StrictLoader):
