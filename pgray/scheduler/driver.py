@@ -121,6 +121,7 @@ def run_sweep(
                 git_sha = write_provenance(layout, sweep, plan.expansion, launch)
                 history = LedgerWriter(layout, decision, log)
                 history.begin(decision)
+                proposer.start()
                 if has_work:
                     rules = stopping_rules(sweep.file.stopping, plan.expansion.control)
                     queue = JobQueue(decision, layout, history, launch, rules, git_sha, proposer)

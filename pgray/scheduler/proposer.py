@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 
 from pgray.planning.planner import Plan, PlannedTrial, plan_proposal
 from pgray.scheduler.queue import Proposer
-from pgray.search.proposals import SeedRow, seed_row
+from pgray.search.proposals import SeedRow, read_proposals, seed_row
 from pgray.search.study import Study
 from pgray.store.outcomes import read_result
 from trainer.records.layout import RunLayout
-from trainer.records.ledger import LedgerEntry
+from trainer.records.ledger import LedgerEntry, read_ledger
 from trainer.records.states import TrialState
 
 
@@ -18,6 +18,13 @@ class Searcher(Proposer):
     def __init__(self, plan: Plan, study: Study, layout: RunLayout) -> None:
         self._plan, self._study, self._layout = plan, study, layout
         self._rows = {p.name: {row.seed: row for row in p.seeds} for p in study.proposals}
+
+    def start(self) -> None:
+        entries = read_ledger(self._layout.ledger)[0]
+        for proposal in read_proposals(entries, lambda name: read_result(self._layout.trial(name))):
+            if proposal.name in self._rows:  # without those of another configuration of the arm
+                self._rows[proposal.name] = {row.seed: row for row in proposal.seeds}
+                self._study.tell(proposal.name, proposal.seeds)
 
     @property
     def is_exhausted(self) -> bool:

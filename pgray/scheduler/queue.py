@@ -20,7 +20,7 @@ from pgray.store.ledger import Ledger
 from pgray.store.outcomes import read_result
 from trainer.records.job import Job, TrialSpec
 from trainer.records.layout import RunLayout
-from trainer.records.ledger import LedgerEntry, last_entries
+from trainer.records.ledger import LedgerEntry
 from trainer.records.results import TrialResult
 from trainer.records.trained import usable_training
 
@@ -33,6 +33,9 @@ class Proposer:
     @property
     def is_exhausted(self) -> bool:
         return True
+
+    def start(self) -> None:
+        """Read the ledger, in which the driver has just written which trials are asked for."""
 
     def propose(self) -> list[PlannedTrial]:
         return []
@@ -92,9 +95,6 @@ class JobQueue:
         for trial in self._decision.plan.trials:
             if self._decision.actions[trial.trial_id] in ("finished", "recover"):
                 self._read_result(trial)
-        changed = [*self._decision.with_action("recover"), *self._decision.with_action("run")]
-        states = last_entries(entries)
-        self._proposer.on_ended([states[trial.trial_id] for trial in changed if trial.trial_id in states])
         self._drop_arms()
 
     @property

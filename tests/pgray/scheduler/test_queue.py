@@ -188,6 +188,32 @@ def test_two_arms_that_swap_their_configurations(write_sweep: WriteSweep, tmp_pa
     assert current(root) == {(arm, seed) for arm in ("int8", "a", "b") for seed in (1, 2)} | {("int8", 3)}
 
 
+SEARCH = """
+search:
+  trials: 3
+  objectives: {post_quant_bpb: min}
+  space: {quant.bits.mlp: {int: [4, 8]}}
+"""
+
+
+def test_a_search_does_not_mix_seeds_of_two_bases(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    """Its means, from which the sampler learns, are those of the current rows, whether the base is edited or restored."""
+
+    def search(seed: int, base: str) -> RunLayout:
+        path = write_sweep(arms="", seeds=f"[{seed}]", set=f"train.val_every: 9, {base}")
+        path.write_text(path.read_text().replace("arms:\n", "").replace("control: int8\n", "") + SEARCH)
+        return RunLayout(drive(path, tmp_path / "runs").run_root)
+
+    for seed, base in ((1, "optim.ns_steps: 1"), (2, "optim.ns_steps: 2"), (1, "optim.ns_steps: 1")):
+        layout = search(seed, base)
+        rows = results.load(layout.root)
+        rows = rows[rows["is_current"] & (rows["arm"] != "base")]
+        assert set(rows["seed"]) == {seed}
+        study = json.loads(layout.study.read_text())
+        means = rows.set_index("arm")["post_quant_bpb"].to_dict()
+        assert {t["name"]: t["values"]["post_quant_bpb"] for t in study["trials"]} == pytest.approx(means)
+
+
 def test_retry_leaves_superseded_trials_alone(write_sweep: WriteSweep, tmp_path: Path) -> None:
     path, runs = write_sweep(arms="  int8: {}\n  a: {optim.muon_momentum_steps: 2}\n", seeds="[1]"), tmp_path / "runs"
     root = drive(path, runs).run_root
