@@ -73,10 +73,10 @@ def quantizer_hashes() -> dict[str, str]:
     rng = np.random.default_rng(0)
     w = torch.from_numpy((rng.integers(-4096, 4097, (2, 12, 40)) / 4096).astype(np.float32))
     hashes = {}
-    for clip in ("absmax", "search"):
+    for clip in ("absmax", "search", "percentile"):
         for bits in range(2, 9):
             for group_rows in (1, 5):
-                quantized = quantize(w, Scheme(bits, group_rows, clip))  # type: ignore[arg-type]
+                quantized = quantize(w, Scheme(bits, group_rows, clip, clip_percentile=99.0))  # type: ignore[arg-type]
                 content = quantized.q_LOI.numpy().tobytes() + quantized.scale_LG.numpy().astype("<f2").tobytes()
                 hashes[f"{clip}-int{bits}-rows{group_rows}"] = hashlib.sha256(content).hexdigest()[:16]
     return hashes

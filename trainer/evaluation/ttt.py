@@ -4,6 +4,9 @@ The targets are divided into chunks. Each chunk is scored by sliding windows; th
 except after the last chunk. So each target is scored once, before any update on it (validity rule C3). It starts from the
 unpacked artifact's weights and updates them in float, without fake quantization.
 
+The first blocks' own parameters (gains, scales, gates) are frozen. As in PRs 975 and 1032 their matrices are not: there
+too, these lie in banks.
+
 Source: PRs 549, 975, 1002, 1032 (`ttt_sliding`): SGD, lr 0.002 with a cosine over chunks, momentum 0.9, clip 1.
 """
 
@@ -13,10 +16,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch.nn import Parameter
 
 from trainer.evaluation.config import EvalConfig
 from trainer.evaluation.scoring import Forward, Score, Validation, windows
+from trainer.model.model import Model
+from trainer.model.shapes import BLOCK_PARAMETERS
 from trainer.run.dist import DistContext
 
 MOMENTUM = 0.9
@@ -34,11 +39,12 @@ class TestTimeTraining:
     __test__ = False  # not a pytest class
 
     def __init__(
-        self, model: nn.Module, forward: Forward, validation: Validation, settings: EvalConfig, dist: DistContext
+        self, model: Model, forward: Forward, validation: Validation, settings: EvalConfig, dist: DistContext
     ) -> None:
         self._forward, self._validation, self._settings, self._dist = forward, validation, settings, dist
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._velocity = [torch.zeros_like(p) for p in self._parameters]
+        self._frozen_rows = frozen_rows(model, settings.ttt.freeze_blocks)
 
     def run(self, observer: Observer | None = None) -> Score:
         """Score every target once. All ranks return the same score and end with the same weights."""
@@ -56,7 +62,7 @@ class TestTimeTraining:
             mine = self._dist.share(low, high)
             total += self._validation.score_windows(self._forward, plan, mine, settings.batch_rows)
             if index + 1 < num_chunks:
-                lr = settings.ttt.lr * 0.5 * (1 + math.cos(math.pi * index / num_chunks))
+                lr = settings.ttt.lr * 0.5 * (1 + math.cos(math.pi * index / (num_chunks - 1)))
                 self._learn(index * chunk, min((index + 1) * chunk, num_targets), lr, observer)
         return Score.from_sums(self._dist.sum(total))
 
@@ -87,6 +93,9 @@ class TestTimeTraining:
     def _step(self, lr: float) -> None:
         """Update by SGD with momentum; gradients are summed over ranks and clipped to a global norm of 1."""
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._parameters]
+        for p, rows in self._frozen_rows:
+            if p.grad is not None:
+                p.grad[:rows] = 0  # so they count in no norm and get no velocity
         flat = self._dist.sum(torch.cat([g.reshape(-1) for g in gradients]))
         flat *= (CLIP_NORM / (flat.norm() + 1e-6)).clamp_max(1.0)
         parts = torch.split(flat, [g.numel() for g in gradients])
@@ -94,3 +103,10 @@ class TestTimeTraining:
             velocity.mul_(MOMENTUM).add_(part.view_as(p))
             p.add_(velocity, alpha=-lr)
             p.grad = None
+
+
+def frozen_rows(model: Model, blocks: int) -> list[tuple[Parameter, int]]:
+    """Return the parameters of the first `blocks` blocks, except matrices, and how many rows of each belong to these."""
+    named, layers = dict(model.named_parameters()), model.config.model.layers
+    owned = [(named[name], blocks - (layers - named[name].size(0))) for name in BLOCK_PARAMETERS if name in named]
+    return [(p, min(rows, p.size(0))) for p, rows in owned if rows > 0]

@@ -33,13 +33,14 @@ class ModelConfig(Section):
     rope_base: float = Field(10_000.0, gt=1)  # base of the RoPE frequencies
     qk_gain_init: float = 1.5  # initial value of the learned gain of each query head
     logit_softcap: float = Field(30.0, gt=0)  # logits become cap * tanh(logits / cap)
+    init: Literal["uniform", "orthogonal"] = "uniform"  # initial matrices: torch's default for Linear, or orthogonal
     embed_init_std: float = Field(0.005, gt=0)  # standard deviation of the initial token embedding
     ln_scale: bool = False  # scale each block's normalized input by 1 / sqrt(layer + 1)
     unet_skips: bool = True  # learned skip connections from the first half of the layers to the second
     resid_mix: bool = True  # learned mix of the residual stream and the embedding before each block
     xsa_last_n: int = Field(0, ge=0)  # last n layers remove each token's own value from attention's output (XSA)
     smear_gate: bool = False  # learned mix of each token's embedding with the previous token's
-    deep_delta: bool = False  # learned scale, per channel, of the residual that attention's output is added to
+    deep_delta: bool = False  # learned scale, per channel, of each block's input, before attention reads it
     bigram: BigramConfig = BigramConfig()
     value_embed: ValueEmbedConfig = ValueEmbedConfig()
 

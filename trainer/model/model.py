@@ -20,7 +20,14 @@ from trainer.model.shapes import parameter_shapes
 
 BIGRAM_INIT_SCALE = 0.05
 VALUE_EMBED_INIT_SCALE = 0.1
-SIDE_TABLE_INIT_STD = 0.01
+VALUE_TABLE_INIT_STD = 0.01
+DRAWN = (
+    "attn_q", "attn_k", "attn_v", "mlp_up", "embed", "bigram_proj", "value_embed_table", "value_embed_proj",
+    "lora_q_down", "lora_v_down", "depth_gate",
+)  # fmt: skip
+"""Parameters with random initial values, in the order of the draws: what is optional comes last, so that arms with and
+without it have the same other weights. PR 1032 zeroes its depth gates, but a later rule for all Linear layers overwrites it.
+"""
 
 
 class Model(nn.Module):
@@ -44,8 +51,11 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
-        """Set the initial values, drawn on the CPU by `seed`: orthogonal matrices, a normal embedding, zero projections
-        back into the residual stream."""
+        """Set the initial values, drawn on the CPU by `seed`.
+
+        Matrices are uniform or orthogonal (`model.init`), but projections back into the residual stream and the bigram
+        table are zero: the first step is then that of a model without them. The token and value embeddings are normal.
+        """
         m, r = self.config.model, self.config.recurrence
         generator = torch.Generator().manual_seed(seed)
         constants = {
@@ -57,18 +67,15 @@ class Model(nn.Module):
             parameter.fill_(constants.get(name, 0.0))
         if m.resid_mix:
             self.resid_mix[:, 0] = 1.0  # all of x, nothing of x0
-        for name in ("attn_q", "attn_k", "attn_v", "mlp_up"):
-            for layer in getattr(self, name):
-                nn.init.orthogonal_(layer, generator=generator)
-        nn.init.normal_(self.embed, std=m.embed_init_std, generator=generator)
-        # The projections of side embeddings start at zero, so that the first step is the plain model's. Their tables must
-        # not: with both at zero neither would ever get a gradient.
-        for name in ("bigram_table", "value_embed_table"):
-            if hasattr(self, name):
-                nn.init.normal_(getattr(self, name), std=SIDE_TABLE_INIT_STD, generator=generator)
+        stds = {"embed": m.embed_init_std, "value_embed_table": VALUE_TABLE_INIT_STD}
         if r.lora_rank:
-            for down in (self.lora_q_down, self.lora_v_down):
-                nn.init.normal_(down, std=1 / r.lora_rank, generator=generator)
+            stds |= {"lora_q_down": 1 / r.lora_rank, "lora_v_down": 1 / r.lora_rank}
+        named = dict(self.named_parameters())
+        for name in (name for name in DRAWN if name in named):
+            if name in stds:
+                nn.init.normal_(named[name], std=stds[name], generator=generator)
+            else:
+                _draw_matrices(named[name], m.init, generator)
 
     def forward(self, tokens_BT: Tensor, targets_BT: Tensor, is_looped: bool = True) -> Tensor:
         """Return the cross entropy of each target.
@@ -102,13 +109,13 @@ class Model(nn.Module):
         return self.run_again(x, x0, tokens_BT) if self.config.recurrence.kind == "gated" else x
 
     def run_again(self, x: Tensor, x0: Tensor, tokens_BT: Tensor) -> Tensor:
-        """Gated recurrence: run the last layers again, once for every step after the first."""
+        """Gated recurrence: run the last layers again, once for every step after the first; blend after every block."""
         r, L = self.config.recurrence, self.config.model.layers
-        for step in range(1, r.steps):
-            new = x + self.depth_embed[step - 1].to(x.dtype)
-            for layer in range(L - r.last_layers, L):
-                new = self.block(new, x0, tokens_BT, BlockCall(layer, step))
-            x = gated_update(new, x, self.depth_gate, self.depth_gate_bias)
+        for call in range((r.steps - 1) * r.last_layers):
+            step, row = divmod(call, r.last_layers)
+            layer = L - r.last_layers + row
+            new = self.block(x + self.depth_embed[call].to(x.dtype), x0, tokens_BT, BlockCall(layer, step + 1))
+            x = gated_update(new, x, self.depth_gate[row], self.depth_gate_bias[row])
         return x
 
     def embed_tokens(self, tokens_BT: Tensor) -> Tensor:
@@ -129,6 +136,8 @@ class Model(nn.Module):
         if m.resid_mix:
             mix = self.resid_mix[layer].to(x.dtype)
             x = mix[0] * x + mix[1] * x0
+        if m.deep_delta:
+            x = x * (1 + self.deep_delta[layer].to(x.dtype))
         normed = rms_norm(x) * norm_scale
         extra_q, extra_v = self.adapters(normed, tokens_BT, call)
         attn_out = attention(
@@ -136,8 +145,7 @@ class Model(nn.Module):
             self.inv_freq, kv_heads=m.kv_heads, is_xsa=layer >= m.layers - m.xsa_last_n, extra_q=extra_q,
             extra_v=extra_v,
         )  # fmt: skip
-        residual = x * (1 + self.deep_delta[layer].to(x.dtype)) if m.deep_delta else x
-        x = residual + self.attn_scale[layer].to(x.dtype) * attn_out
+        x = x + self.attn_scale[layer].to(x.dtype) * attn_out
         mlp_out = mlp(rms_norm(x) * norm_scale, self.mlp_up[layer], self.mlp_down[layer], m.leaky_slope)
         return x + self.mlp_scale[layer].to(x.dtype) * mlp_out
 
@@ -152,6 +160,16 @@ class Model(nn.Module):
         i = (call.pass_index - 1) * m.layers + call.layer
         lora_v = low_rank(normed, self.lora_v_down[i], self.lora_v_up[i])
         return low_rank(normed, self.lora_q_down[i], self.lora_q_up[i]), lora_v if extra_v is None else extra_v + lora_v
+
+
+def _draw_matrices(w: Tensor, init: str, generator: torch.Generator) -> None:
+    """Fill a matrix or a bank of matrices: orthogonal, or uniform in +-1/sqrt(inputs), torch's default for Linear."""
+    if init == "uniform":
+        bound = 1 / math.sqrt(w.size(-1))
+        nn.init.uniform_(w, -bound, bound, generator=generator)
+        return
+    for matrix in w if w.dim() == 3 else [w]:
+        nn.init.orthogonal_(matrix, generator=generator)
 
 
 def build_model(config: Config, device: torch.device | str) -> Model:

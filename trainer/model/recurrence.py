@@ -1,8 +1,9 @@
 """Depth recurrence: the order in which blocks run, and what is added when they run again.
 
 `loops` (PR 51): all blocks n times in order, U-Net skips over the virtual layers, LoRA on q and v of every later pass.
-`gated` (PR 1032): the last R layers S - 1 more times; x <- z * new + (1 - z) * old, z = sigmoid(gate([new, old])), a depth
-embedding added before each extra step. `partial`: a few layers run twice, from a gate on.
+`gated` (PR 1032): the last R layers S - 1 more times; after each of these block calls x <- z * new + (1 - z) * old, z =
+sigmoid(gate([new, old])). Each of the R blocks has a gate; each call adds an embedding of its own to the block's input.
+`partial`: a few layers run twice, from a gate on.
 
 The schedule is an argument of the model's forward pass, so each schedule has its own compiled graph; both are compiled
 before the clock starts.

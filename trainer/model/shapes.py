@@ -9,6 +9,11 @@ from trainer.quant.tensor_plan import plan_tensors
 
 Shapes = dict[str, tuple[int, ...]]
 
+BLOCK_PARAMETERS = (
+    "q_gain", "attn_scale", "mlp_scale", "resid_mix", "deep_delta", "depth_gate", "depth_gate_bias"
+)  # fmt: skip
+"""Parameters of one row per block, except its matrices. Those with fewer rows than layers belong to the last blocks."""
+
 
 def parameter_shapes(config: Config) -> Shapes:
     """Return name -> shape of every parameter, in the model's order."""
@@ -30,7 +35,8 @@ def parameter_shapes(config: Config) -> Shapes:
         (ve.dim, {"value_embed_scale": (1,), "value_embed_layer_scale": (len(ve.layers),)}),
         (r.lora_rank, {"lora_q_down": (extra, r.lora_rank, D), "lora_q_up": (extra, D, r.lora_rank)}),
         (r.lora_rank, {"lora_v_down": (extra, r.lora_rank, D), "lora_v_up": (extra, m.kv_dim, r.lora_rank)}),
-        (r.kind == "gated", {"depth_gate": (D, 2 * D), "depth_gate_bias": (D,), "depth_embed": (r.steps - 1, D)}),
+        (r.kind == "gated", {"depth_gate": (r.last_layers, D, 2 * D), "depth_gate_bias": (r.last_layers, D)}),
+        (r.kind == "gated", {"depth_embed": ((r.steps - 1) * r.last_layers, D)}),
     ]
     return {name: shape for is_used, shapes in parts if is_used for name, shape in shapes.items()}
 

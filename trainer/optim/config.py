@@ -6,6 +6,9 @@ from pydantic import Field
 
 from trainer.section import Rules, Section
 
+MuonVariant = Literal["muon", "muon_vs", "muon_vs_pr1032"]
+"""muon_vs: as in arXiv:2601.14603; muon_vs_pr1032: as in that pull request's script."""
+
 
 class WarmdownConfig(Section):
     """Linear fall of the LR multiplier from 1 to `min_lr` at the end of the run."""
@@ -26,7 +29,7 @@ class OptimConfig(Section):
     muon_momentum: float = Field(0.95, ge=0, lt=1)  # after the ramp
     muon_momentum_start: float = Field(0.85, ge=0, lt=1)  # at step 0
     muon_momentum_steps: int = Field(500, ge=0)  # steps of the linear ramp; 0 = no ramp
-    muon_variant: Literal["muon", "muon_vs"] = "muon"  # muon_vs scales the update by its running variance
+    muon_variant: MuonVariant = "muon"  # muon_vs: divide the update by its running deviation
     ns_steps: int = Field(5, ge=0, le=20)  # Newton-Schulz iterations; 0 only normalizes
     weight_decay: float = Field(0.0, ge=0)  # Muon parameters, decoupled
     adam_weight_decay: float = Field(0.0, ge=0)  # AdamW parameters, decoupled

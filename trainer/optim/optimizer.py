@@ -42,7 +42,7 @@ def group_parameters(named: Mapping[str, Tensor]) -> ParameterGroups:
 
 
 class Optimizer:
-    """Reduces gradients over ranks, clips them and updates the master weights in place."""
+    """Clips gradients, takes their mean over ranks and updates the master weights in place."""
 
     def __init__(self, master: dict[str, Tensor], config: Config, dist: DistContext) -> None:
         self._optim, self._dist, self._clip = config.optim, dist, config.train.grad_clip
@@ -61,10 +61,16 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, compute: Mapping[str, Tensor], now: TrainProgress) -> None:
-        """Apply the gradients of the compute weights, which are summed over micro-batches but not yet over ranks."""
-        shards = {n: self._dist.reduce_scatter_mean(self._padded(_grad(compute[n]))) for n in self.groups.muon}
-        others = self._mean_of([_grad(compute[n]) for n in self.groups.adam])
-        self._clip_(shards, others)
+        """Apply the gradients of the compute weights, which are summed over micro-batches but not yet over ranks.
+
+        Each rank clips its own gradient before the mean over ranks is taken, as in PRs 975 and 1032. The mean of clipped
+        gradients can be shorter than the limit and has another direction than the clipped mean.
+        """
+        banks = {n: _grad(compute[n]) for n in self.groups.muon}
+        others = [_grad(compute[n]) for n in self.groups.adam]
+        self._clip_(banks, others)
+        shards = {n: self._dist.reduce_scatter_mean(self._padded(grad)) for n, grad in banks.items()}
+        others = self._mean_of(others)
         momentum = muon_momentum(self._optim, now.step)
         for name, grad in shards.items():
             self._update_bank(name, grad, self._optim.matrix_lr * now.lr_scale, momentum)
@@ -131,14 +137,14 @@ class Optimizer:
         flat = self._dist.mean_(torch.cat([g.reshape(-1) for g in grads]))
         return [part.view_as(g) for part, g in zip(torch.split(flat, sizes), grads, strict=True)]
 
-    def _clip_(self, shards: Mapping[str, Tensor], others: list[Tensor]) -> None:
-        """Scale all gradients to a global norm of at most `grad_clip`. It does not wait for the device."""
+    def _clip_(self, banks: Mapping[str, Tensor], others: list[Tensor]) -> None:
+        """Scale this rank's gradients to a global norm of at most `grad_clip`. It does not wait for the device."""
         if not self._clip:
             return
-        squares = torch.stack([s.square().sum() for s in shards.values()]).sum()
-        total = self._dist.sum(squares) + torch.stack([g.square().sum() for g in others]).sum()
+        squares = torch.stack([s.square().sum() for s in banks.values()]).sum()
+        total = squares + torch.stack([g.square().sum() for g in others]).sum()
         factor = (self._clip / (total.sqrt() + 1e-6)).clamp_max(1.0)
-        torch._foreach_mul_([*shards.values(), *others], factor)
+        torch._foreach_mul_([*banks.values(), *others], factor)
 
 
 def _grad(compute: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """The sections `quant` and `export`: bit widths, scales, clipping, codec. Torch-free."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from trainer.quant.codecs import check_codec_name
+from trainer.quant.scheme import Clip
 from trainer.section import Section
 
 
@@ -29,8 +30,10 @@ class BitsConfig(Section):
 class QuantConfig(Section):
     bits: BitsConfig = BitsConfig()
     group_rows: int = Field(1, ge=1)  # rows that share one scale
-    clip: Literal["absmax", "search", "sigma"] = "absmax"  # search: the percentile with least squared error
-    clip_sigma: float = Field(4.0, gt=0)  # only for clip sigma
+    clip: Clip = "absmax"  # absmax, sigma, a fixed percentile, or search: the percentile with least squared error
+    clip_sigma: float = Field(4.0, gt=0)  # only for clip sigma: standard deviations
+    clip_percentile: float = Field(99.99984, gt=0, le=100)  # only for clip percentile: of each row's magnitudes
+    int8_clip: Clip | None = None  # clip of matrices of 8 bits, which have levels to spare; null = as clip
     scale_floor: float | None = Field(None, gt=0)  # smallest scale; null = the smallest positive fp16
     keep_fp16: Annotated[tuple[str, ...], Field(strict=False)] = ()  # names or patterns, such as `attn_*`, kept in fp16
     fp16_max_elements: int = Field(65_536, ge=0)  # tensors up to this size stay fp16

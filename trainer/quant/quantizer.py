@@ -3,10 +3,12 @@
 Training (fake quantization) and export both call `quantize`, so that QAT trains the weights of the artifact, bit for bit.
 Shapes: L layers, O output rows, I inputs, G groups of rows.
 
-Sources: absmax per row, Dettmers et al. 2022, arXiv:2208.07339; clip search, "GPTQ-lite" of parameter-golf PR 549;
+Sources: absmax per row, Dettmers et al. 2022, arXiv:2208.07339; fixed percentile of int8 rows, the challenge's baseline;
+clip search, "GPTQ-lite" of parameter-golf PR 549;
 grouped scales, PR 488; the scale floor that destroyed PR 1032, issue 775.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +38,8 @@ def quantize(w_LOI: Tensor, scheme: Scheme) -> Quantized:
     """Round a stack of matrices to signed integers of `scheme.bits` bits.
 
     The clip value of each group of rows is its largest magnitude (`absmax`), `clip_sigma` standard deviations
-    (`sigma`), or the percentile of magnitudes with the least squared error (`search`). A group of zeros gets scale 1.
+    (`sigma`), the `clip_percentile` of magnitudes (`percentile`), or the percentile with the least squared error
+    (`search`). A group of zeros gets scale 1.
 
     Args:
         w_LOI: (L, O, I) float32, finite. Groups never span two layers; the last group of a layer may be smaller.
@@ -57,6 +60,8 @@ def quantize(w_LOI: Tensor, scheme: Scheme) -> Quantized:
         mean = grouped_LGN.sum(-1, keepdim=True) / count
         variance = (grouped_LGN.square().sum(-1, keepdim=True) / count - mean.square()).clamp_min(0)
         scale_LG = _scale(scheme.clip_sigma * variance.sqrt().squeeze(-1), scheme)
+    elif scheme.clip == "percentile":
+        scale_LG = _scale(_percentiles(grouped_LGN.abs(), [scheme.clip_percentile / 100])[0], scheme)
     elif scheme.clip == "search":
         scale_LG = _searched_scale(grouped_LGN, scheme)
     else:
@@ -99,20 +104,27 @@ def _scale(clip_LG: Tensor, scheme: Scheme) -> Tensor:
     return torch.where(clip_LG == 0, torch.ones_like(scale), scale.clamp_min(SMALLEST_SCALE)).half()
 
 
-def _searched_scale(w_LGN: Tensor, scheme: Scheme) -> Tensor:
-    """Return, per group, the scale of the percentile of |w| that gives the least squared error.
+def _percentiles(magnitude_LGN: Tensor, shares: Sequence[float]) -> list[Tensor]:
+    """Return the percentiles, given as shares of 1, of each group's N entries, (L, G), interpolated linearly.
 
-    The percentiles are close to 1, so the largest few of a group's N entries are enough: top-k, not a sort.
+    The shares are close to 1, so the largest few entries are enough: top-k, not a sort.
     """
-    n = w_LGN.size(-1)
-    deepest = min(n, int((1 - min(SEARCH_PERCENTILES)) * (n - 1)) + 2)
-    top = w_LGN.abs().topk(deepest, dim=-1).values
-    errors, scales = [], []
-    for percentile in SEARCH_PERCENTILES:
-        depth = (1 - percentile) * (n - 1)
+    n = magnitude_LGN.size(-1)
+    deepest = min(n, int((1 - min(shares)) * (n - 1)) + 2)
+    top = magnitude_LGN.topk(deepest, dim=-1).values
+    clips = []
+    for share in shares:
+        depth = (1 - share) * (n - 1)
         below = min(int(depth), deepest - 1)
         above = min(below + 1, deepest - 1)
-        clip_LG = torch.lerp(top[..., below], top[..., above], depth - below)
+        clips.append(torch.lerp(top[..., below], top[..., above], depth - below))
+    return clips
+
+
+def _searched_scale(w_LGN: Tensor, scheme: Scheme) -> Tensor:
+    """Return, per group, the scale of the percentile of |w| that gives the least squared error."""
+    errors, scales = [], []
+    for clip_LG in _percentiles(w_LGN.abs(), SEARCH_PERCENTILES):
         scales.append(_scale(clip_LG, scheme))
         step = scales[-1].float().unsqueeze(-1)
         q = (w_LGN / step).round_().clamp_(-scheme.q_max, scheme.q_max)

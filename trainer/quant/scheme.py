@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Clip = Literal["absmax", "search", "sigma", "percentile"]
+"""How the largest magnitude that a group of rows represents is chosen."""
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -10,8 +13,9 @@ class Scheme:
 
     bits: int
     group_rows: int = 1
-    clip: Literal["absmax", "search", "sigma"] = "absmax"
+    clip: Clip = "absmax"
     clip_sigma: float = 4.0
+    clip_percentile: float = 100.0
     scale_floor: float | None = None
 
     @property

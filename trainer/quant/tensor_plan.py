@@ -58,7 +58,8 @@ def plan_tensor(name: str, shape: tuple[int, ...], quant: QuantConfig) -> Tensor
         not any(fnmatchcase(stored, pattern) or fnmatchcase(name, pattern) for pattern in quant.keep_fp16)
         for stored in plan.stored_names
     )
-    scheme = Scheme(bits, quant.group_rows, quant.clip, quant.clip_sigma, quant.scale_floor)
+    clip = quant.int8_clip if bits == 8 and quant.int8_clip else quant.clip
+    scheme = Scheme(bits, quant.group_rows, clip, quant.clip_sigma, quant.clip_percentile, quant.scale_floor)
     return replace(plan, scheme=scheme, int_layers=flags) if any(flags) else plan
 
 

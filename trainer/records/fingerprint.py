@@ -12,7 +12,7 @@ from typing import Any
 from trainer.averaging.config import ACTING_KEYS
 from trainer.config import Config
 
-FINGERPRINT_VERSION = 1
+FINGERPRINT_VERSION = 2
 """Raise it when the default of a config key changes or a fix changes what a config means: values at their defaults are not
 in the hash, so old results would pass for the new behaviour. A golden file holds the defaults to notice such a change."""
 

@@ -15,7 +15,7 @@ class TrainConfig(Section):
     wallclock_s: float = Field(600.0, gt=0)  # limit of the training clock in seconds
     iterations: int = Field(20_000, ge=1)  # limit in optimizer steps; training ends at whichever limit comes first
     warmup_steps: int = Field(20, ge=0)  # run before the clock starts, then undone
-    grad_clip: float = Field(0.0, ge=0)  # global norm; 0 = off
+    grad_clip: float = Field(0.0, ge=0)  # largest global norm of each rank's own gradient; 0 = off
     val_every: int = Field(0, ge=0)  # steps between validations of the raw weights, off the clock; 0 = at the end only
     log_every: int = Field(50, ge=1)  # steps between lines of the training log
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA where there is a GPU

@@ -95,6 +95,66 @@ def test_a_later_token_cannot_change_an_earlier_score(
     assert not torch.equal(scores[0][3], scores[1][3])
 
 
+def test_the_learning_rate_is_a_cosine_that_ends_at_the_last_chunk(
+    tiny: Callable[..., Config], tiny_data: Path, alone: DistContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over num_chunks - 1, as in the scripts: the last chunk would get 0."""
+    config, model = setting(tiny, lr=0.1, epochs=1)
+    lrs: list[float] = []
+    monkeypatch.setattr(TestTimeTraining, "_step", lambda _, lr: lrs.append(lr))
+    validation = Validation(tiny_data, "", alone)
+    TestTimeTraining(model, make_forward(model, config, alone.device), validation, config.eval, alone).run()
+    num_chunks = -(-validation.num_targets(32) // 320)
+    assert num_chunks == 7
+    assert lrs == pytest.approx([0.05 * (1 + np.cos(np.pi * i / 6)) for i in range(6)])
+
+
+@pytest.mark.parametrize("frozen", [0, 2])
+def test_only_the_first_blocks_own_parameters_are_frozen(
+    tiny: Callable[..., Config], tiny_data: Path, alone: DistContext, frozen: int
+) -> None:
+    """As in PRs 975 and 1032, whose matrices lie in banks outside of the blocks and so are never frozen."""
+    overrides = {
+        "eval.ttt": {"enabled": True, "chunk_tokens": 320, "lr": 0.05, "freeze_blocks": frozen},
+        "model.deep_delta": True,
+        "recurrence": {"kind": "gated", "last_layers": 2, "steps": 2},
+    }
+    config = tiny(**overrides)
+    model = build_model(config, "cpu")
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    validation = Validation(tiny_data, "", alone)
+    TestTimeTraining(model, make_forward(model, config, alone.device), validation, config.eval, alone).run()
+    unchanged = {
+        f"{name}.{i}"
+        for name, p in model.named_parameters()
+        for i, (old, new) in enumerate(zip(before[name], p.detach(), strict=True))
+        if torch.equal(old, new) and name not in ("embed", "bigram_table", "value_embed_table")
+    }
+    of_all_layers = ("q_gain", "attn_scale", "mlp_scale", "resid_mix", "deep_delta")
+    own = {f"{name}.{layer}" for name in of_all_layers for layer in (0, 1)}
+    gates_of_layer_1 = {"depth_gate.0", "depth_gate_bias.0"}
+    assert unchanged == (own | gates_of_layer_1 if frozen else set())
+
+
+def test_frozen_parameters_do_not_count_in_the_clip(
+    tiny: Callable[..., Config], tiny_data: Path, alone: DistContext
+) -> None:
+    """The norm is that of the trained parameters' gradients only."""
+    config, model = setting(tiny, freeze_blocks=3)
+    ttt = TestTimeTraining(
+        model, make_forward(model, config, alone.device), Validation(tiny_data, "", alone), config.eval, alone
+    )
+    before = model.embed.detach().clone()
+    for name, p in model.named_parameters():
+        p.grad = torch.full_like(p, 1e3 if name == "attn_scale" else 0.0)
+    model.embed.grad = torch.full_like(model.embed, 1e-4)  # its norm is 0.01: below the limit, so not scaled
+    ttt._step(1.0)
+    torch.testing.assert_close(model.embed.detach(), before - 1e-4, rtol=0, atol=1e-7)
+
+
 def test_it_lowers_bpb_and_does_not_change_the_artifact(
     tiny: Callable[..., Config], tmp_path: Path, alone: DistContext
 ) -> None:

@@ -110,6 +110,27 @@ def test_muon_vs_scales_by_the_spread_of_the_gradient() -> None:
     torch.testing.assert_close(bank.momentum, momentum)
 
 
+def test_muon_vs_of_pr_1032_feeds_its_variance_with_the_momentum_sum() -> None:
+    """PR 1032: variance of (momentum sum - gradient), plain Nesterov update over its root, then orthogonalization."""
+    optim = OptimConfig(muon_variant="muon_vs_pr1032", weight_decay=0.1)
+    w = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(9))
+    ours, expected = w.clone(), w.clone()
+    bank, paper = MuonBank(ours, optim), MuonBank(w.clone(), OptimConfig(muon_variant="muon_vs"))
+    mu, momentum, variance = 0.9, torch.zeros_like(w), torch.zeros_like(w)
+    for step in range(4):
+        g = torch.randn(w.shape, generator=torch.Generator().manual_seed(step))
+        variance = mu * variance + mu * (1 - mu) * (momentum - g) ** 2
+        momentum = mu * momentum + g
+        update = (g + mu * momentum) / (variance.sqrt() + 1e-8)
+        expected = expected * (1 - 0.02 * 0.1) - 0.02 * (6 / 4) ** 0.5 * newton_schulz(update, 5, torch.float32)
+        bank.update(ours, g, 0.02, mu)
+        paper.update(w, g, 0.02, mu)
+        torch.testing.assert_close(ours, expected)
+    assert bank.variance is not None
+    assert paper.variance is not None
+    assert not torch.allclose(bank.variance, paper.variance, rtol=0.1)
+
+
 def test_momentum_warms_up() -> None:
     optim = OptimConfig(muon_momentum_start=0.92, muon_momentum=0.99, muon_momentum_steps=1500)
     assert muon_momentum(optim, 0) == pytest.approx(0.92)

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from trainer.config import Config
 from trainer.model.model import build_model
+from trainer.model.shapes import parameter_shapes
 from trainer.optim.weights import QAT_ONLY, Weights
+from trainer.presets.resolve import build_config, load_preset
 from trainer.quant.artifact import pack, unpack
 from trainer.quant.config import QuantConfig
 from trainer.quant.export import assemble, prune, store_weights, svd_factors
@@ -20,7 +22,7 @@ from trainer.quant.quantizer import SEARCH_PERCENTILES, Scheme, quantize
 from trainer.quant.tensor_plan import plan_tensors, shapes_of
 from trainer.run.dist import DistContext
 
-CLIPS = ("absmax", "search", "sigma")
+CLIPS = ("absmax", "search", "sigma", "percentile")
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,37 @@ def test_absmax_error_is_within_half_a_step(seed: int, shape: tuple[int, int, in
     # the scale is rounded to fp16, so the largest value may miss its level by q_max * scale * 2^-11 more
     assert bool(((w - quantized.dequantize()).abs() <= step * (0.5 + q_max * 2**-10)).all())
     assert torch.equal(quantize(w, Scheme(bits, group_rows)).q_LOI, quantized.q_LOI)
+
+
+def test_percentile_clips_as_the_baseline_does() -> None:
+    """torch.quantile of each row's magnitudes, then int8: the baseline's `quantize_float_tensor`, without its floor."""
+    w = torch.randn(3, 8, 1000, generator=torch.Generator().manual_seed(0)) ** 3
+    quantized = quantize(w, Scheme(8, clip="percentile", clip_percentile=99.99984))
+    clip = torch.quantile(w.abs(), 0.9999984, dim=-1)
+    assert bool((clip < w.abs().amax(-1)).all())
+    torch.testing.assert_close(quantized.scale_LG.float(), (clip / 127).half().float(), rtol=1e-3, atol=0)
+    lower = quantize(w, Scheme(8, clip="percentile", clip_percentile=99.0))
+    torch.testing.assert_close(lower.scale_LG.float(), torch.quantile(w.abs(), 0.99, dim=-1) / 127, rtol=1e-3, atol=0)
+    assert (lower.q_LOI == 127).any()
+
+
+def test_8_bit_tensors_have_a_clip_of_their_own(tiny: Callable[..., Config]) -> None:
+    """In PRs 975 and 1032 int6 tensors are searched and int8 tensors clipped at a fixed percentile."""
+    config = tiny(**{"quant": {"bits": {"mlp": 6}, "clip": "search", "int8_clip": "percentile"}})
+    schemes = {name: plan.scheme for name, plan in plan_tensors(parameter_shapes(config), config.quant).items()}
+    clips = {name: scheme.clip for name, scheme in schemes.items() if scheme is not None}
+    assert (clips["mlp_up"], clips["embed"], clips["attn_q"]) == ("search", "percentile", "percentile")
+    same = tiny(**{"quant.clip": "search"})
+    plans = plan_tensors(parameter_shapes(same), same.quant).values()
+    assert {plan.scheme.clip for plan in plans if plan.scheme} == {"search"}
+
+
+@pytest.mark.parametrize("preset", ["sp1024-9l", "sp1024-11l", "cpu-smoke"])
+def test_presets_clip_8_bit_tensors_at_the_published_percentile(preset: str) -> None:
+    config = build_config(load_preset(preset).overrides, preset)
+    plans = plan_tensors(parameter_shapes(config), config.quant).values()
+    schemes = [plan.scheme for plan in plans if plan.scheme and plan.scheme.bits == 8]
+    assert {(scheme.clip, scheme.clip_percentile) for scheme in schemes} == {("percentile", 99.99984)}
 
 
 def test_search_is_the_best_of_its_percentiles_and_equals_a_sorted_reference() -> None:
