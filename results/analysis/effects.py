@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -78,6 +79,27 @@ def effects(
     for line, p_holm in zip(lines, holm([line.get("p") for line in lines]), strict=True):
         line["p_holm"] = p_holm
     return typed_frame(lines, _DTYPES)
+
+
+def cell_means(
+    trials: pd.DataFrame,
+    factors: Factors | Sequence[str] | None = None,
+    control: str | None = None,
+    metric: str = "sliding_bpb",
+) -> pd.DataFrame:
+    """Return a row for each cell of the cross: its arm, the level of each factor, and the mean of the metric.
+
+    Arguments and errors are those of `effects`. An arm without a result has a null mean.
+    """
+    arms = group(trials, control, metric)
+    cross = _cross(arms, factors if isinstance(factors, Mapping) else _from_configs(trials, arms, factors))
+    lines: list[Row] = []
+    for (arm, _), levels in zip(cross.cell.items(), itertools.product(*cross.levels.values()), strict=True):
+        values = [float(row[metric]) for row in measured(arms.rows[arm], metric)]
+        mean = statistics.fmean(values) if values else None
+        lines.append({"arm": arm, **dict(zip(cross.levels, levels, strict=True)), metric: mean})
+    dtypes: dict[str, Dtype] = dict.fromkeys(["arm", *cross.levels], "string")
+    return typed_frame(lines, dtypes | {metric: "Float64"})
 
 
 @dataclass(frozen=True)

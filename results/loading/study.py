@@ -1,6 +1,6 @@
 """Reads `study.json` of a run folder: the proposals of a search, the best of them and the parameter importances."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -11,12 +11,19 @@ from trainer.records.record import Record
 
 
 class ProposalSummary(Record):
-    """One proposal. `values`: objectives and constrained columns, means over seeds; only a `complete` one is scored."""
+    """One proposal. Only a `complete` one is scored.
+
+    `values`: objectives and constrained columns, means over seeds. `excess`: constraint -> how far the worst seed is on the
+    wrong side. `params`: config key -> value.
+    """
 
     name: str
     state: str = ""
+    reason: str | None = None
     is_feasible: bool = False
+    params: dict[str, Any] = Field(default_factory=dict)
     values: dict[str, float] = Field(default_factory=dict)
+    excess: dict[str, float] = Field(default_factory=dict)
 
 
 class StudySummary(Record):
@@ -31,6 +38,18 @@ class StudySummary(Record):
     @property
     def scored(self) -> list[ProposalSummary]:
         return [t for t in self.trials if t.state == "complete" and self.objectives.keys() <= t.values.keys()]
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The constrained columns and their limits."""
+        words = [text.split() for text in self.constraints]
+        return {column: float(limit) for column, _, limit in words}
+
+    @property
+    def parameters(self) -> list[str]:
+        """The searched config keys, the most important first."""
+        keys = dict.fromkeys(key for trial in self.trials for key in trial.params)
+        return sorted(keys, key=lambda key: -self.importances.get(key, 0.0))
 
 
 def read_study(layout: RunLayout) -> StudySummary | None:

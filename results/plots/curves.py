@@ -46,6 +46,10 @@ class _Line:
         return elided(self.arms[0], _NAME_CHARS - len(more)) + more + (" ✕" if self.has_failed else "")
 
     @property
+    def last_step(self) -> int:
+        return max(max(curve) for curve in self.by_seed.values() if curve)
+
+    @property
     def last_value(self) -> float:
         """The mean over the seeds; infinite if a trial failed."""
         return math.inf if self.has_failed else statistics.fmean(c[max(c)] for c in self.by_seed.values() if c)
@@ -77,21 +81,22 @@ def learning_curves(curves: pd.DataFrame, trials: pd.DataFrame | None = None, co
     note = _note(lines, metric, has_difference=len(panels) > 1)
     note += f" The best {len(lines)} of {len(found)} training runs." if len(lines) < len(found) else ""
     height_px = len(panels) * _PANEL_PX + (len(panels) - 1) * _GAP_PX
-    chart = figure(title, note, height_px + _AXIS_PX)
+    chart = figure(title, note, height_px + _AXIS_PX, is_wide=True)
     make_subplots(len(panels), 1, shared_xaxes=True, vertical_spacing=_GAP_PX / height_px, figure=chart)
     style_of = styles(arms if trials is None else list(dict.fromkeys(current(trials)["arm"])), control)
-    last_step = max(step for curve in panels[0] for step in curve)
+    x_range = _steps_shown(panels[0], lines)
+    label_x = x_range[1] + 0.02 * (x_range[1] - x_range[0])
     for i, (panel, name) in enumerate(zip(panels, (_METRICS[metric], "minus the control"), strict=False), start=1):
-        y_range = _range(panel, lines)
+        y_range = _range(panel, lines, x_range[0])
         traces = [t for line, curve in zip(lines, panel, strict=True) for t in _traces(line, curve, style_of, i == 1)]
         chart.add_traces(traces, rows=i, cols=1)
-        for text, step, value, shift_px in _labels(lines, panel, y_range):
+        for text, step, value, shift_px in _labels(lines, panel, x_range, y_range):
             chart.add_annotation(
-                text=text, x=step, y=value, ax=1.02 * last_step, axref=f"x{i}".removesuffix("1"), ay=shift_px,
+                text=text, x=step, y=value, ax=label_x, axref=f"x{i}".removesuffix("1"), ay=shift_px,
                 showarrow=True, xanchor="left", borderpad=1, font={"size": 11}, row=i, col=1,
             )  # fmt: skip
-        chart.update_yaxes(title={"text": name}, range=list(y_range), tickformat=".4f", row=i, col=1)
-    chart.update_xaxes(nticks=5, tickformat="~s", range=[0, last_step])
+        chart.update_yaxes(title={"text": name}, range=list(y_range), row=i, col=1)
+    chart.update_xaxes(nticks=5, range=list(x_range))
     chart.update_xaxes(title={"text": "step"}, row=len(panels), col=1)
     return chart.update_layout(margin={"r": 32 + round(6.6 * max(len(line.label) for line in lines))})
 
@@ -139,12 +144,22 @@ def _differences(line: _Line, control: _Line) -> list[_Curve]:
     return [{step: mine[step] - theirs[step] for step in mine if step in theirs} for mine, theirs in pairs]
 
 
-def _range(curves: Sequence[_Curve], lines: Sequence[_Line]) -> tuple[float, float]:
-    """Return the y range of the last three quarters of training, without failed runs if others exist."""
+def _without_failed(curves: Sequence[_Curve], lines: Sequence[_Line]) -> list[_Curve]:
+    """Return the curves without those of failed runs if others exist."""
     good = [curve for curve, line in zip(curves, lines, strict=True) if curve and not line.has_failed]
-    chosen = good or [curve for curve in curves if curve]
-    last_step = max(step for curve in chosen for step in curve)
-    return padded([value for curve in chosen for step, value in curve.items() if step >= last_step / 4])
+    return good or [curve for curve in curves if curve]
+
+
+def _steps_shown(curves: Sequence[_Curve], lines: Sequence[_Line]) -> tuple[float, float]:
+    """Return the x range: the last three quarters of training, which the steep beginning would flatten."""
+    last_step = max(step for curve in _without_failed(curves, lines) for step in curve)
+    return (last_step / 4, last_step) if last_step else (0, 1)
+
+
+def _range(curves: Sequence[_Curve], lines: Sequence[_Line], first_step: float) -> tuple[float, float]:
+    """Return the y range of the curves from this step on."""
+    chosen = _without_failed(curves, lines)
+    return padded([value for curve in chosen for step, value in curve.items() if step >= first_step])
 
 
 def _traces(line: _Line, curve: _Curve, style_of: dict[str, Style], has_band: bool) -> list[go.Scatter]:
@@ -184,12 +199,12 @@ def _traces(line: _Line, curve: _Curve, style_of: dict[str, Style], has_band: bo
 
 
 def _labels(
-    lines: Sequence[_Line], curves: Sequence[_Curve], y_range: tuple[float, float]
+    lines: Sequence[_Line], curves: Sequence[_Curve], x_range: tuple[float, float], y_range: tuple[float, float]
 ) -> list[tuple[str, int, float, float]]:
-    """Return label, last step, last value and how many pixels to move the label down, for lines that end in the range."""
+    """Return label, last step, last value and how many pixels to move the label down, for lines that end in the ranges."""
     low, high = y_range
     ends = [(safe(line.label), *list(curve.items())[-1]) for line, curve in zip(lines, curves, strict=True) if curve]
-    ends = [end for end in ends if low <= end[2] <= high][:_MOST_LABELS]
+    ends = [end for end in ends if x_range[0] <= end[1] <= x_range[1] and low <= end[2] <= high][:_MOST_LABELS]
     heights = [(high - value) / (high - low) * _PANEL_PX for _, _, value in ends]
     return [(*end, to - at) for end, at, to in zip(ends, heights, spread(heights, _LABEL_PX), strict=True)]
 
@@ -202,7 +217,7 @@ def _note(lines: Sequence[_Line], metric: str, *, has_difference: bool) -> str:
     parts += [f"{sign} {gate}." for gate, (_, sign) in _GATES.items() if gate in opened]
     if any(len(line.arms) > 1 for line in lines):
         parts.append("+N: N more arms with the same training run.")
-    failed = [line.label for line in lines if line.has_failed]
+    failed = [f"{line.label} at step {line.last_step:,}" for line in lines if line.has_failed]
     if failed:
         parts.append(f"✕ a trial failed or was killed: {listed(failed)}.")
     if len(lines) > _MOST_LABELS:

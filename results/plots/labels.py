@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 CHAR_PX, LINE_PX, MARKER_PX = 6.6, 15, 12
 """Width of a character and height of a line of a 12 px label; size of a marker."""
-MIN_WIDTH_PX = 640
+MIN_WIDTH_PX = 470
 """Narrowest plot area in which points are labelled."""
 
 _Box = tuple[float, float, float, float]  # centre x, centre y, width, height

@@ -1,81 +1,128 @@
-"""Charts of a search: the importance of its parameters, and its proposals."""
+"""Charts of a search: its proposals and their constraints. Every chart marks proposals the same way: `KINDS`."""
 
 import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
 
-from results.loading.study import StudySummary
-from results.plots.style import COLORS, GREY, core, empty, figure, padded, safe, short
+from results.loading.study import ProposalSummary, StudySummary
+from results.plots.style import COLORS, GREY, core, empty, figure, padded, safe
 
-_MOST_PARAMETERS = 15
-_MARKERS = {  # symbol, color, size
-    "best": ("star", COLORS[0], 12), "feasible": ("circle-open", COLORS[0], 8), "infeasible": ("x-thin-open", COLORS[3], 8),
-}  # fmt: skip
+NOTE = "★ best. ○ feasible. × breaks a constraint."
 
 
-def importance_plot(study: StudySummary) -> go.Figure:
-    """Draw the importances as bars, the largest first."""
-    title = "Parameter importances"
-    if not study.importances:
-        return empty(title, "too few feasible proposals to tell")
-    bars = sorted(study.importances.items(), key=lambda bar: -bar[1])[:_MOST_PARAMETERS]
-    ticks, shares = list(range(len(bars))), [share for _, share in bars]
-    trace = go.Bar(
-        x=shares, y=ticks, orientation="h", marker={"color": COLORS[0]}, width=0.6,
-        text=[f"{share:.0%}" for share in shares], textposition="outside", cliponaxis=False,
-        hovertext=[safe(f"{name}: {share:.1%}") for name, share in bars], hoverinfo="text",
-    )  # fmt: skip
-    return figure(
-        title,
-        "PED-ANOVA: how much the best proposals differ from all others in each parameter.",
-        60 + 26 * len(bars),
-        [trace],
-        xaxis={"tickformat": ".0%", "range": [0, 1.15 * max(shares) or 1], "nticks": 5},
-        yaxis={
-            "tickvals": ticks, "ticktext": [short(name, 28) for name, _ in bars],
-            "range": [len(bars) - 0.4, -0.6], "showgrid": False,
-        },
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Kind:
+    symbol: str
+    color: str
+    size: int
+    line_px: float
+    dash: str
+
+
+KINDS = {  # in drawing order
+    "infeasible": Kind("x-thin-open", COLORS[3], 8, 1, "dot"),
+    "feasible": Kind("circle-open", COLORS[0], 8, 1, "solid"),
+    "best": Kind("star", COLORS[1], 12, 3, "solid"),
+}
 
 
 def proposal_plot(study: StudySummary) -> go.Figure:
     """Draw the scored proposals: one objective by the number of the proposal, or the first two against each other."""
-    title, scored = "Proposals of the search", study.scored
-    if not scored or not study.objectives:
+    title = "Proposals of the search"
+    if not study.scored or not study.objectives:
         return empty(title, "no proposal has been scored yet")
-    is_plane = len(study.objectives) > 1
-    x_name, y_name = list(study.objectives)[:2] if is_plane else ("proposal", *study.objectives)
-    number = {trial.name: i for i, trial in enumerate(study.trials)}
-    x = {t.name: t.values[x_name] if is_plane else number[t.name] for t in scored}
-    y = {t.name: t.values[y_name] for t in scored}
-    kinds = {t.name: "feasible" if t.is_feasible else "infeasible" for t in scored} | dict.fromkeys(study.best, "best")
-    num_unscored = len(study.trials) - len(scored)
-    note = "★ best. ○ feasible. × breaks a constraint."
-    note += f" Omitted: {num_unscored} open, failed or outside the space." if num_unscored else ""
-    traces = []
-    if not is_plane:
-        pick = min if study.objectives[y_name] == "min" else max
-        feasible = [trial.name for trial in scored if trial.is_feasible]
-        best_so_far = list(itertools.accumulate((y[name] for name in feasible), pick))
-        line = {"shape": "hv", "color": GREY, "dash": "dot"}
-        traces.append(
-            go.Scatter(x=[x[name] for name in feasible], y=best_so_far, mode="lines", line=line, hoverinfo="skip")
+    if len(study.objectives) > 1:
+        return _plane(study, title, *list(study.objectives)[:2])
+    (y_name, direction), number = next(iter(study.objectives.items())), _numbers(study)
+    feasible = [trial for trial in study.scored if trial.is_feasible]
+    best_so_far = itertools.accumulate((t.values[y_name] for t in feasible), min if direction == "min" else max)
+    line = go.Scatter(
+        x=[number[trial.name] for trial in feasible], y=list(best_so_far), mode="lines", hoverinfo="skip",
+        line={"shape": "hv", "color": GREY, "dash": "dot"},
+    )  # fmt: skip
+    x = {trial.name: number[trial.name] for trial in study.scored}
+    return _scatter(study, title, f"{NOTE}{_unscored(study)} Dotted: the best so far.", "proposal", y_name, x, [line])
+
+
+def constraint_plot(study: StudySummary, column: str) -> go.Figure:
+    """Draw the first objective against a constrained column, with the limit as a line."""
+    title = f"{next(iter(study.objectives), 'Objective')} and the limit of {column}"
+    if not study.objectives or not any(column in trial.values for trial in study.scored):
+        return empty(title, "no proposal has been scored yet")
+    return _plane(study, title, column, next(iter(study.objectives)))
+
+
+def value_text(value: object) -> str:
+    return f"{value:,.6g}" if isinstance(value, float) else str(value)
+
+
+def _numbers(study: StudySummary) -> dict[str, int]:
+    return {trial.name: i for i, trial in enumerate(study.trials)}
+
+
+def kinds_of(study: StudySummary) -> dict[str, str]:
+    kinds = {trial.name: "feasible" if trial.is_feasible else "infeasible" for trial in study.scored}
+    return kinds | {name: "best" for name in study.best if name in kinds}
+
+
+def _unscored(study: StudySummary) -> str:
+    number = len(study.trials) - len(study.scored)
+    return f" Omitted: {number} open, failed or outside the space." if number else ""
+
+
+def _plane(study: StudySummary, title: str, x_name: str, y_name: str) -> go.Figure:
+    """Draw one column of the scored proposals against another, with the limits of both."""
+    x = {trial.name: trial.values[x_name] for trial in study.scored if x_name in trial.values}
+    chart = _scatter(study, title, NOTE + _unscored(study), x_name, y_name, x)
+    limit = {"line": {"dash": "longdash", "width": 2}}
+    if x_name in study.limits:
+        x_limit = study.limits[x_name]
+        chart.add_vline(x_limit, **limit)
+        chart.add_annotation(text=f"limit {x_limit:,.6g}", x=x_limit, y=1, yref="paper", yanchor="bottom")
+    if y_name in study.limits:
+        y_limit = study.limits[y_name]
+        chart.add_hline(y_limit, **limit)
+        chart.add_annotation(
+            text=f"limit {y_limit:,.6g}", x=0, xref="paper", xanchor="left", y=y_limit, yanchor="bottom"
         )
-        note += " Dotted: the best so far."
-    for kind, (symbol, color, size) in _MARKERS.items():
-        names = [name for name in x if kinds[name] == kind]
+    return chart
+
+
+def _scatter(
+    study: StudySummary, title: str, note: str, x_name: str, y_name: str, x: Mapping[str, float],
+    background: Sequence[go.Scatter] = (),
+) -> go.Figure:  # fmt: skip
+    shown = [trial for trial in study.scored if trial.name in x]
+    y = {trial.name: trial.values[y_name] for trial in shown}
+    include = {name: [study.limits[name]] if name in study.limits else [] for name in (x_name, y_name)}
+    return figure(
+        title, note, 340, [*background, *markers(shown, kinds_of(study), x, y, x_name, y_name)],
+        xaxis={"title": {"text": x_name}, "range": list(padded([*x.values(), *include[x_name]])), "nticks": 5},
+        yaxis={"title": {"text": y_name}, "range": list(padded([*core(list(y.values())), *include[y_name]]))},
+    )  # fmt: skip
+
+
+def markers(
+    trials: Sequence[ProposalSummary], kinds: Mapping[str, str], x: Mapping[str, Any], y: Mapping[str, float],
+    x_name: str, y_name: str,
+) -> list[go.Scatter]:  # fmt: skip
+    """Return one trace per kind of proposal."""
+    traces = []
+    for kind, look in KINDS.items():
+        names = [trial.name for trial in trials if kinds[trial.name] == kind]
         traces.append(
             go.Scatter(
                 x=[x[name] for name in names], y=[y[name] for name in names], mode="markers", name=kind, cliponaxis=False,
-                marker={"symbol": symbol, "color": color, "size": size, "line": {"width": 2, "color": color}},
-                hovertext=[f"{name}<br>{x_name} {x[name]:,.6g}<br>{y_name} {y[name]:,.6g}" for name in names],
+                marker={
+                    "symbol": look.symbol, "color": look.color, "size": look.size, "line": {"width": 2, "color": look.color},
+                },
+                hovertext=[
+                    f"{safe(name)}<br>{safe(x_name)} {value_text(x[name])}<br>{safe(y_name)} {y[name]:,.6g}" for name in names
+                ],
                 hoverinfo="text",
             )
         )  # fmt: skip
-    return figure(
-        title, note, 400, traces,
-        xaxis={
-            "title": {"text": x_name}, "range": list(padded(list(x.values()))), "tickformat": ",.6~g" if is_plane else ",d",
-        },
-        yaxis={"title": {"text": y_name}, "range": list(padded(core(list(y.values())))), "tickformat": ",.6~g"},
-    )  # fmt: skip
+    return traces

@@ -22,7 +22,7 @@ MOST_ARMS = 40
 """Charts show at most this many arms in full."""
 
 _SYMBOLS = ("circle", "square", "triangle-up", "cross", "star", "triangle-down", "hexagon", "bowtie", "pentagon")
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # 5 and 9 have no common divisor with the number of colours
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # 5 and 9 have no common divisor with the number of colours
 _OUTLIER_FACTOR = 10
 _NAME_CHARS = 16
 
@@ -30,7 +30,7 @@ _NAME_CHARS = 16
 def _template(background: str, text: str, faint: str) -> go.layout.Template:
     axis = {
         "gridcolor": faint, "linecolor": faint, "zerolinecolor": GREY, "zerolinewidth": 1, "automargin": True,
-        "nticks": 6, "title": {"standoff": 8},
+        "nticks": 6, "title": {"standoff": 8}, "exponentformat": "none", "separatethousands": True,
     }  # fmt: skip
     return go.layout.Template(
         layout={
@@ -60,7 +60,7 @@ def styles(arms: Sequence[str], control: str) -> dict[str, Style]:
     """Return a style for each arm, the same in every chart. The control is grey; the styles of 72 other arms differ."""
     chosen = {control: Style(GREY, "diamond", "solid")}
     for i, arm in enumerate(arm for arm in arms if arm != control):
-        chosen[arm] = Style(COLORS[i % len(COLORS)], _SYMBOLS[i % len(_SYMBOLS)], _DASHES[i % len(_DASHES)])
+        chosen[arm] = Style(COLORS[i % len(COLORS)], _SYMBOLS[i % len(_SYMBOLS)], DASHES[i % len(DASHES)])
     return chosen
 
 
@@ -87,15 +87,20 @@ def listed(words: Sequence[str], most: int = 6) -> str:
 
 
 def figure(
-    title: str, note: str, height_px: int, traces: Sequence[go.Scatter | go.Bar] = (), **layout: Any
-) -> go.Figure:
-    """Return a figure in the light template. `height_px`: without the title and the note above the chart."""
+    title: str, note: str, height_px: int, traces: Sequence[go.Scatter | go.Bar] = (), *, is_wide: bool = False, **layout: Any
+) -> go.Figure:  # fmt: skip
+    """Return a figure in the light template.
+
+    Args:
+        height_px: without the title and the note above the chart.
+        is_wide: the report gives it the whole width of the page; other charts stand in pairs.
+    """
     top = 44 + LINE_PX * len(textwrap.wrap(note, 84))
     return go.Figure(list(traces), layout={"template": LIGHT, **layout}).update_layout(
         title={"text": safe(title), "subtitle": {"text": _wrapped(note, 84)}},
         height=height_px + top,
         margin={"l": 10, "r": 16, "t": top, "b": 10},
-        meta={"title": title, "note": note, "height_px": height_px},
+        meta={"title": title, "note": note, "height_px": height_px, "is_wide": is_wide},
     )
 
 

@@ -27,7 +27,7 @@ from results.analysis.ablation import ablation
 from results.analysis.comparability import NotComparableError
 from results.importers import read_logs
 from results.loading.runs import load
-from results.plots.figures import deltas
+from results.plots.differences import deltas
 from results.present.files import render
 from results.present.publications import _SHOWN
 from results.report.html import report

@@ -76,7 +76,7 @@ def test_labels_cover_neither_each_other_nor_a_marker_at_any_width(
     bars = [(x, low, min(1.0, low + bar)) for x, low, bar in points]
     sides = labels.place_labels(bars, [chars] * len(bars), (0, 1), (0, 1), 300)
     apart = 1e-6
-    for width in (640, 800, 1250):
+    for width in (470, 640, 1250):
         markers = {
             i: (x * width - 6, 300 * (1 - high) - 6, x * width + 6, 300 * (1 - low) + 6)
             for i, (x, low, high) in enumerate(bars)
@@ -151,12 +151,17 @@ def test_verdicts_and_failures_have_a_symbol_and_a_text(trials: pd.DataFrame) ->
         arm: next(tick for tick in ticks if tick.startswith(f"{arm}<br>"))
         for arm in ("muon-vs", "svd", "waiting", "wide")
     }
-    assert "5 failed: diverged" in words["muon-vs"]
-    assert "2 killed" in words["svd"]
-    assert "5 queued" in words["waiting"]
     assert "infeasible" in words["wide"]
-    crosses = [trace for trace in figure.data if trace.marker.symbol == "x-thin-open"]
-    assert [trace.x for trace in crosses] == 3 * [(0,)]
+    said = {annotation.y: annotation.text for annotation in figure.layout.annotations}
+    assert [said[ticks.index(words[arm])] for arm in ("muon-vs", "svd", "waiting")] == [
+        "5 failed: diverged",
+        "2 killed",
+        "5 queued",
+    ]
+    drawn_rows = {round(y) for trace in figure.data for y in trace.y}
+    assert not drawn_rows & {
+        ticks.index(words[arm]) for arm in ("muon-vs", "svd", "waiting")
+    }  # no marker without a value
 
 
 def test_sizes_show_the_cap_the_front_and_missing_arms(trials: pd.DataFrame) -> None:
@@ -231,7 +236,7 @@ def test_curves_share_lines_mark_gates_and_failures(trials: pd.DataFrame) -> Non
     gates = [trace for trace in figure.data if trace.marker.symbol == "triangle-up" and trace.yaxis == "y"]
     assert [trace.x for trace in gates] == 2 * [(5900,)]
     assert "qat_on" in figure.layout.meta["note"]
-    assert "muon-vs ✕, svd ✕" in figure.layout.meta["note"]
+    assert "muon-vs ✕ at step 1,000, svd ✕ at step 1,000" in figure.layout.meta["note"]
     names = [annotation.text for annotation in figure.layout.annotations]
     assert "late-qat" in names
     assert figure.layout.yaxis.title.text == "validation bpb, raw weights"
@@ -254,6 +259,27 @@ def test_training_loss_where_nothing_was_validated(trials: pd.DataFrame) -> None
     logged.loc[logged["event"].isna(), "val_bpb"] = pd.NA
     figure = learning_curves(logged, trials)
     assert figure.layout.yaxis.title.text == "training loss, nats per token"
+
+
+def test_the_curves_fill_their_panels(trials: pd.DataFrame) -> None:
+    figure = learning_curves(results.curves(trials.attrs["runs"]), trials)
+    (x_low, x_high), (y_low, y_high) = figure.layout.xaxis.range, figure.layout.yaxis.range
+    assert x_low > 0
+    for line in figure.data:
+        if line.mode == "lines" and line.yaxis == "y" and "✕" not in line.name:
+            shown = [x for x, y in zip(line.x, line.y, strict=True) if x_low <= x <= x_high and y_low <= y <= y_high]
+            assert min(shown) <= x_low + 250  # the distance of two validations
+    labelled = [a for a in figure.layout.annotations if a.ax is not None]
+    assert labelled
+    assert all(x_low <= a.x <= x_high for a in labelled)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_tick_labels_have_as_many_digits_as_they_need(trials: pd.DataFrame, name: str) -> None:
+    layout = FIGURES[name](trials).layout
+    axes = [layout[key] for key in layout if key.startswith(("xaxis", "yaxis"))]
+    assert axes
+    assert {axis.tickformat for axis in axes} == {None}  # a fixed number of digits makes ticks equal after a zoom
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -11,7 +11,8 @@ from pgray.search.proposals import SeedRow
 from pgray.search.study import Study
 from pgray.spec.search import Search
 from results.loading.study import StudySummary, read_study
-from results.plots.search import importance_plot, proposal_plot
+from results.plots.parameters import importance_plot, parallel_plot, slice_plot
+from results.plots.search import constraint_plot, proposal_plot
 from results.plots.style import why_empty
 from trainer.config import Config
 from trainer.errors import InputError
@@ -64,7 +65,7 @@ def test_importances_are_bars_largest_first(tmp_path: Path) -> None:
 def test_one_objective_is_a_history_with_the_best_so_far(tmp_path: Path) -> None:
     study = summary(tmp_path, {"sliding_bpb": "min"})
     figure = proposal_plot(study)
-    line, best, feasible, infeasible = figure.data
+    line, infeasible, feasible, best = figure.data
     assert list(line.y) == sorted(line.y, reverse=True)
     assert [study.trials[i].name for i in best.x] == study.best
     assert best.y[0] == min(line.y)
@@ -78,16 +79,71 @@ def test_one_objective_is_a_history_with_the_best_so_far(tmp_path: Path) -> None
 
 def test_two_objectives_are_a_plane_with_the_pareto_set(tmp_path: Path) -> None:
     study = summary(tmp_path, {"sliding_bpb": "min", "artifact_bytes": "min"})
-    best = proposal_plot(study).data[0]
+    figure = proposal_plot(study)
+    (best,) = (trace for trace in figure.data if trace.name == "best")
     assert len(best.x) == len(study.best) > 1
     points = sorted(zip(best.x, best.y, strict=True))
     assert [y for _, y in points] == sorted((y for _, y in points), reverse=True)
+    assert [line.y0 for line in figure.layout.shapes] == [16_000_000]  # the constraint's limit
+
+
+def test_the_limit_of_a_constraint_is_a_line(tmp_path: Path) -> None:
+    study = summary(tmp_path, {"sliding_bpb": "min"})
+    figure = constraint_plot(study, "artifact_bytes")
+    assert [line.x0 for line in figure.layout.shapes] == [16_000_000]
+    by_kind = {trace.name: trace for trace in figure.data}
+    assert min(by_kind["infeasible"].x) > 16_000_000 >= max(by_kind["feasible"].x)
+    low, high = figure.layout.xaxis.range
+    assert low < 16_000_000 < high
+
+
+def test_parallel_coordinates_have_a_line_per_proposal_and_an_axis_per_parameter(tmp_path: Path) -> None:
+    study = summary(tmp_path, {"sliding_bpb": "min"})
+    figure = parallel_plot(study)
+    assert [trace.name for trace in figure.data][-1:] == study.best  # drawn last, above the others
+    assert sorted(trace.name for trace in figure.data) == sorted(trial.name for trial in study.scored)
+    keys = study.parameters
+    assert keys[0] == max(study.importances, key=study.importances.__getitem__)
+    assert list(figure.layout.xaxis.ticktext) == [*(key.rpartition(".")[2] for key in keys), "sliding_bpb"]
+    lrs = {trial.name: float(trial.params["optim.matrix_lr"]) for trial in study.scored}
+    axis = keys.index("optim.matrix_lr")
+    heights = {trace.name: trace.y[axis] for trace in figure.data}
+    assert sorted(heights, key=heights.__getitem__) == sorted(lrs, key=lrs.__getitem__)
+    assert (min(heights.values()), max(heights.values())) == (0, 1)
+
+
+def test_slices_show_every_proposal_for_every_parameter(tmp_path: Path) -> None:
+    study = summary(tmp_path, {"sliding_bpb": "min"})
+    figure = slice_plot(study)
+    titles = [axis.title.text for axis in figure.select_xaxes() if axis.title.text]
+    assert titles == study.parameters
+    assert sum(len(trace.x) for trace in figure.data) == len(study.parameters) * len(study.scored)
+
+
+def test_parameters_may_be_words_and_may_be_missing() -> None:
+    trials = [
+        {
+            "name": "t0",
+            "state": "complete",
+            "is_feasible": True,
+            "params": {"quant.clip": "absmax"},
+            "values": {"x": 1},
+        },
+        {"name": "t1", "state": "complete", "params": {"quant.clip": "sigma", "quant.k": 3}, "values": {"x": 2}},
+    ]
+    study = StudySummary.model_validate({"objectives": {"x": "min"}, "best": ["t0"], "trials": trials})
+    rows = {trace.name: tuple(trace.y) for trace in parallel_plot(study).data}
+    assert rows == {"t0": (0, None, 0), "t1": (1, 0.5, 1)}
+    assert {trace.x for trace in slice_plot(study).data if trace.x} == {("absmax",), ("sigma",), (3,)}
 
 
 def test_a_search_without_scores_shows_the_reason(tmp_path: Path) -> None:
     study = summary(tmp_path, {"sliding_bpb": "min"}, 1)
     assert why_empty(proposal_plot(study))
     assert why_empty(importance_plot(study))
+    assert why_empty(parallel_plot(study))
+    assert why_empty(slice_plot(study))
+    assert why_empty(constraint_plot(study, "artifact_bytes"))
 
 
 def test_a_study_that_cannot_be_read_is_an_error_and_a_missing_one_is_none(tmp_path: Path) -> None:
