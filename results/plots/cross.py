@@ -8,12 +8,14 @@ from plotly.subplots import make_subplots
 
 from results.analysis.effects import cell_means
 from results.plots.compared import label
-from results.plots.labels import spread
+from results.plots.labels import CHAR_PX, spread
 from results.plots.style import COLORS, DASHES, empty, figure, padded, short
 from trainer.errors import InputError
 
 _MOST_PANELS = 3
 _PANEL_PX, _LABEL_PX = 250, 13
+_WIDTH_PX = 500  # a usual width of the chart
+_NAME_CHARS = 14
 
 
 def interactions(trials: pd.DataFrame, control: str | None = None, metric: str = "sliding_bpb") -> go.Figure:
@@ -43,6 +45,7 @@ def interactions(trials: pd.DataFrame, control: str | None = None, metric: str =
     for col, (table, (a, b)) in enumerate(zip(tables, shown, strict=True), start=1):
         ends = [float(table[level].iloc[-1]) for level in table]
         heights = [(y_range[1] - end) / (y_range[1] - y_range[0]) * _PANEL_PX for end in ends]
+        room = min(0.45, max(len(_tail(b)) + len(str(level)) + 3 for level in table) * CHAR_PX / _WIDTH_PX * len(shown))
         for i, (level, at, to) in enumerate(zip(table, heights, spread(heights, _LABEL_PX), strict=True)):
             values = [float(value) for value in table[level]]
             color, last = COLORS[i % len(COLORS)], len(values) - 1
@@ -55,15 +58,18 @@ def interactions(trials: pd.DataFrame, control: str | None = None, metric: str =
                 line={"color": color, "dash": DASHES[i % len(DASHES)]}, marker={"size": 8, "color": color},
             )  # fmt: skip
             chart.add_trace(line, row=1, col=col)
-            text = f"{short(b.rpartition('.')[2], 14)} {short(str(level), 14)}"
             chart.add_annotation(
-                text=text, x=last, y=ends[i], xanchor="left", xshift=8, yshift=at - to, font={"color": color, "size": 11},
-                row=1, col=col,
+                text=f"{_tail(b)} {short(str(level), _NAME_CHARS)}", x=last, y=ends[i], xanchor="left", xshift=8,
+                yshift=at - to, font={"color": color, "size": 11}, row=1, col=col,
             )  # fmt: skip
         chart.update_xaxes(
-            title={"text": short(a, 40)}, tickvals=list(range(len(table))), showgrid=False,
-            ticktext=[short(str(level)) for level in table.index], range=[-0.25, len(table) - 1 + 0.6 * len(table)],
+            title={"text": short(a, 40)}, tickvals=list(range(len(table))), showgrid=False, zeroline=False,
+            ticktext=[short(str(level)) for level in table.index], range=[-0.25, (len(table) - 0.75) / (1 - room)],
             row=1, col=col,
         )  # fmt: skip
     chart.update_yaxes(range=list(y_range))
     return chart.update_yaxes(title={"text": label(metric)}, col=1)
+
+
+def _tail(key: str) -> str:
+    return short(key.rpartition(".")[2], _NAME_CHARS)

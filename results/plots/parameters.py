@@ -57,14 +57,14 @@ def parallel_plot(study: StudySummary) -> go.Figure:
         traces.append(
             go.Scatter(
                 x=list(range(len(axes))), y=shares, mode="lines+markers", name=safe(trial.name), cliponaxis=False,
-                line={"color": kind.color, "width": kind.line_px, "dash": kind.dash}, connectgaps=False,
+                line={"color": kind.color, "width": kind.line_px, "dash": kind.dash}, connectgaps=True,
                 marker={"symbol": kind.symbol, "color": kind.color, "size": kind.size - 2}, hoverinfo="text",
                 hovertext=[f"{safe(trial.name)}<br>{safe(a.name)} {value_text(v)}" for a, v in zip(axes, values, strict=True)],
             )
         )  # fmt: skip
     chart = figure(
         title,
-        f"{NOTE} Parameters by importance; on the right the objective.",
+        f"{NOTE} Parameters by importance; on the right the objective. A line skips parameters that a proposal lacks.",
         340,
         traces,
         is_wide=True,

@@ -49,7 +49,7 @@ def proposal_plot(study: StudySummary) -> go.Figure:
 
 def constraint_plot(study: StudySummary, column: str) -> go.Figure:
     """Draw the first objective against a constrained column, with the limit as a line."""
-    title = f"{next(iter(study.objectives), 'Objective')} and the limit of {column}"
+    title = f"The limit of {column}"
     if not study.objectives or not any(column in trial.values for trial in study.scored):
         return empty(title, "no proposal has been scored yet")
     return _plane(study, title, column, next(iter(study.objectives)))

@@ -1,33 +1,23 @@
-"""Facts of a report: the verdict as a sentence, lost trials with the end of their logs, cost, provenance."""
+"""Facts of a report: lost trials with the end of their logs, cost, provenance."""
 
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from results.loading.study import StudySummary
 from results.present.column_layout import number
-from results.present.table_model import LostTrial, RunTable
+from results.present.table_model import LostTrial
 from results.schema import Row, records
-from trainer.limits import WIN_MIN_SEEDS
 from trainer.records.files import read_json
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import read_ledger
 from trainer.records.logs import read_tail, without_torchrun_report
 from trainer.records.states import TrialState
-from trainer.records.text import count_of
 
 _TAIL_LINES, _LINE_CHARS = 15, 300
 _MOST_TAILS = 40
-_GROUPS = {
-    "LOSS": "worse",
-    "NOISE": "too close to call",
-    "INFEASIBLE": "over the cap",
-    "NOT COMPARABLE": "not comparable",
-}
 
 
 @dataclass(frozen=True)
@@ -37,64 +27,6 @@ class TrialLog:
     trial: LostTrial
     path: str | None
     tail: list[str]
-
-
-def search_sentence(study: StudySummary | None) -> str:
-    """Return the best proposal of a search and how many meet its constraints; empty if there was no search."""
-    if study is None:
-        return ""
-    num_feasible = sum(trial.is_feasible for trial in study.trials)
-    feasible = f"; {num_feasible} of {count_of(len(study.trials), 'proposal')} met {' and '.join(study.constraints)}"
-    feasible = f"{feasible if study.constraints else ''}."
-    best = next((trial for trial in study.trials if trial.name in study.best[:1]), None)
-    if best is None:
-        return f"No best proposal{feasible}"
-    values = ", ".join(f"{k} {v:.4f}" if v < 1000 else f"{k} {v:,.0f}" for k, v in best.values.items())
-    front = f", one of {len(study.best)} non-dominated proposals" if len(study.best) > 1 else ""
-    return f"Best proposal: {best.name} ({values}){front}{feasible}"
-
-
-def verdict_sentence(table: RunTable) -> str:
-    """Return what the run shows: the winner, or why there is none, and how many other arms had which result."""
-    lines = records(table.ablation)
-    if not lines:
-        return "No trials yet."
-    others = [line for line in lines if line["verdict"] != "CONTROL"]
-    if not others:
-        return f"{table.control} is the only arm: there is nothing to compare it with."
-    known = [line for line in others if line["delta"] is not None]
-    if not known:
-        why = "the control has no result" if lines[0]["mean"] is None else "no other arm has a result to compare"
-        return f"No comparison possible: {why}."
-    wins = sorted((line for line in known if line["verdict"] == "WIN"), key=lambda line: line["delta"])
-    if wins:
-        best = wins[0]
-        text = f"{best['arm']} beats {table.control} by {-best['delta']:.4f} bpb (p = {best['p_holm']:.2g} after Holm)"
-        text += f", and so {'does' if len(wins) == 2 else 'do'} {_listed(wins[1:])}" if wins[1:] else ""
-    elif any(line["verdict"] in ("LOSS", "NOISE") for line in known):
-        text = f"No arm beats {table.control}"
-    else:
-        best = min([line for line in known if line["verdict"] != "INFEASIBLE"] or known, key=lambda line: line["delta"])
-        lead = f"{abs(best['delta']):.4f} bpb {'ahead of' if best['delta'] < 0 else 'behind'} {table.control}"
-        result = f"{best['arm']} is {lead} so far" if best["delta"] else f"none differs from {table.control} so far"
-        text = f"Inconclusive: no arm has {WIN_MIN_SEEDS} seeds to compare; {result}"
-    return f"{text}{_others(others)}."
-
-
-def _listed(lines: list[Row]) -> str:
-    names = [str(line["arm"]) for line in lines[:3]] + ([f"{len(lines) - 3} more"] if len(lines) > 3 else [])
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def _others(others: list[Row]) -> str:
-    counts = Counter(
-        _GROUPS.get(line["verdict"])
-        if line["delta"] is not None or line["verdict"] == "NOT COMPARABLE"
-        else "without a result"
-        for line in others
-    )
-    parts = [f"{count_of(n, 'arm')} {'is' if n == 1 else 'are'} {group}" for group, n in counts.items() if group]
-    return f"; {', '.join(parts)}" if parts else ""
 
 
 def trial_logs(lost: list[LostTrial], layout: RunLayout) -> list[TrialLog]:
@@ -122,6 +54,23 @@ def costs(trials: pd.DataFrame) -> list[list[str]]:
         sums = (own[name].sum() / unit if own[name].notna().any() else None for name, unit in columns.items())
         rows.append([str(status), str(len(own)), *(number(value, ",.2f") for value in sums)])
     return rows
+
+
+def provenance_line(trials: pd.DataFrame, layout: RunLayout) -> str:
+    """Return when, where and with which code the run was made, for the top of the report."""
+    launch = read_json(layout.provenance)
+    entries, _ = read_ledger(layout.ledger)
+    rows = [row for row in records(trials) if row["status"] == TrialState.FINISHED]
+    hardware = list(dict.fromkeys(str(row["hardware"]) for row in rows if row["hardware"]))
+    code = f"commit {launch['git_sha'][:10]}" if launch.get("git_sha") else None
+    dirty = " with uncommitted changes" if launch.get("git_is_dirty") else ""
+    parts = [
+        time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(entries[-1].at)) if entries else None,
+        f"preset {launch['preset']}" if launch.get("preset") else None,
+        ", ".join(hardware[:2]) + (f" and {len(hardware) - 2} more" if hardware[2:] else ""),
+        code and code + dirty,
+    ]
+    return " · ".join(filter(None, parts))
 
 
 def provenance(trials: pd.DataFrame, layout: RunLayout) -> list[tuple[str, str]]:

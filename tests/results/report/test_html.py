@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -18,15 +19,22 @@ from plotly.offline import get_plotlyjs
 import results
 from pgray.cli.entry import main
 from results.loading.study import StudySummary
+from results.present.column_layout import one_line
 from results.present.table_model import build_table
-from results.report.facts import log_tail, search_sentence, verdict_sentence
+from results.report import html
+from results.report.answer import search_sentence, verdict_sentence
+from results.report.facts import log_tail
 from results.report.html import report, write_report
+from results.report.terms import VERDICT_KINDS
 from tests.results.five_seeds import ARMS, HOSTILE, SEEDS, write_five_seeds
 from tests.results.synthetic import Run
 from trainer.errors import InputError
 from trainer.records.files import write_json, write_text
 
 MAX_BYTES = 5_000_000
+FILES_OF = {
+    "finished": ["result", "config", "artifact"], "failed": ["log", "config"], "killed": ["log", "config"], "queued": [],
+}  # fmt: skip
 VOID = {"meta", "br", "link", "img"}
 
 
@@ -40,7 +48,8 @@ class Page(HTMLParser):
         self.texts: dict[str, str] = {}
         self.scripts: dict[str, str] = {}
         self.tags: set[str] = set()
-        self.policy = ""
+        self.policy = self.icon = ""
+        self.ids: list[str] = []
         self._open: list[str] = []
         self._section = "top"
         self._script = ""
@@ -50,7 +59,13 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         self.tags.add(tag)
-        self.links += [given[name] for name in ("src", "href", "action", "data", "poster", "srcset") if name in given]
+        if given.get("rel") == "icon":
+            self.icon = given["href"]
+        else:
+            self.links += [
+                given[name] for name in ("src", "href", "action", "data", "poster", "srcset") if name in given
+            ]
+        self.ids += [given["id"]] if "id" in given else []
         if tag == "meta" and given.get("http-equiv") == "Content-Security-Policy":
             self.policy = given["content"]
         if tag in VOID:
@@ -81,8 +96,8 @@ class Page(HTMLParser):
             self.tables[self._section][-1][-1][-1] += data
 
     @property
-    def charts(self) -> list[dict[str, Any]]:
-        return list(json.loads(self.scripts["charts-data"])["charts"]) if "charts-data" in self.scripts else []
+    def charts(self) -> dict[str, dict[str, Any]]:
+        return dict(json.loads(self.scripts["charts-data"])["charts"]) if "charts-data" in self.scripts else {}
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +117,20 @@ def test_it_is_one_file_below_the_limit_that_loads_nothing(root: Path, page: Pag
     assert page.policy.startswith("default-src 'none'")
     assert "http" not in page.policy
     assert not [link for link in page.links if "//" in link or link.startswith(("http", "data:", "/"))]
-    assert not page.tags & {"link", "img", "iframe", "object", "embed", "base"}
+    assert not page.tags & {"img", "iframe", "object", "embed", "base"}
+    assert page.icon.startswith("data:image/svg+xml,")
+    assert len(page.ids) == len(set(page.ids))
+    anchors = [link for link in page.links if link.startswith("#")]
+    assert {link[1:] for link in anchors} <= set(page.ids)
     for link in page.links:
-        assert (root / unquote(link)).is_file(), link
+        assert link in anchors or (root / unquote(link)).is_file(), link
+
+
+def test_contents_list_every_section_and_every_chart_has_an_anchor(root: Path, page: Page) -> None:
+    sections = set(page.texts) - {"top", "bottom"}
+    contents = report(root).partition("<nav")[2].partition("</nav>")[0]
+    assert {f'href="#{section}"' for section in sections} == set(re.findall(r'href="#[^"]*"', contents))
+    assert set(page.charts) <= set(page.ids)
 
 
 def test_plotly_is_inside_and_is_the_installed_one(page: Page) -> None:
@@ -124,13 +150,17 @@ def test_every_arm_is_in_every_table(page: Page) -> None:
 def test_numbers_equal_those_of_the_table(root: Path, page: Page) -> None:
     run_table = build_table(root)
     for arm_table, table in zip(run_table.tables, page.tables["table"], strict=True):
-        columns = [column.texts() for column in arm_table.columns.values()]
-        assert [[row[0].strip(), *row[1:]] for row in zip(*columns, strict=True)] == table[1:]
+        texts = {one_line(column.heading): column.texts() for column in arm_table.columns.values()}
+        rows = zip(*(texts[heading.strip()] for heading in table[0]), strict=True)
+        assert [" ".join(" ".join(row).split()) for row in rows] == [
+            " ".join(" ".join(row).split()) for row in table[1:]
+        ]
     trials = {(row["arm"], str(row["seed"])): row for row in csv.DictReader(io.StringIO(results.load(root).to_csv()))}
     for row in page.tables["trials"][0][1:]:
         own = trials[row[0], row[1]]
         assert row[2] == own["status"]
-        for cell, name in zip(row[3:6], ("float_bpb", "post_quant_bpb", "sliding_bpb"), strict=True):
+        assert row[3].split() == FILES_OF[own["status"]]
+        for cell, name in zip(row[4:7], ("float_bpb", "post_quant_bpb", "sliding_bpb"), strict=True):
             assert cell == (f"{float(own[name]):.6f}" if own[name] else "–")
 
 
@@ -190,6 +220,30 @@ def test_the_verdict_is_at_the_top(page: Page) -> None:
     assert "late-qat beats int6 by 0.01" in page.texts["top"]
     assert "1 arm is over the cap" in page.texts["top"]
     assert "3 arms are without a result" in page.texts["top"]
+    assert "late-qat sets qat.enabled false → true" in " ".join(page.texts["top"].split())
+    launched = "2027-01-15 08:00 UTC · preset sp1024-11l · 8 ranks on NVIDIA H100 80GB HBM3 · commit aaaaaaaaaa with"
+    assert page.texts["top"].index(launched) < page.texts["top"].index("Does late QAT")
+
+
+def test_arm_delta_and_verdict_are_the_first_columns(page: Page) -> None:
+    heading = [text.strip() for text in page.tables["table"][0][0]]
+    assert heading[:3] == ["arm", "Δ ± 95 % CI", "verdict"]
+
+
+def test_verdicts_have_a_shape_and_a_colour_and_terms_an_explanation(root: Path) -> None:
+    text, style = report(root), (Path(html.__file__).parent / "templates" / "report.css").read_text()
+    for verdict, kind in {"WIN": "good", "LOSS": "bad", "NOISE": "even"}.items():
+        assert f'<span class="badge {kind}">{verdict}</span>' in text
+    for kind in set(VERDICT_KINDS.values()) - {"even"}:
+        assert f".badge.{kind}::before" in style
+    assert '<span class="badge even">NEVER SEEN</span>' in verdict_cell("NEVER SEEN [1]")
+    for heading in ("p (Holm)", "verdict", "gap ± std", "at equal steps", "GPU-hours", "sliding_bpb"):
+        assert re.search(rf'<abbr title="[^"]+">{re.escape(heading)}</abbr>', text), heading
+
+
+def verdict_cell(text: str) -> str:
+    macros = html._template().environment.get_template("macros.html").module
+    return str(macros.verdict(text, VERDICT_KINDS, "table-0"))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", ["empty", "one arm", "all failed", "no control number", "unreadable"])
@@ -236,15 +290,17 @@ def test_a_search_that_cannot_be_read_is_mentioned_in_one_line(tmp_path: Path) -
     run.layout.study.write_text('{"objectives": {}, "trials": [')
     page = Page(report(run.layout.root))
     (line,) = [line for line in page.texts["top"].splitlines() if "search" in line]
-    assert line.startswith("Does it?The search is not shown: study.json: search: unreadable: Invalid JSON")
-    assert line.endswith(
-        "run the sweep again to rewrite the file. int8 is the only arm: there is nothing to compare it with."
+    assert line.removeprefix("Does it?").startswith(
+        "The search is not shown: study.json: search: unreadable: Invalid JSON"
     )
+    assert line.endswith("run the sweep again to rewrite the file.")
+    assert "int8 is the only arm: there is nothing to compare it with." in page.texts["top"]
     assert len(page.charts) == len(before.charts)
     run.layout.study.write_text('{"trials": [{"name": "t000"}], "best": ["t009"]}')
     page = Page(report(run.layout.root))
     assert "No best proposal." in page.texts["top"]
-    assert "Proposals of the search: no proposal has been scored yet." in page.texts["charts"]
+    assert "Proposals of the search: no proposal has been scored yet." in page.texts["search"]
+    assert page.tables["search"][0][1][:2] == ["t000", ""]
 
 
 def test_a_cross_of_factors_shows_its_effects(tmp_path: Path) -> None:
@@ -259,6 +315,9 @@ def test_a_cross_of_factors_shows_its_effects(tmp_path: Path) -> None:
     assert heading == ["effect", "levels", "Δ ± 95 % CI", "p (Holm)"]
     assert [row[0] for row in rows] == list(table["term"])
     assert [float(row[2].split(" ")[0]) for row in rows] == pytest.approx(list(table["estimate"]), abs=5e-5)
+    page = Page(report(run.layout.root))
+    assert list(page.texts).index("effects") < list(page.texts).index("table")  # under the headline
+    assert "interactions" in page.charts
 
 
 def test_imported_rows_are_reported(tmp_path: Path) -> None:
@@ -325,7 +384,12 @@ def test_a_browser_unpacks_plotly_and_draws(root: Path, tmp_path: Path) -> None:
     command = [str(BROWSER), *options, "--dump-dom", (root / "report.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     drawn = done.stdout.partition('id="charts"')[2].partition("</section>")[0]
-    assert drawn.count("<figure>") == 5
+    assert drawn.count("<figure") == 5
+    assert "Share chart" not in drawn
+    assert done.stdout.count("<button>") > 20  # the headings of the tables sort
+    for labels in re.findall(r'<g class="[xy]axislayer-above">.*?</g></g>', drawn):
+        ticks = re.findall(r'class="[xy]tick"><text.*?>(.*?)</text>', labels)
+        assert len(ticks) == len(set(ticks)), ticks
     assert drawn.count('class="main-svg"') >= 5
     assert "late-qat" in drawn.partition("<svg")[2]
 

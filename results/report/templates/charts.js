@@ -2,18 +2,20 @@
 (async () => {
   const read = (id) => document.getElementById(id).textContent;
   const {charts, templates} = JSON.parse(read("charts-data"));
-  const boxes = document.querySelectorAll(".plot");
+  const boxes = [...document.querySelectorAll(".plot")];
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const isTouch = matchMedia("(pointer: coarse)").matches;
   const config = {
-    responsive: true, displaylogo: false, displayModeBar: isTouch ? false : "hover",
+    responsive: true, displaylogo: false, showSendToCloud: false, displayModeBar: isTouch ? false : "hover",
     modeBarButtonsToRemove: ["select2d", "lasso2d"], toImageButtonOptions: {format: "svg", filename: document.title},
   };
   const fitting = (layout, width) => ({...layout, annotations: (layout.annotations || []).filter(
-    (annotation) => annotation.name !== "only wide" || width >= 700)});
-  const draw = (isDark) => charts.forEach(({data, layout}, i) => Plotly.react(boxes[i], data, {
-    ...fitting(layout, boxes[i].clientWidth), template: templates[isDark ? "dark" : "light"],
-    dragmode: isTouch ? false : "zoom"}, config));
+    (annotation) => annotation.name !== "only wide" || width >= 540)});
+  const draw = (isDark) => boxes.forEach((box) => {
+    const {data, layout} = charts[box.dataset.chart];
+    Plotly.react(box, data, {...fitting(layout, box.clientWidth), template: templates[isDark ? "dark" : "light"],
+      dragmode: isTouch ? false : "zoom"}, config);
+  });
   try {
     const packed = Uint8Array.from(atob(read("plotly")), (letter) => letter.charCodeAt(0));
     const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
