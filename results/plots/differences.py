@@ -52,14 +52,8 @@ def deltas(trials: pd.DataFrame, control: str | None = None, metric: str = "slid
     chart.add_vline(0)
     for i, line in enumerate(lines):
         if line["delta"] is None:
-            text = {
-                "text": safe(_why_no_delta(line, arms)),
-                "x": 0,
-                "xanchor": "left",
-                "xshift": 6,
-                "font": {"color": GREY},
-            }
-            chart.add_annotation(y=i, xref="paper", **text)
+            why = safe(_why_no_delta(line, arms))
+            chart.add_annotation(text=why, y=i, x=0, xref="paper", xanchor="left", xshift=6, font={"color": GREY})
         elif not x_range[0] <= line["delta"] <= x_range[1]:
             is_right = line["delta"] > x_range[1]
             arrow = f"{line['delta']:+.4f} ▶" if is_right else f"◀ {line['delta']:+.4f}"
