@@ -74,7 +74,7 @@ def train(job: Job, folder: TrainedLayout, harness: EvalHarness) -> TrainingReco
     )  # fmt: skip
     without_average = config.model_copy(update={"average": config.average.model_copy(update={"kind": "none"})})
     wanted = {**job.averages, LAST_WEIGHTS: without_average}
-    stream = TokenStream(harness.folder, config.train, dist)
+    stream = TokenStream(harness.folder, config.train, dist, config.model.vocab_size)
     run = TrainingRun(
         config, harness.model, harness.forward, wanted, stream, dist, events, harness.validation,
         Checkpoint(folder.checkpoint, dist),

@@ -47,6 +47,8 @@ def check(
     else:
         for problem in report.problems:
             print(f"problem: {problem}")
+        for warning in report.warnings:
+            print(f"warning: {warning}")
         print(
             f"{folder}: {count_of(report.train_shards, 'training shard')}, {report.train_tokens:,} tokens; "
             f"{count_of(report.val_shards, 'validation shard')}, {report.val_tokens:,} tokens"

@@ -8,17 +8,16 @@ Source: the mistakes listed in openai/parameter-golf issues 897 and 1719.
 
 import difflib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
 
+from pgray.data.contents import check_contents
 from trainer.data.bytes_per_token import SPACE, count_bytes, load_processor, token_bytes
 from trainer.data.shards import (
-    HEADER_BYTES,
-    TOKEN_BYTES,
     Split,
     Tokens,
     data_sha,
@@ -26,12 +25,11 @@ from trainer.data.shards import (
     list_shards,
     map_tokens,
     read_num_tokens,
-    shard_sha,
     tokenizer_sha,
 )
 from trainer.errors import DataError
 
-_CHUNK_TOKENS = 4_000_000
+_CHUNK_TOKENS = 4_000_000  # of validation
 _SAMPLE_TOKENS = 1024
 _MIN_AGREEMENT = 0.98  # measured on 90 samples: the right tokenizer at least 0.998, another of its size at most 0.96
 
@@ -49,7 +47,7 @@ class DataReport:
     val_shards: int
     train_tokens: int
     val_tokens: int
-    is_full: bool  # every token was read
+    is_full: bool  # every token was read, now or at an earlier check
     scored_tokens: int | None = None  # validation targets in whole sequences; the first token is never a target
     scored_bytes: int | None = None  # their bytes of text: the denominator of bpb
     problems: tuple[str, ...] = ()  # each names the file, the finding and the fix
@@ -61,24 +59,44 @@ class DataReport:
 
 
 def preflight(
-    folder: Path, tokenizer: str = "", vocab_size: int | None = None, seq_len: int | None = None
+    folder: Path,
+    tokenizer: str = "",
+    vocab_size: int | None = None,
+    seq_len: int | None = None,
+    *,
+    reads_all: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> DataReport:
-    """Check everything that needs no reading of whole shards, and hash the data. Takes milliseconds; runs before every launch.
+    """Check a folder before a plan or a launch, and hash the data. Refuses what `check_folder` lists.
+
+    What `pgray/data/contents.py` finds in the tokens is remembered: only the first call with `reads_all` takes long. Without
+    it, only samples of a large folder are read until then, which a warning says.
 
     Args:
         folder: a data folder.
         tokenizer: `data.tokenizer`; empty = the one `*.model` in the folder.
         vocab_size: `model.vocab_size` that the data must fit; None = any.
         seq_len: the longest sequence in tokens; None = any.
+        reads_all: read every token of a folder that was not read before.
+        say: told when that takes longer than a second.
     Returns:
         DataReport without problems, and with `data_sha` and `tokenizer_sha`.
     Raises:
         DataError: the first problem found.
     """
-    report, _, problems = _survey(folder, tokenizer, vocab_size, seq_len)
+    report, shards, problems = _survey(folder, tokenizer, vocab_size, seq_len)
     if problems:
         raise problems[0]
-    return replace(report, data_sha=data_sha(folder), warnings=tuple(_mismatches(report)))
+    assert report.vocab_size is not None  # no problem was found
+    found = check_contents(folder, shards, report.vocab_size, reads_all, say)
+    if found.problems:
+        raise found.problems[0].error
+    warnings = (*_mismatches(report), *found.warnings)
+    if not found.is_full:
+        warnings += (
+            f"{folder}: only samples of the tokens were checked; pgray run and pgray data check read them all",
+        )
+    return replace(report, data_sha=data_sha(folder), is_full=found.is_full, warnings=warnings)
 
 
 def check_folder(
@@ -86,13 +104,14 @@ def check_folder(
 ) -> DataReport:
     """Read every token and list every problem instead of raising it. Arguments as in `preflight`."""
     report, shards, problems = _survey(folder, tokenizer, vocab_size, seq_len)
+    found = check_contents(folder, shards, report.vocab_size or vocab_size, reads_all=True)
     report = replace(report, is_full=True)
-    problems += [*_token_problems(shards, report.vocab_size or vocab_size), *_repeat_problems(shards)]
+    problems += [problem.error for problem in found.problems]
     if problems:
-        return replace(report, problems=tuple(dict.fromkeys(map(str, problems))))
+        return replace(report, problems=tuple(dict.fromkeys(map(str, problems))), warnings=tuple(found.warnings))
     scored_tokens, scored_bytes = _scored(report, seq_len)
     report = replace(report, scored_tokens=scored_tokens, scored_bytes=scored_bytes)
-    return replace(report, data_sha=data_sha(folder), warnings=tuple(_mismatches(report)))
+    return replace(report, data_sha=data_sha(folder), warnings=(*_mismatches(report), *found.warnings))
 
 
 def _survey(
@@ -160,31 +179,6 @@ def _tokenizer_problems(model: Path, vocab_size: int | None) -> Iterator[DataErr
     if inner:
         problem = f"{len(inner)} pieces with a space inside, first {inner[0]!r}; each would count 3 bytes for 1"
         yield DataError(model, problem, "train the tokenizer with split_by_whitespace=True")
-
-
-def _token_problems(shards: Sequence[tuple[Split, Path]], limit: int | None) -> Iterator[DataError]:
-    """Find tokens outside the vocabulary: position and value of the first, and their number, for each shard."""
-    if limit is None:
-        return
-    for _, shard in shards:
-        tokens = map_tokens(shard)
-        chunks = (tokens[start : start + _CHUNK_TOKENS] for start in range(0, len(tokens), _CHUNK_TOKENS))
-        if num_bad := sum(np.count_nonzero(chunk >= limit) for chunk in chunks):
-            first = int(np.argmax(tokens >= limit))
-            offset = HEADER_BYTES + first * TOKEN_BYTES
-            problem = f"token {first} (byte offset {offset}) is {tokens[first]}, outside the vocabulary of {limit}"
-            fix = "use the tokenizer and model.vocab_size these shards were written with"
-            yield DataError(shard, f"{problem}; {num_bad} such tokens", fix)
-
-
-def _repeat_problems(shards: Sequence[tuple[Split, Path]]) -> Iterator[DataError]:
-    """Find shards that occur twice. A validation shard among the training shards invalidates every score."""
-    seen: dict[str, Path] = {}
-    for split, shard in shards:
-        first = seen.setdefault(shard_sha(shard), shard)
-        if first != shard:
-            why = "training would see the validation text" if split == "val" else "it would be trained on twice"
-            yield DataError(shard, f"holds the same tokens as {first.name}: {why}", "delete one and get the right one")
 
 
 def _mismatches(report: DataReport) -> Iterator[str]:

@@ -5,7 +5,6 @@ early and wait late. The answers are cached in the user's cache folder, since th
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ from pgray.spec.expand import Arm
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.model.shapes import num_params
-from trainer.records.files import read_model, write_json
+from trainer.records.files import read_model, user_cache, write_json
 from trainer.records.fingerprint import digest
 from trainer.run.bundle import code_sha
 
@@ -54,8 +53,7 @@ class ModelCheck(AbstractContextManager["ModelCheck"]):
     """
 
     def __init__(self, arms: Iterable[Arm], origin: str, cache: Path | None = None) -> None:
-        user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self._arms, self._origin, self._cache = tuple(arms), origin, cache or user_cache / "pgray/models"
+        self._arms, self._origin, self._cache = tuple(arms), origin, cache or user_cache() / "models"
         self._keys = {arm.name: model_key(arm.config) for arm in self._arms}
         self._facts: dict[str, ModelFacts] = {}  # by model key
         to_build: dict[str, dict[str, Any]] = {}

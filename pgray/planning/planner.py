@@ -5,8 +5,9 @@ the results of a run folder; it is called again once the run folder is locked.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -32,6 +33,9 @@ from trainer.run.bundle import code_sha
 
 if TYPE_CHECKING:
     from pgray.search.study import Study
+
+CheckData = Callable[..., DataReport]
+"""`pgray.data.check.preflight`, with its arguments."""
 
 Action = Literal["run", "finished", "recover", "leave"]
 """run: launch it. finished: nothing to do. recover: its result is on disk, but not in the ledger.
@@ -64,8 +68,16 @@ class Plan:
     expansion: Expansion
     trials: tuple[PlannedTrial, ...]
     checked_data: dict[DataKey, DataReport]  # {} if planned without data
-    warnings: tuple[str, ...]
+    config_warnings: tuple[str, ...]
     study: "Study | None" = None  # of a search: its proposals, past and future
+
+    @property
+    def data_warnings(self) -> list[str]:
+        return list(dict.fromkeys(warning for report in self.checked_data.values() for warning in report.warnings))
+
+    @property
+    def warnings(self) -> list[str]:
+        return [*self.config_warnings, *self.data_warnings]
 
 
 @dataclass(frozen=True)
@@ -122,13 +134,20 @@ class Decision:
         return list(groups.values())
 
 
-def make_plan(sweep: Sweep, *, layout: RunLayout | None = None, reads_data: bool = True) -> Plan:
+def make_plan(
+    sweep: Sweep,
+    *,
+    layout: RunLayout | None = None,
+    reads_data: bool = True,
+    check_data: CheckData = preflight,
+) -> Plan:
     """Expand a sweep, check every config and the data, and identify every trial.
 
     Args:
         layout: the run folder, for the earlier proposals of a search; it need not exist.
         reads_data: False plans without data. Trial ids and fingerprints are placeholders then: they tell which trials
             share a training run, but match no ledger.
+        check_data: `preflight`, maybe one that reads every token.
     Raises:
         InputError, DataError: the first problem found.
     """
@@ -140,16 +159,16 @@ def make_plan(sweep: Sweep, *, layout: RunLayout | None = None, reads_data: bool
     configs = {arm.name: arm.config for arm in expansion.arms}
     check_rules(sweep.file.kill, configs, expansion.control, sweep.origin)
     checked: dict[DataKey, DataReport] = {}
-    trials = tuple(_plan_trial(sweep, trial, checked if reads_data else None) for trial in expansion.trials)
-    warnings = [*config_warnings(expansion), *dict.fromkeys(w for report in checked.values() for w in report.warnings)]
-    return Plan(sweep, expansion, trials, checked, tuple(warnings), study)
+    trials = tuple(_plan_trial(sweep, t, checked if reads_data else None, check_data) for t in expansion.trials)
+    return Plan(sweep, expansion, trials, checked, tuple(config_warnings(expansion)), study)
 
 
 def plan_proposal(plan: Plan, name: str, changes: dict[str, Any]) -> list[PlannedTrial]:
     """Return the trials of an arm that a search has just proposed, one per seed."""
     config = arm_config(plan.sweep, f"arm {name}", changes)
     seeds = (config.model_copy(update={"seed": seed}) for seed in plan.sweep.seeds)
-    return [_plan_trial(plan.sweep, Trial(name, c.seed, c, changes), plan.checked_data) for c in seeds]
+    check = partial(preflight, reads_all=True)  # of a folder that no earlier arm uses
+    return [_plan_trial(plan.sweep, Trial(name, c.seed, c, changes), plan.checked_data, check) for c in seeds]
 
 
 def _study(sweep: Sweep, layout: RunLayout | None) -> "Study | None":
@@ -169,12 +188,14 @@ def _study(sweep: Sweep, layout: RunLayout | None) -> "Study | None":
     return Study(sweep.name, sweep.search, build, 0, proposals, where, sweep.origin)
 
 
-def _plan_trial(sweep: Sweep, trial: Trial, checked: dict[DataKey, DataReport] | None) -> PlannedTrial:
+def _plan_trial(
+    sweep: Sweep, trial: Trial, checked: dict[DataKey, DataReport] | None, check_data: CheckData
+) -> PlannedTrial:
     data = trial.config.data
     paths = {"path": data.path} | ({"tokenizer": data.tokenizer} if data.tokenizer else {})
     absolute = {name: str(Path(path).absolute()) for name, path in paths.items()}
     config = trial.config.model_copy(update={"data": data.model_copy(update=absolute)})
-    hashes = (config.data.path, config.data.tokenizer) if checked is None else _check_data(config, checked)
+    hashes = (config.data.path, config.data.tokenizer) if checked is None else _data_hashes(config, checked, check_data)
     device = "cuda" if sweep.machine.gpus else "cpu"
     facts = (config, *hashes, sweep.machine.world_size, device)
     fingerprint = train_fingerprint(*facts)
@@ -182,12 +203,12 @@ def _plan_trial(sweep: Sweep, trial: Trial, checked: dict[DataKey, DataReport] |
     return PlannedTrial(trial.arm, trial.seed, identity, fingerprint, config_sha(*facts), config, trial.changes)
 
 
-def _check_data(config: Config, checked: dict[DataKey, DataReport]) -> tuple[str, str]:
+def _data_hashes(config: Config, checked: dict[DataKey, DataReport], check_data: CheckData) -> tuple[str, str]:
     """Return the hashes of a config's data and tokenizer. Reads each folder once."""
     longest = max(config.train.seq_len, config.eval.seq_len)
     key = DataKey(config.data.path, config.data.tokenizer, config.model.vocab_size, longest)
     if key not in checked:
-        checked[key] = preflight(Path(key.folder), *key[1:])
+        checked[key] = check_data(Path(key.folder), *key[1:])
     report = checked[key]
     if report.train_tokens <= config.train.batch_tokens:
         problem = f"{report.train_tokens} training tokens, fewer than one batch"

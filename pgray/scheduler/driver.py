@@ -10,9 +10,11 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgray.data.check import preflight
 from pgray.execution.code_snapshot import snapshot_code
 from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.orphans import end_orphans
@@ -90,7 +92,8 @@ def run_sweep(
     """
     reporter = reporter or ProgressReporter()
     layout = RunLayout(Path(runs).absolute() / sweep.name)
-    plan = make_plan(sweep)
+    check_data = cache(partial(preflight, reads_all=True, say=reporter.say))
+    plan = make_plan(sweep, check_data=check_data)
     queue: JobQueue | None = None
     unwritable: str | None = None
     with (
@@ -107,7 +110,7 @@ def run_sweep(
             end_orphans(layout, grace_s, dead_drivers)
             close_dead_jobs(layout, sweep, log)
             if plan.study is not None:
-                plan = make_plan(sweep, layout=layout)  # with the earlier proposals
+                plan = make_plan(sweep, layout=layout, check_data=check_data)  # with the earlier proposals
             decision = decide(plan, layout)
             proposer = _make_proposer(plan, layout)
             has_work = bool(decision.with_action("run")) or not proposer.is_exhausted
@@ -118,7 +121,7 @@ def run_sweep(
             if is_changed:
                 if has_work:
                     launch = replace(launch, code=snapshot_code(layout), code_sha=code_sha())
-                git_sha = write_provenance(layout, sweep, plan.expansion, launch)
+                git_sha = write_provenance(layout, sweep, plan.expansion, launch, plan.data_warnings)
                 history = LedgerWriter(layout, decision, log)
                 history.begin(decision)
                 proposer.start()

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -37,7 +38,11 @@ def _git_state() -> tuple[str | None, bool | None]:
 
 
 def write_provenance(
-    layout: RunLayout, sweep: Sweep, expansion: Expansion, launch: LaunchSettings | None = None
+    layout: RunLayout,
+    sweep: Sweep,
+    expansion: Expansion,
+    launch: LaunchSettings | None = None,
+    data_warnings: Sequence[str] = (),
 ) -> str | None:
     """Record this launch in the run folder. Returns the commit."""
     sha, is_dirty = _git_state()
@@ -62,6 +67,7 @@ def write_provenance(
         "machine": sweep.machine.model_dump(),
         "control": expansion.control,
         "arms": [arm.name for arm in expansion.arms],
+        "data_warnings": list(data_warnings),  # the table and the report repeat them
         "earlier": [earlier, *history][:100] if earlier else [],
     }
     write_json(layout.provenance, record)

@@ -71,7 +71,7 @@ def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
 
 
 def read_sweep(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
-    """Return `sweep`, `question` and `control` of a run, None where not given, and the problem with sweep.yaml if any.
+    """Return `sweep`, `question`, `control` and `data_warnings` of a run, and the problem with sweep.yaml if any.
 
     The control is that of the latest launch (provenance.json: some designs do not name it in the sweep file), else that
     of sweep.yaml. A missing or broken file is not an error: a table can be made without it.
@@ -89,9 +89,10 @@ def read_sweep(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
     for key, name in (("sweep", "name"), ("question", "question"), ("control", "control")):
         if isinstance(raw.get(name), str) and raw[name].strip():
             about[key] = " ".join(raw[name].split())
-    launched = read_json(layout.provenance).get("control")
-    if isinstance(launched, str):
-        about["control"] = launched
+    launch = read_json(layout.provenance)
+    if isinstance(launch.get("control"), str):
+        about["control"] = launch["control"]
+    about["data_warnings"] = [str(warning) for warning in launch.get("data_warnings", [])]
     return about, problem
 
 

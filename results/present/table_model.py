@@ -81,6 +81,7 @@ def build_table(run: str | Path, control: str | None = None) -> RunTable:
     """
     trials = load(run)
     remarks = [str(problem) for problem in trials.attrs["problems"]]
+    remarks += [f"data: {warning}" for warning in trials.attrs.get("data_warnings", [])]
     arms = list(dict.fromkeys(trials["arm"]))
     own = trials.attrs["control"]
     if control is not None and control not in arms:

@@ -58,7 +58,7 @@ def losses() -> list[float]:
         write_shard(folder / "fineweb_train_000000.bin", walk)
         model = build_model(config, "cpu")
         events = EventLog(folder / "events.jsonl")
-        stream = TokenStream(folder, config.train, dist)
+        stream = TokenStream(folder, config.train, dist, config.model.vocab_size)
         run = TrainingRun(
             config, model, make_forward(model, config, dist.device), {average_key(config): config}, stream, dist,
             events, Validation.__new__(Validation), Checkpoint(folder / "checkpoint", dist),

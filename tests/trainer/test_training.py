@@ -84,8 +84,8 @@ def test_two_ranks_give_the_same_losses_as_one(
 
 def test_the_ranks_divide_each_batch(tiny: Callable[..., Config], tiny_data: Path) -> None:
     train = tiny(**{"train.batch_tokens": 768, "train.micro_batch_tokens": 100}).train
-    whole = TokenStream(tiny_data, train, DistContext(0, 1, torch.device("cpu")))
-    parts = [TokenStream(tiny_data, train, DistContext(r, 3, torch.device("cpu"))) for r in range(3)]
+    whole = TokenStream(tiny_data, train, DistContext(0, 1, torch.device("cpu")), 1024)
+    parts = [TokenStream(tiny_data, train, DistContext(r, 3, torch.device("cpu")), 1024) for r in range(3)]
     for step in (0, 1, 38, 39, 40, whole.num_blocks + 1):  # 39 crosses from one shard into the next
         expected = whole.batch(step).tokens_MBT.flatten()
         assert torch.equal(expected, torch.cat([p.batch(step).tokens_MBT.flatten() for p in parts]))

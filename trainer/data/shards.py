@@ -2,7 +2,7 @@
 
 A shard is a header of 256 little-endian int32 (magic, version, number of tokens, then zeros) followed by that many
 little-endian uint16 tokens. A data folder holds `fineweb_train_*.bin`, `fineweb_val_*.bin` and one SentencePiece
-`.model`. Torch-free. Token values are checked in `pgray/data/check.py`, since that takes a full read.
+`.model`. Torch-free. All token values are checked in `pgray/data/contents.py`, since that takes a full read.
 Source: the published shards and `train_gpt.py` of openai/parameter-golf.
 """
 
@@ -84,6 +84,16 @@ def read_num_tokens(path: Path) -> int:
 def map_tokens(path: Path) -> "np.memmap[tuple[int, ...], np.dtype[np.uint16]]":
     """Memory-map a shard's tokens: (N,) uint16, read-only, unchecked. Raises DataError as `read_num_tokens`."""
     return np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES, shape=(read_num_tokens(path),))
+
+
+def check_vocabulary(tokens: Tokens, vocab_size: int, shard: Path, first: int) -> None:
+    """Raise DataError if a token is outside the vocabulary. `first`: position of `tokens[0]` in the shard."""
+    if len(tokens) and int(tokens.max()) >= vocab_size:
+        at = int(np.argmax(tokens >= vocab_size))
+        position = first + at
+        offset = HEADER_BYTES + position * TOKEN_BYTES
+        problem = f"token {position} (byte offset {offset}) is {tokens[at]}, outside the vocabulary of {vocab_size}"
+        raise DataError(shard, problem, "use the tokenizer and model.vocab_size these shards were written with")
 
 
 def list_shards(folder: Path, split: Split) -> list[Path]:

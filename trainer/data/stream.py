@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainer.data.shards import list_shards, map_tokens
+from trainer.data.shards import check_vocabulary, list_shards, map_tokens
 from trainer.errors import DataError
 from trainer.run.config import TrainConfig
 from trainer.run.dist import DistContext
@@ -29,9 +29,12 @@ class Batch:
 
 
 class TokenStream:
-    def __init__(self, folder: Path, train: TrainConfig, dist: DistContext) -> None:
-        self._train, self._dist = train, dist
-        self._shards = [map_tokens(path) for path in list_shards(folder, "train")]
+    """Args: `vocab_size`: a batch with a larger token raises DataError; the model would fail without naming the place."""
+
+    def __init__(self, folder: Path, train: TrainConfig, dist: DistContext, vocab_size: int) -> None:
+        self._train, self._vocab_size, self._dist = train, vocab_size, dist
+        self._paths = list_shards(folder, "train")
+        self._shards = [map_tokens(path) for path in self._paths]
         self._starts = np.concatenate(([0], np.cumsum([len(shard) for shard in self._shards])))
         self.num_blocks = int((self._starts[-1] - 1) // train.batch_tokens)
         if self.num_blocks < 1:
@@ -64,6 +67,7 @@ class TokenStream:
         while start < end:
             offset = start - int(self._starts[shard])
             part = self._shards[shard][offset : offset + end - start]
+            check_vocabulary(part, self._vocab_size, self._paths[shard], offset)
             parts.append(part.astype(np.int64))
             start += len(part)
             shard += 1

@@ -46,7 +46,7 @@ class EvalHarness:
     def __init__(self, config: Config, dist: DistContext) -> None:
         self.config, self.dist, self.folder = config, dist, Path(config.data.path)
         self.model = build_model(config, dist.device)
-        self.validation = Validation(self.folder, config.data.tokenizer, dist)
+        self.validation = Validation(self.folder, config.data.tokenizer, dist, config.model.vocab_size)
         self.forward = make_forward(self.model, config, dist.device)
         self._float_scores: dict[tuple[Path, EvalConfig], Score] = {}
 

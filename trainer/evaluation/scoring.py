@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trainer.config import Config
 from trainer.data.bytes_per_token import token_bytes
-from trainer.data.shards import find_tokenizer, list_shards, map_tokens
+from trainer.data.shards import check_vocabulary, find_tokenizer, list_shards, map_tokens
 from trainer.errors import DataError
 from trainer.evaluation.config import EvalConfig
 from trainer.run.dist import DistContext
@@ -77,12 +77,19 @@ def windows(num_targets: int, seq_len: int, stride: int) -> Windows:
 
 
 class Validation:
-    """The validation split of a data folder and the byte counts of its tokens."""
+    """The validation split of a data folder and the byte counts of its tokens.
 
-    def __init__(self, folder: Path, tokenizer: str, dist: DistContext) -> None:
+    Args:
+        vocab_size: a larger token raises DataError, which names its place; None = the tokenizer's number of pieces.
+    """
+
+    def __init__(self, folder: Path, tokenizer: str, dist: DistContext, vocab_size: int | None = None) -> None:
         self._dist = dist
-        self.tokens = np.concatenate([np.asarray(map_tokens(path)) for path in list_shards(folder, "val")])
         table = token_bytes(find_tokenizer(folder, tokenizer))
+        shards = {path: np.asarray(map_tokens(path)) for path in list_shards(folder, "val")}
+        for path, tokens in shards.items():
+            check_vocabulary(tokens, len(table.base_bytes) if vocab_size is None else vocab_size, path, 0)
+        self.tokens = np.concatenate(list(shards.values()))
         arrays = table.base_bytes.astype(np.int64), table.has_leading_space, table.is_boundary
         self._base, self._has_space, self._is_boundary = (torch.tensor(array, device=dist.device) for array in arrays)
         self._folder = folder

@@ -1,4 +1,4 @@
-"""Writes files atomically and reads JSON files."""
+"""Writes files atomically and reads JSON files; names the cache folder."""
 
 import contextlib
 import json
@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from pydantic import BaseModel  # a supervisor imports this module, and has no time for pydantic
 
 Model = TypeVar("Model", bound="BaseModel")
+
+
+def user_cache() -> Path:
+    """Return the folder for what may be deleted at any time: `$XDG_CACHE_HOME/pgray`, by default `~/.cache/pgray`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pgray"
 
 
 @contextlib.contextmanager
