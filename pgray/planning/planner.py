@@ -139,7 +139,7 @@ def make_plan(
     *,
     layout: RunLayout | None = None,
     reads_data: bool = True,
-    check_data: CheckData = preflight,
+    check_data: CheckData | None = None,
 ) -> Plan:
     """Expand a sweep, check every config and the data, and identify every trial.
 
@@ -147,7 +147,7 @@ def make_plan(
         layout: the run folder, for the earlier proposals of a search; it need not exist.
         reads_data: False plans without data. Trial ids and fingerprints are placeholders then: they tell which trials
             share a training run, but match no ledger.
-        check_data: `preflight`, maybe one that reads every token.
+        check_data: default `preflight`, which reads samples of a large folder.
     Raises:
         InputError, DataError: the first problem found.
     """
@@ -159,7 +159,9 @@ def make_plan(
     configs = {arm.name: arm.config for arm in expansion.arms}
     check_rules(sweep.file.kill, configs, expansion.control, sweep.origin)
     checked: dict[DataKey, DataReport] = {}
-    trials = tuple(_plan_trial(sweep, t, checked if reads_data else None, check_data) for t in expansion.trials)
+    trials = tuple(
+        _plan_trial(sweep, t, checked if reads_data else None, check_data or preflight) for t in expansion.trials
+    )
     return Plan(sweep, expansion, trials, checked, tuple(config_warnings(expansion)), study)
 
 
