@@ -51,19 +51,20 @@ class ValidationIndex:
         self._limit = np.uint64(((1 << 64) - 1) // max(1, self.num_tokens // _NUM_KEPT))
         hashes, self._positions = _kept(tokens, self._limit)
         self._sorted, self._place, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-        self._is_unique = counts == 1
+        self._is_unique: npt.NDArray[np.bool_] = counts == 1
         self._table = np.zeros(1 << _TABLE_BITS, dtype=bool)
         self._table[_slot(self._sorted)] = True
 
     def hits(self, tokens: Tokens) -> npt.NDArray[np.bool_]:
         """Return which fingerprints, in the order of their positions, these training tokens contain."""
-        found = np.zeros(len(self._sorted), dtype=bool)
+        found: npt.NDArray[np.bool_] = np.zeros(len(self._sorted), dtype=bool)
         if len(found):
             for hashes, _ in _chunks(tokens, self._limit):
                 likely = hashes[self._table[_slot(hashes)]]
                 place = np.minimum(np.searchsorted(self._sorted, likely), len(found) - 1)
                 found[place[self._sorted[place] == likely]] = True
-        return (found & self._is_unique)[self._place]
+        found &= self._is_unique
+        return found[self._place]
 
     def copied(self, hits: npt.NDArray[np.bool_]) -> Copied | None:
         """Return the validation text in runs of `MIN_RUN_TOKENS` or more that these hits cover; None if there is none."""
