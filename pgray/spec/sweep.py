@@ -7,7 +7,7 @@ a sweep into arms and trials.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import Field
 
@@ -47,6 +47,7 @@ class SweepFile(StoppingSections):
     launcher: str | None = None
     budget: Budget | None = None
     failures: FailurePolicy = Field(default_factory=FailurePolicy)
+    on_failed_seeds: Literal["incomplete", "ignore"] = "incomplete"
 
     @property
     def design(self) -> str:

@@ -1,18 +1,22 @@
 """Decides which rows may be compared: groups trials by arm and refuses rows that were measured in different ways."""
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
 
 from results.analysis.statistics import nats_per_token
+from results.loading.hard_limits import is_within_cap
 from results.loading.runs import current
 from results.schema import COLUMNS, NAMES, Row, records
 from trainer.errors import InputError
 from trainer.records.results import LOSSES, METRICS
 from trainer.records.states import TrialState
 
+_SAME_DENOMINATOR = 1e-3  # relative difference in bytes per token below which rounded logs count as one tokenizer
 _SAME_EVALUATION = ("tokenizer_sha", "data_sha", "scored_tokens", "scored_bytes", "eval_seq_len")
 _CIRCUMSTANCES = ("hardware", "world_size", "torch_version")  # may differ, but a note says so; so may the code
 
@@ -43,6 +47,8 @@ def group(
     assume_same: str | None = None,
 ) -> Arms:
     """Group the rows by arm and fill in missing columns: None, but status "finished". Args as `ablation`.
+
+    `is_within_cap` of the rows is computed from the bytes.
 
     Raises:
         InputError: no such metric or control, or rows without arm or seed.
@@ -89,6 +95,28 @@ def mismatch(rows: Sequence[Row], reference: Sequence[Row], metric: str, *, null
         for row in rows:
             if row[column] != first[column] and not (nulls_match and row[column] is None):
                 return f"{_named(row)} has {column} {_shown(row[column])}, {_named(first)} has {_shown(first[column])}"
+    return _other_denominator(rows, reference)
+
+
+def _other_denominator(rows: Sequence[Row], reference: Sequence[Row]) -> str | None:
+    """Return which rows encode another number of bytes per token, so that they have another tokenizer; None if none does."""
+    known = [(row, ratio) for row in (*reference, *rows) if (ratio := _nats_per_bpb(row)) is not None]
+    for row, ratio in known:
+        first, expected = known[0]
+        if abs(ratio / expected - 1) > _SAME_DENOMINATOR:
+            here, there = (f"{value / math.log(2):.4f} bytes per token" for value in (ratio, expected))
+            return f"{_named(row)} has {here} (loss / bpb), {_named(first)} has {there}: another tokenizer"
+    return None
+
+
+def _nats_per_bpb(row: Row) -> float | None:
+    """Return the nats per token of 1 bpb, from scored bytes and tokens, else from loss and bpb of the same score."""
+    if row["scored_bytes"] is not None and row["scored_tokens"]:
+        return nats_per_token(1.0, row["scored_bytes"], row["scored_tokens"])
+    if row["bytes_per_token"] is not None:
+        return float(row["bytes_per_token"]) * math.log(2)
+    if row["val_loss_nats"] is not None and row["post_quant_bpb"]:
+        return float(row["val_loss_nats"] / row["post_quant_bpb"])
     return None
 
 
@@ -97,10 +125,27 @@ def circumstances(mine: Sequence[Row], reference: Sequence[Row]) -> list[str]:
     notes = []
     has_code_sha = all(row["code_sha"] is not None for row in (*mine, *reference))  # a commit need not change the code
     for column in (*_CIRCUMSTANCES, "code_sha" if has_code_sha else "git_sha"):
-        here, there = (sorted({str(r[column]) for r in rows if r[column] is not None}) for rows in (mine, reference))
-        if here and there and here != there:
-            notes.append(f"{column} {'/'.join(here)}, control {'/'.join(there)}")
+        here, there = (
+            {row["seed"]: str(row[column]) for row in rows if row[column] is not None} for rows in (mine, reference)
+        )
+        values = [sorted(set(found.values())) for found in (here, there)]
+        if all(values) and values[0] != values[1]:
+            notes.append(f"{column} {'/'.join(values[0])}, control {'/'.join(values[1])}")
+        elif differing := _differing_seeds(here, there):
+            notes.append(f"{column} differs from the control's on seed {', '.join(map(str, differing))}")
+        elif not here.keys() & there.keys() and (shares := _shares(here)) != _shares(there):
+            notes.append(f"{column} mixed in other shares than in the control: {shares}, control {_shares(there)}")
     return notes
+
+
+def _differing_seeds(here: Mapping[int, str], there: Mapping[int, str]) -> list[int]:
+    return sorted(seed for seed in here.keys() & there.keys() if here[seed] != there[seed])
+
+
+def _shares(values: Mapping[int, str]) -> str:
+    """Return each value with the share of seeds that have it."""
+    counts = sorted(Counter(values.values()).items())
+    return ", ".join(f"{value} {count / len(values):.0%}" for value, count in counts)
 
 
 def nats_per_unit(metric: str, rows: Sequence[Row]) -> float | None:
@@ -113,13 +158,8 @@ def nats_per_unit(metric: str, rows: Sequence[Row]) -> float | None:
         return 1.0
     if metric not in LOSSES:
         return None
-    for row in rows:
-        if row["scored_bytes"] is not None and row["scored_tokens"] is not None:
-            return nats_per_token(1.0, row["scored_bytes"], row["scored_tokens"])
-    for row in rows:
-        if row["val_loss_nats"] is not None and row["post_quant_bpb"]:
-            return float(row["val_loss_nats"] / row["post_quant_bpb"])
-    return None
+    by_precision = sorted(rows, key=lambda row: row["scored_bytes"] is None)
+    return next((ratio for row in by_precision if (ratio := _nats_per_bpb(row)) is not None), None)
 
 
 def evaluation_columns(metric: str) -> tuple[str, ...]:
@@ -144,6 +184,8 @@ def _checked(trials: pd.DataFrame, metric: str) -> list[Row]:
             raise InputError("ablation", "trials", name, "column missing; give rows as from results.load")
     absent: Row = dict.fromkeys(NAMES) | {"status": TrialState.FINISHED}
     rows = [absent | row for row in records(current(trials))]
+    for row in rows:
+        row["is_within_cap"] = is_within_cap(row)
     seen: dict[tuple[str, int], Row] = {}
     for row in rows:
         other = seen.setdefault((row["arm"], row["seed"]), row)

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from results.analysis.comparability import Arms, circumstances, group, measured, nats_per_unit
+from results.analysis.headline import headline_of
 from results.analysis.statistics import holm
 from results.loading.configs import config_of
 from results.schema import Dtype, Row, typed_frame
@@ -33,7 +34,7 @@ def effects(
     trials: pd.DataFrame,
     factors: Factors | Sequence[str] | None = None,
     control: str | None = None,
-    metric: str = "sliding_bpb",
+    metric: str | None = None,
 ) -> pd.DataFrame:
     """Return the effect of each factor averaged over the others, and the interactions of two or more.
 
@@ -45,7 +46,7 @@ def effects(
         factors: config keys such as `qat.enabled`, or the start of several, such as `quant.bits`; or factor -> arm ->
             level. None: the config keys in which the arms differ; keys that change together are one factor.
         control: the arm whose levels are the reference. None: the sweep's own, else the first arm.
-        metric: any numeric column.
+        metric: any numeric column. None: as `results.ablation` chooses it.
     Returns:
         A row for each term and choice of levels. Main effect `a against b`: mean of all arms with a minus mean of all
         arms with b. Interaction of two factors: the effect of the one at the other's first level minus that at its second
@@ -56,6 +57,7 @@ def effects(
         InputError: arms are not the full cross of these factors, each cell one arm; no such control or metric.
         NotComparableError: the rows were scored on other tokens, bytes, data, tokenizer or evaluation settings.
     """
+    metric = metric or headline_of(trials)
     arms = group(trials, control, metric)
     cross = _cross(arms, factors if isinstance(factors, Mapping) else _from_configs(trials, arms, factors))
     rows = [row for own in arms.rows.values() for row in measured(own, metric)]
@@ -85,12 +87,13 @@ def cell_means(
     trials: pd.DataFrame,
     factors: Factors | Sequence[str] | None = None,
     control: str | None = None,
-    metric: str = "sliding_bpb",
+    metric: str | None = None,
 ) -> pd.DataFrame:
     """Return a row for each cell of the cross: its arm, the level of each factor, and the mean of the metric.
 
     Arguments and errors are those of `effects`. An arm without a result has a null mean.
     """
+    metric = metric or headline_of(trials)
     arms = group(trials, control, metric)
     cross = _cross(arms, factors if isinstance(factors, Mapping) else _from_configs(trials, arms, factors))
     lines: list[Row] = []

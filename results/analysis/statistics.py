@@ -1,7 +1,7 @@
-"""Statistics on plain numbers: differences over seeds, Holm's correction, the challenge's rule and the seeds it needs.
+"""Statistics on plain numbers: differences over seeds, Holm's correction, and the seeds that the challenge's rule needs.
 
 Without variation there is no interval and no p; the result's note gives the reason. Which rows may be compared is decided
-in `results/analysis/comparability.py`.
+in `results/analysis/comparability.py`, and the rule itself is in `results/analysis/verdicts.py`.
 """
 
 import itertools
@@ -9,12 +9,12 @@ import math
 import statistics
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from results.analysis.skew import sign_flip_p, t_test_note
 from trainer.limits import WIN_MIN_SEEDS, WIN_NATS, WIN_P_VALUE
 
-Verdict = Literal["WIN", "LOSS", "NOISE", "TOO FEW SEEDS", "INFEASIBLE"]
 POWER = 0.8
 """Chance of detecting a true effect with `seeds_required` seeds."""
 
@@ -27,7 +27,8 @@ class Difference:
     """Arm minus control, in the metric's unit. None = unknown; `note` gives the reason.
 
     n: the pairs of a paired test; else the size of the smaller group. std: of one seed's difference, so that the mean of
-    n of them has the standard error std / sqrt(n); for unpaired seeds sqrt(s_arm^2 + s_control^2).
+    n of them has the standard error std / sqrt(n); for unpaired seeds sqrt(s_arm^2 + s_control^2). p is two-sided.
+    p_permutation: from 8 pairs on.
     """
 
     n: int
@@ -40,6 +41,14 @@ class Difference:
     std_error: float | None = None
     std: float | None = None
     note: str | None = None
+    p_permutation: float | None = None
+
+    @property
+    def p_one_sided(self) -> float | None:
+        """The p that the arm is no better than the control."""
+        if self.p is None or self.delta is None:
+            return None
+        return self.p / 2 if self.delta <= 0 else 1 - self.p / 2
 
 
 def difference(arm: Mapping[int, float], control: Mapping[int, float], confidence: float = 0.95) -> Difference:
@@ -86,11 +95,15 @@ def paired(arm: Sequence[float], control: Sequence[float], confidence: float = 0
         return Difference(1, delta, note="one seed in common with the control: no interval")
     if not any(differences):
         note = "identical to the control on every seed: this arm changed nothing"
-        return Difference(n, 0.0, "paired", 0.0, 0.0, 1.0, n - 1, 0.0, 0.0, note)
+        return Difference(
+            n, 0.0, "paired", 0.0, 0.0, 1.0, n - 1, 0.0, 0.0, note, p_permutation=sign_flip_p(differences)
+        )
     if _is_constant(differences, size=max(map(abs, [*arm, *control]))):
         return Difference(n, delta, note="the same difference on every seed (is the seed used?): no interval")
     std = statistics.stdev(differences)
-    return _t_test("paired", n, delta, std / math.sqrt(n), n - 1, std, confidence)
+    test = _t_test("paired", n, delta, std / math.sqrt(n), n - 1, std, confidence)
+    p_permutation = sign_flip_p(differences)
+    return replace(test, note=t_test_note(differences, test.p or 0.0, p_permutation), p_permutation=p_permutation)
 
 
 def welch(arm: Sequence[float], control: Sequence[float], confidence: float = 0.95) -> Difference:
@@ -137,28 +150,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def nats_per_token(delta_bpb: float, scored_bytes: int, scored_tokens: int) -> float:
     """Convert a difference in bits per byte to nats per token of the same evaluation."""
     return delta_bpb * math.log(2) * scored_bytes / scored_tokens
-
-
-def verdict(delta_nats: float | None, p: float | None, num_seeds: int, is_feasible: bool) -> Verdict | None:
-    """Apply the challenge's rule: at least 0.005 nats per token better, p < 0.01, at least 3 seeds, within the cap.
-
-    Args:
-        delta_nats: arm minus control in nats per token; below zero is better. None = cannot be converted.
-        p: of the difference, corrected for the number of arms compared.
-        num_seeds: seeds on each side of the difference.
-        is_feasible: every seed of the arm is within the cap.
-    Returns:
-        LOSS mirrors WIN; NOISE is everything between: too small or not significant. None: delta_nats is unknown.
-    """
-    if not is_feasible:
-        return "INFEASIBLE"
-    if num_seeds < WIN_MIN_SEEDS:
-        return "TOO FEW SEEDS"
-    if delta_nats is None:
-        return None
-    if p is not None and p < WIN_P_VALUE and abs(delta_nats) >= WIN_NATS:
-        return "WIN" if delta_nats < 0 else "LOSS"
-    return "NOISE"
 
 
 def p_margin(delta_nats: float, std_error_nats: float, df: float) -> float:

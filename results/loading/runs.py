@@ -15,6 +15,8 @@ import pandas as pd
 from pydantic import ValidationError, create_model
 
 from results.importers.store import read_imports
+from results.loading.hard_limits import is_within_cap, size_note
+from results.loading.older_records import fill_older
 from results.loading.remote import copy_runs
 from results.loading.slow_nodes import slow_node_notes
 from results.schema import NAMES, Row, frame
@@ -48,7 +50,8 @@ def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     Returns:
         The columns of `results.schema`, one row per trial; rows in the order in which trials first appear in the
         ledger, runs in the order given (a glob's in name order). `attrs`: `runs` (folders), `problems` (unreadable
-        files), and for a single run `sweep`, `question` and `control`.
+        files), and for a single run `sweep`, `question`,
+        `control` and `on_failed_seeds`.
     Raises:
         InputError: no run folder there.
     """
@@ -60,7 +63,9 @@ def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
         rows += new_rows
         problems += new_problems
     for row, note in zip(rows, slow_node_notes(rows), strict=True):
-        row["notes"] = "; ".join(filter(None, (row.get("notes"), note))) or None
+        known = dict.fromkeys(NAMES) | row
+        row["notes"] = "; ".join(filter(None, (row.get("notes"), note, size_note(known)))) or None
+        row["is_within_cap"] = is_within_cap(known)
     trials = frame(rows)
     trials.attrs = {"runs": [str(f) for f in folders], "problems": problems}
     if len(folders) == 1:
@@ -71,12 +76,15 @@ def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
 
 
 def read_sweep(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
-    """Return `sweep`, `question`, `control` and `data_warnings` of a run, and the problem with sweep.yaml if any.
+    """Return `sweep`, `question`, `control`, `on_failed_seeds` and `data_warnings` of a run, and the problem with
+    sweep.yaml if any.
 
-    The control is that of the latest launch (provenance.json: some designs do not name it in the sweep file), else that
-    of sweep.yaml. A missing or broken file is not an error: a table can be made without it.
+    `question` and `control` are None where not given. The control is that of the latest launch (provenance.json: some
+    designs do not name it in the sweep file), else that of sweep.yaml. A missing or broken file is not an error: a table
+    can be made without it.
     """
     about: dict[str, Any] = {"sweep": layout.root.resolve().name, "question": None, "control": None}
+    about["on_failed_seeds"] = "incomplete"
     raw: Any = {}
     problem = None
     if layout.sweep.is_file():
@@ -89,6 +97,8 @@ def read_sweep(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
     for key, name in (("sweep", "name"), ("question", "question"), ("control", "control")):
         if isinstance(raw.get(name), str) and raw[name].strip():
             about[key] = " ".join(raw[name].split())
+    if raw.get("on_failed_seeds") == "ignore":
+        about["on_failed_seeds"] = "ignore"
     launch = read_json(layout.provenance)
     if isinstance(launch.get("control"), str):
         about["control"] = launch["control"]
@@ -177,7 +187,7 @@ def _row(layout: RunLayout, entry: LedgerEntry) -> tuple[Row, str | None]:
         return row, f"result.json cannot be read, so its numbers are unknown ({first_line(error)})"
     if values["trial_id"] != entry.trial_id or values["seed"] != entry.seed:
         return row, f"result.json is that of {values['trial_id']} seed {values['seed']}, so it is not used"
-    row |= {name: values[name] for name in (*_FROM_RESULT, "notes")}
+    row = fill_older(layout, row | {name: values[name] for name in (*_FROM_RESULT, "notes")})
     tokens = values["scored_tokens"]
     return row | {"bytes_per_token": values["scored_bytes"] / tokens if tokens else None}, None
 

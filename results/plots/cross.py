@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from results.analysis.effects import cell_means
+from results.analysis.headline import headline_of
 from results.plots.compared import label
 from results.plots.labels import CHAR_PX, spread
 from results.plots.style import COLORS, DASHES, empty, figure, padded, short
@@ -18,11 +19,12 @@ _WIDTH_PX = 500  # a usual width of the chart
 _NAME_CHARS = 14
 
 
-def interactions(trials: pd.DataFrame, control: str | None = None, metric: str = "sliding_bpb") -> go.Figure:
+def interactions(trials: pd.DataFrame, control: str | None = None, metric: str | None = None) -> go.Figure:
     """Draw a panel for each pair of factors: bpb by the level of one, a line for each level of the other.
 
     Arguments are those of `results.effects`; a run that is no full cross gives a chart that says so.
     """
+    metric = metric or headline_of(trials)
     title = "Interaction of the factors"
     try:
         means = cell_means(trials, control=control, metric=metric)

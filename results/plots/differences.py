@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 
 from results.analysis.ablation import ablation
 from results.analysis.comparability import Arms, by_seed, measured, nats_per_unit
+from results.analysis.headline import headline_of
 from results.analysis.statistics import paired_seeds
 from results.plots.compared import grouped, label, missing, nothing, why_missing
 from results.plots.style import GREY, MOST_ARMS, Style, core, empty, figure, padded, safe, short, styles
@@ -15,8 +16,9 @@ from trainer.records.text import count_of
 _ENDS = ("ci_low", "delta", "ci_high")
 
 
-def deltas(trials: pd.DataFrame, control: str | None = None, metric: str = "sliding_bpb") -> go.Figure:
+def deltas(trials: pd.DataFrame, control: str | None = None, metric: str | None = None) -> go.Figure:
     """Draw each arm's difference from the control with its 95 % interval, and the difference of each pair of seeds."""
+    metric = metric or headline_of(trials)
     title = f"Difference in {label(metric)} from the control"
     arms = grouped(trials, control, metric)
     lines = records(ablation(trials, control, metric, on_mismatch="mark"))[1:] if arms.rows else []

@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from results.analysis.decomposition import decompose
+from results.analysis.headline import headline_of
 from results.analysis.pareto import frontier
 from results.plots.compared import comparable, grouped, label, missing, nothing
 from results.plots.scatter import Point, arm_scatter
@@ -24,8 +25,9 @@ _NEAR_CAP = 0.6  # draw the cap where the largest artifact takes at least this s
 _SAME_STEP_TIME = 0.001  # relative difference below which two step times count as equal
 
 
-def sizes(trials: pd.DataFrame, control: str | None = None, metric: str = "sliding_bpb") -> go.Figure:
+def sizes(trials: pd.DataFrame, control: str | None = None, metric: str | None = None) -> go.Figure:
     """Draw bpb (mean over seeds) by artifact bytes (largest seed), with the cap and the Pareto front within it."""
+    metric = metric or headline_of(trials)
     title = f"Artifact bytes and {label(metric)}"
     arms = grouped(trials, control, metric)
     points = []
@@ -94,13 +96,14 @@ def gaps(trials: pd.DataFrame, control: str | None = None) -> go.Figure:
 
 
 def step_tax(
-    trials: pd.DataFrame, control: str | None = None, metric: str = "sliding_bpb", curves: pd.DataFrame | None = None
+    trials: pd.DataFrame, control: str | None = None, metric: str | None = None, curves: pd.DataFrame | None = None
 ) -> go.Figure:
     """Draw the difference from the control by relative step time, at the end of training and at equal steps.
 
     Args:
         curves: as in `results.decompose`.
     """
+    metric = metric or headline_of(trials)
     title = "Cost of step time"
     arms = grouped(trials, control, metric)
     lines = records(decompose(trials, control, metrics=[metric], curves=curves)) if arms.rows else []

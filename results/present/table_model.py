@@ -12,15 +12,14 @@ from typing import Any
 import pandas as pd
 
 from results.analysis.ablation import ablation
+from results.analysis.headline import fallback_note, headline
 from results.loading.runs import current, load
 from results.present.column_layout import NONE, HideStep, Parts, TextColumn, half_width, number
 from results.schema import Row, records
 from trainer.errors import InputError
-from trainer.limits import ARTIFACT_CAP_BYTES, WIN_MIN_SEEDS
+from trainer.limits import ARTIFACT_CAP_BYTES, WIN_MIN_SEEDS, WIN_NATS
 from trainer.records.results import HEADLINES, METRICS
 from trainer.records.states import TrialState
-
-_NOTED_STEP_CHANGE = 0.01  # relative difference in steps from which on a footnote says it
 
 
 @dataclass(frozen=True)
@@ -90,14 +89,16 @@ def build_table(run: str | Path, control: str | None = None) -> RunTable:
         remarks.append(f"the control {own} has no trial; differences are from the first arm")
     control = control or (own if own in arms else None) or (arms[0] if arms else None)
     rows = records(current(trials))
-    metric = _headline(rows)
+    metric = headline(rows)
+    fallback = fallback_note(rows, metric)
+    remarks += [fallback] if fallback else []
     compared = ablation(trials, control, metric, on_mismatch="mark") if arms else pd.DataFrame()
     lines = records(compared)
     by_arm: dict[str, list[Row]] = {line["arm"]: [] for line in lines}
     for row in rows:
         by_arm[row["arm"]].append(row)
     done = {arm: [row for row in own_rows if _has_result(row)] for arm, own_rows in by_arm.items()}
-    notes = {line["arm"]: _notes(line, done[line["arm"]], done[str(control)]) for line in lines}
+    notes = {line["arm"]: line["reason"].split("; ") if line["reason"] else [] for line in lines}
     footnotes = list(dict.fromkeys(note for own_notes in notes.values() for note in own_notes))
     superseded = len(trials) - len(rows)
     if superseded:
@@ -120,13 +121,6 @@ def build_table(run: str | Path, control: str | None = None) -> RunTable:
         trials=trials,
         ablation=compared,
     )
-
-
-def _headline(rows: list[Row]) -> str:
-    """Return the first of the metrics that arms are compared by that every finished trial has."""
-    finished = [row for row in rows if row["status"] == TrialState.FINISHED]
-    complete = (name for name in HEADLINES if finished and all(row[name] is not None for row in finished))
-    return next(complete, HEADLINES[-1])
 
 
 def _has_result(row: Row) -> bool:
@@ -154,6 +148,7 @@ def _comparison(
 ) -> ArmTable:
     """Return the table of differences from the control and their verdicts."""
     name = METRICS[metric].label.removesuffix(" bpb")
+    has_permutation = any(line["p_permutation"] is not None for line in lines)
     rows: list[dict[str, Parts]] = []
     for line in lines:
         is_compared = line["verdict"] != "CONTROL" and line["n_pairs"]
@@ -166,6 +161,7 @@ def _comparison(
                 f"{name}\nbpb": (number(line["mean"], ".4f"),),
                 "Δ\n± 95 % CI": (number(line["delta"], "+.4f"), half_width(line["ci_low"], line["ci_high"])),
                 "p (Holm)": (number(line["p_holm"], ".2g"),),
+                **({"p (flips)": (number(line["p_permutation"], ".2g"),)} if has_permutation else {}),
                 "verdict": (line["verdict"] or NONE, f"[{marks}]" if marks else ""),
                 "seeds\nneeded": (at_least + number(line["seeds_needed"], ","),),
             }
@@ -176,6 +172,7 @@ def _comparison(
         HideStep(f"{name}\nbpb", f"{name} bpb"),
         HideStep("seeds", "test", slice(0, 1), "seeds"),
         HideStep("seeds\nneeded", "seeds needed"),
+        HideStep("p (flips)", "p of the permutation test"),
         HideStep("p (Holm)", "p (Holm)"),
     )
 
@@ -225,21 +222,6 @@ def _qat(done: list[Row]) -> Parts:
     )
 
 
-def _notes(line: Row, done: list[Row], reference: list[Row]) -> list[str]:
-    """Return the footnotes of an arm: what could mislead a reader, and why it is not compared."""
-    notes = line["reason"].split("; ") if line["reason"] else []
-    steps, base = _mean(done, "steps"), _mean(reference, "steps")
-    if steps and base and abs(steps / base - 1) >= _NOTED_STEP_CHANGE:
-        share = f"{abs(steps / base - 1):.1%} {'fewer' if steps < base else 'more'} steps than the control"
-        notes.append(share if steps < 2 * base else f"{steps / base:,.1f}x the control's steps")
-    if False in _values(done, "qat_is_live"):
-        notes.append("QAT WAS NOT LIVE: it was enabled and changed nothing")
-    covered = min(_values(done, "qat_coverage"), default=1.0)
-    if covered < 1:
-        notes.append(f"QAT covers {covered:.0%} of the quantized elements")
-    return list(dict.fromkeys([*notes, *_values(done, "notes")]))
-
-
 def _sentence(line: Row, notes: list[str], control: str | None, metric: str) -> str:
     """Summarize one arm: mean, difference, verdict, footnotes."""
     name = METRICS[metric].label.removesuffix(" bpb")
@@ -254,6 +236,10 @@ def _sentence(line: Row, notes: list[str], control: str | None, metric: str) -> 
         text += f": {line['verdict']}"
     if line["verdict"] == "TOO FEW SEEDS":
         text += f" ({line['n_pairs']} of {WIN_MIN_SEEDS})"
+    elif line["verdict"] == "INCOMPLETE":
+        text += f" ({line['n']} of {line['n'] + line['n_failed']} seeds have a result)"
+    elif line["verdict"] == "SMALL":
+        text += f" ({'better' if line['delta'] < 0 else 'worse'} by less than {WIN_NATS} nats per token)"
     return f"{text}. {'; '.join(notes).rstrip('.')}." if notes else f"{text}."
 
 

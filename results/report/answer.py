@@ -13,11 +13,11 @@ from trainer.records.text import count_of
 
 _GROUPS = {
     "LOSS": "worse",
-    "NOISE": "too close to call",
+    "NOISE": "without an effect",
     "SMALL": "different by less than 0.005 nats",
-    "INCONCLUSIVE": "inconclusive",
+    "INCONCLUSIVE": "too close to call",
     "INCOMPLETE": "incomplete",
-    "INFEASIBLE": "over the cap",
+    "INFEASIBLE": "over a limit",
     "NOT COMPARABLE": "not comparable",
 }
 
@@ -45,7 +45,7 @@ def answer(table: RunTable, configs: Mapping[str, list[Change] | None]) -> Answe
     """Return the verdict and what the winner sets; without a winner, what the leader sets if it is ahead."""
     lines = [line for line in records(table.ablation) if line["delta"] is not None and line["verdict"] != "CONTROL"]
     wins = [line for line in lines if line["verdict"] == "WIN"]
-    is_open = not any(line["verdict"] in ("LOSS", "NOISE") for line in lines)
+    is_open = not any(line["verdict"] in ("LOSS", "NOISE", "SMALL") for line in lines)
     leaders = wins or [line for line in lines if is_open and line["delta"] < 0 and line["verdict"] != "INFEASIBLE"]
     leader = min(leaders, key=lambda line: line["delta"], default=None)
     kind = "good" if wins else "open" if is_open else "even"
@@ -85,7 +85,7 @@ def verdict_sentence(table: RunTable) -> str:
         best = wins[0]
         text = f"{best['arm']} beats {table.control} by {-best['delta']:.4f} bpb (p = {best['p_holm']:.2g} after Holm)"
         text += f", and so {'does' if len(wins) == 2 else 'do'} {_listed(wins[1:])}" if wins[1:] else ""
-    elif any(line["verdict"] in ("LOSS", "NOISE") for line in known):
+    elif any(line["verdict"] in ("LOSS", "NOISE", "SMALL", "INCONCLUSIVE", "INCOMPLETE") for line in known):
         text = f"No arm beats {table.control}"
     else:
         best = min([line for line in known if line["verdict"] != "INFEASIBLE"] or known, key=lambda line: line["delta"])

@@ -1,5 +1,6 @@
 """Explanations of the words in a report: column headings and verdicts."""
 
+from results.analysis.verdicts import MEANINGS
 from results.schema import COLUMNS
 
 VERDICT_KINDS = {
@@ -13,7 +14,7 @@ _WORDS = {
     "seeds": "Finished seeds in the comparison. paired: the same seeds as the control; welch: other seeds.",
     "Δ ± 95 % CI": "Mean difference from the control and its 95 % confidence interval (t). Below 0 is better.",
     "p (Holm)": "Two-sided p of the difference, after Holm's correction for the number of arms.",
-    "verdict": "WIN: better by 0.005 nats or more, p < 0.01, 3 seeds or more, within the cap. README.md lists the others.",
+    "verdict": " ".join(f"{verdict}: {meaning}." for verdict, meaning in MEANINGS.items() if verdict != "CONTROL"),
     "seeds needed": "Further seeds until a difference of this size would be a WIN or LOSS. ≥: at least.",
     "float": "float_bpb: the averaged weights before quantization; non-sliding.",
     "post-quant": "post_quant_bpb: the unpacked artifact; non-sliding.",

@@ -125,7 +125,8 @@ def test_exports_share_one_training_run_and_a_rerun_does_not_train(
 
 
 def test_the_result_agrees_with_the_files(tiny: Callable[..., Config], tmp_path: Path, alone: DistContext) -> None:
-    (r,) = run_job(job_of(tiny(**{"average.kind": "ema"})), tmp_path, alone)
+    config = tiny(**{"average.kind": "ema"})
+    (r,) = run_job(job_of(config), tmp_path, alone)
     layout = RunLayout(tmp_path)
     assert r.model_bytes == layout.trial("trial0").artifact.stat().st_size
     assert r.quant_gap == pytest.approx(r.post_quant_bpb - r.float_bpb, abs=1e-12)
@@ -136,8 +137,9 @@ def test_the_result_agrees_with_the_files(tiny: Callable[..., Config], tmp_path:
     assert r.entropy_bytes == pytest.approx(sum(t.entropy_bytes for t in r.tensors))
     assert (r.qat_on_step, r.qat_coverage, r.qat_is_live, r.ttt_bpb) == (None, None, None, None)
     record = TrainingRecord.model_validate_json(layout.trained("f").record.read_text())
-    ema = next(a for a in record.averages if a.key == r.average)
-    assert ema.initial_share == pytest.approx(0.997**12)
+    ema = record.average(r.average)
+    assert r.initial_share == ema.initial_share == pytest.approx(0.997**12)
+    assert (r.never_began, r.train_limit_s) == (False, config.train.wallclock_s)
 
 
 def test_qat_without_effect_fails_with_a_reason(tiny: Callable[..., Config], tmp_path: Path) -> None:

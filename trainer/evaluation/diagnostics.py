@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainer.config import Config
 from trainer.evaluation.scoring import Forward, Score
-from trainer.limits import EVAL_CAP_S, TRAIN_CAP_S
+from trainer.limits import EVAL_CAP_S, TRAIN_CAP_S, latest_train_s
 from trainer.optim.weights import NO_GATES, QAT_ONLY, Weights
 from trainer.quant.export import assemble, store_weights
 from trainer.records.fingerprint import average_key
@@ -96,19 +96,21 @@ def antilayer(
 
 def result_notes(config: Config, record: TrainingRecord, code_sha: str, eval_s: float) -> list[str]:
     """Return the notes that a reader of the numbers needs. The result holds them, and tables print them."""
-    average = next(a for a in record.averages if a.key == average_key(config))
+    average = record.average(average_key(config))
     quant, is_qat = config.quant, record.qat_on_step is not None
-    train_cap_s = TRAIN_CAP_S + 2 * record.step_ms / 1000
     never_looped = config.recurrence.kind == "partial" and record.recurrence_on_step is None
     notes = [
         (record.qat_is_live is False, record.qat_note or "QAT is not live"),
-        (average.never_began, "the average never began; the last weights were exported"),
-        (never_looped, "partial recurrence never began; evaluated without the second pass"),
+        (average.never_began, "the average never began: the last weights were exported"),
+        (never_looped, "partial recurrence never began: evaluated without the second pass"),
         (
             is_qat and (quant.svd_rank or quant.prune_frac),
             "QAT trained unpruned, unfactored matrices, but export pruned or factored them",
         ),
-        (record.train_s > train_cap_s, f"training took {record.train_s:.1f} s, over the cap of {TRAIN_CAP_S:.0f} s"),
+        (
+            record.train_s > latest_train_s(record.step_ms),
+            f"training took {record.train_s:.1f} s, over the cap of {TRAIN_CAP_S:.0f} s",
+        ),
         (eval_s > EVAL_CAP_S, f"evaluation took {eval_s:.0f} s, over the cap of {EVAL_CAP_S:.0f} s"),
         (
             record.code_sha != code_sha,

@@ -69,6 +69,8 @@ class TrainingFacts(Record):
     """Content of the tokenizer."""
     node_tflops: Annotated[float | None, Metric("TFLOP/s", is_lower_better=False)] = None  # from version 2
     """Speed of a matrix product before training, on the slowest rank: bf16 on GPU, fp32 on CPU."""
+    train_limit_s: Annotated[float | None, Metric("seconds", is_lower_better=False)] = None  # from version 3
+    """Limit of the training clock, `train.wallclock_s`."""
 
 
 class TrainingRecord(TrainingFacts):
@@ -82,6 +84,10 @@ class TrainingRecord(TrainingFacts):
     wall_s: float
     git_sha: str | None = None  # of the code that trained; an export by other code adds a note to its result
     code_sha: str | None = None  # as in TrialResult; from version 2
+
+    def average(self, key: str) -> AverageRecord:
+        """Return the facts about one of the averages. Raises StopIteration: it was not kept."""
+        return next(average for average in self.averages if average.key == key)
 
 
 class TensorBytes(Record):
@@ -106,6 +112,10 @@ class TrialResult(TrainingFacts):
     """Seed of initialization and noise; the order of the data is the same for every seed."""
     average: str
     """Exported average: `last`, or its kind and a hash of its settings."""
+    initial_share: Annotated[float | None, Metric("share 0..1")] = None  # from version 3
+    """Share of the initial weights in the exported average; null if it is not an EMA."""
+    never_began: bool | None = None  # from version 3
+    """The exported average never began, so the last weights were exported."""
     float_bpb: Annotated[float, Metric(_BPB, "float bpb", ".4f")]
     """After averaging, before quantization; non-sliding."""
     post_quant_bpb: Annotated[float, _score("post-quant bpb")]

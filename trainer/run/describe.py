@@ -39,6 +39,7 @@ def describe_training(
         hardware=describe_hardware(dist),
         node=node_name(),
         node_tflops=node_tflops,
+        train_limit_s=config.train.wallclock_s,
         torch_version=torch.__version__,
         git_sha=job.git_sha,
         code_sha=code_sha(),
@@ -54,10 +55,13 @@ def describe_trial(
 ) -> TrialResult:  # fmt: skip
     config, post_quant, num_code_bytes = trial.config, evaluation.post_quant, code_bytes(trial.config)
     tensors = byte_ledger(artifact.stored)
+    average = record.average(average_key(config))
     return TrialResult(
         trial_id=trial.trial_id,
         seed=config.seed,
-        average=average_key(config),
+        average=average.key,
+        initial_share=average.initial_share,
+        never_began=average.never_began,
         float_bpb=evaluation.average.bpb,
         post_quant_bpb=post_quant.bpb,
         quant_gap=post_quant.bpb - evaluation.average.bpb,

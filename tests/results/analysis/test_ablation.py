@@ -142,7 +142,7 @@ def test_over_the_cap_is_infeasible_whatever_its_number(run: Run) -> None:
 
 def test_a_missing_metric_is_counted(run: Run) -> None:
     add(run, "int6", (-0.031, -0.030, -0.0312), sliding_bpb=None)
-    frame = results.ablation(results.load(run.layout.root)).set_index("arm")
+    frame = results.ablation(results.load(run.layout.root), metric="sliding_bpb").set_index("arm")
     assert frame.loc["int6", ["n", "n_missing"]].tolist() == [0, 3]
     assert "3 finished without sliding_bpb" in frame.loc["int6", "reason"]
 

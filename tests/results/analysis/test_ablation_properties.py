@@ -18,7 +18,7 @@ EVALUATION = {
     "scored_bytes": 240_000,
     "eval_seq_len": 256,
     "eval_stride": 64,
-    "is_within_cap": True,
+    "artifact_bytes": 15_000_000,
 }
 UNKNOWN = dict.fromkeys(EVALUATION)
 NATS_PER_BPB = 0.6931471805599453 * 2.4
@@ -137,7 +137,7 @@ def test_a_reason_lets_unrecorded_evaluations_through_and_is_shown() -> None:
 def test_the_rule_is_in_nats_of_the_tokenizer_at_hand() -> None:
     """0.00296 bpb is 0.005 nats at sp1024's published totals; with more bytes to a token less bpb is enough."""
     sp1024 = {"scored_bytes": 151_080_363, "scored_tokens": 62_021_632}
-    for bpb, expected in ((-0.00290, "NOISE"), (-0.00300, "WIN")):
+    for bpb, expected in ((-0.00290, "SMALL"), (-0.00300, "WIN")):
         cells = {"a": CONTROL, "b": [c + bpb + i * 1e-6 for i, c in enumerate(CONTROL)]}
         assert table(trials(cells, **sp1024)).loc["b", "verdict"] == expected
     longer = {"scored_bytes": 151_080_363, "scored_tokens": 40_000_000}
@@ -172,10 +172,10 @@ def test_seeds_needed_come_from_the_observed_spread() -> None:
     std = pd.Series([-0.01, 0.012, -0.002, 0.003]).std() * NATS_PER_BPB
     required = seeds_required(std, abs(line["delta_nats"]))
     assert required is not None
-    assert (line["verdict"], line["seeds_needed"]) == ("NOISE", required - 4)
+    assert (line["verdict"], line["seeds_needed"]) == ("INCONCLUSIVE", required - 4)
     settled = table(trials(BETTER)).loc["b"]
     assert (settled["verdict"], settled["seeds_needed"]) == ("WIN", 0)
-    too_big = table(frame(rows({"a": CONTROL}) + rows({"b": BETTER["b"]}, is_within_cap=False))).loc["b"]
+    too_big = table(frame(rows({"a": CONTROL}) + rows({"b": BETTER["b"]}, artifact_bytes=16_000_001))).loc["b"]
     assert (too_big["verdict"], pd.isna(too_big["seeds_needed"])) == ("INFEASIBLE", True)
     one = table(trials({"a": CONTROL, "b": [2.4]})).loc["b"]
     assert (one["verdict"], one["seeds_needed"]) == ("TOO FEW SEEDS", 2)

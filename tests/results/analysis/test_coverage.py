@@ -12,7 +12,8 @@ import pytest
 from numpy.random import Generator, default_rng
 
 from results.analysis.effects import _Cross, _fit
-from results.analysis.statistics import difference, holm, paired, seeds_required, verdict, welch
+from results.analysis.statistics import difference, holm, paired, seeds_required, welch
+from results.analysis.verdicts import by_numbers
 from trainer.limits import WIN_NATS
 
 DRAWS = 2000
@@ -88,7 +89,7 @@ def false_wins(num_arms: int, n: int, std_nats: float) -> float:
             for _ in range(num_arms)
         ]
         corrected = holm([test.p for test in tests])
-        wins += any(verdict(t.delta, p, t.n, True) == "WIN" for t, p in zip(tests, corrected, strict=True))
+        wins += any(by_numbers(t.delta, None, p, t.n) == "WIN" for t, p in zip(tests, corrected, strict=True))
     return wins / DRAWS
 
 

@@ -16,7 +16,6 @@ from results.analysis.statistics import (
     p_margin,
     paired,
     seeds_required,
-    verdict,
     welch,
 )
 
@@ -167,24 +166,6 @@ def test_holm_does_not_count_what_was_not_tested() -> None:
 def test_nats_of_the_published_tokenizer() -> None:
     """The published sp1024 validation split: bpb / nats = 0.59226."""
     assert 1 / nats_per_token(1.0, 151_080_363, 62_021_632) == pytest.approx(0.59226, abs=5e-6)
-
-
-@pytest.mark.parametrize(
-    ("delta_nats", "p", "pairs", "feasible", "expected"),
-    [
-        (-0.005, 0.009, 3, True, "WIN"),
-        (-0.0049, 0.001, 3, True, "NOISE"),
-        (-0.05, 0.01, 3, True, "NOISE"),
-        (0.02, 0.001, 5, True, "LOSS"),
-        (-0.05, None, 3, True, "NOISE"),
-        (-0.05, 0.001, 2, True, "TOO FEW SEEDS"),
-        (-0.05, 0.001, 3, False, "INFEASIBLE"),
-        (-0.05, 0.001, 1, False, "INFEASIBLE"),
-        (None, 0.001, 3, True, None),
-    ],
-)
-def test_the_rule(delta_nats: float | None, p: float | None, pairs: int, feasible: bool, expected: str | None) -> None:
-    assert verdict(delta_nats, p, pairs, feasible) == expected
 
 
 def test_margin_asks_for_the_required_improvement_itself() -> None:

@@ -83,15 +83,16 @@ def test_terminal_shows_everything_that_could_mislead(root: Path) -> None:
     assert "int4-mlp+qat seed 7: failed (diverged): loss is not finite at step 120 [bold]" in text
     assert "running: huge seed 7" in text
     assert "sliding bpb against int8" in text
-    assert row("\n".join(lines), "int6").endswith("LOSS 0")
+    assert row("\n".join(lines), "int6").endswith("LOSS [1] 0")
+    assert "[1] skewed differences (skewness +0.71 over 3 pairs): p may be too small" in text
     assert row("\n".join(lines), "huge").startswith("huge 1 2.2000 -0.2500 – INFEASIBLE [")
-    marks = row("\n".join(lines), "int4").partition("TOO FEW SEEDS [")[2].partition("]")[0].split()
+    marks = row("\n".join(lines), "int4").partition("INCOMPLETE [")[2].partition("]")[0].split()
     notes = [line for line in lines for mark in marks if line.startswith(f"[{mark}]")]
     assert [note.partition("] ")[2] for note in notes] == [
         "1 failed",
-        "16.7% fewer steps than the control",
         "QAT WAS NOT LIVE: it was enabled and changed nothing",
         "QAT covers 25% of the quantized elements",
+        "16.7% fewer steps than the control",
     ]
 
 
@@ -159,7 +160,7 @@ def test_csv_json_and_parquet_hold_every_trial_and_column(root: Path) -> None:
 
 def test_latex_is_escaped(root: Path) -> None:
     latex = render(root, "latex")
-    assert latex.count(r"\\") == 5 + 5 + 7  # two tables with a heading, and the footnotes
+    assert latex.count(r"\\") == 5 + 5 + 8  # two tables with a heading, and the footnotes
     body = "\n".join(line for line in latex.splitlines() if not line.startswith("% "))
     assert "%" not in body.replace(r"\%", "")
 
@@ -178,7 +179,10 @@ def test_overview_is_json(root: Path) -> None:
     assert shown["metric"] == "sliding_bpb"
     assert [arm["arm"] for arm in shown["arms"]] == ["int8", "int6", "int4-mlp+qat", "huge"]
     assert shown["verdicts"][0] == "int8: sliding 2.4533, the control."
-    assert "(-0.0500 [-0.1771, +0.0771] against int8, p (Holm) 0.13): TOO FEW SEEDS (2 of 3)." in shown["verdicts"][2]
+    assert (
+        "(-0.0500 [-0.1771, +0.0771] against int8, p (Holm) 0.13): INCOMPLETE (2 of 3 seeds have a result)."
+        in shown["verdicts"][2]
+    )
     assert len(shown["trials"]) == 11
 
 

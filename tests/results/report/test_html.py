@@ -218,7 +218,7 @@ def test_cost_and_provenance(page: Page) -> None:
 
 def test_the_verdict_is_at_the_top(page: Page) -> None:
     assert "late-qat beats int6 by 0.01" in page.texts["top"]
-    assert "1 arm is over the cap" in page.texts["top"]
+    assert "1 arm is over a limit" in page.texts["top"]
     assert "3 arms are without a result" in page.texts["top"]
     assert "late-qat sets qat.enabled false → true" in " ".join(page.texts["top"].split())
     launched = "2027-01-15 08:00 UTC · preset sp1024-11l · 8 ranks on NVIDIA H100 80GB HBM3 · commit aaaaaaaaaa with"

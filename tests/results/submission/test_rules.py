@@ -104,7 +104,12 @@ def test_a_clock_that_ended_the_run_is_over_by_a_step_and_warns(run: Run) -> Non
 @pytest.mark.parametrize(
     ("changes", "average", "recurrence_on_step", "problem"),
     [
-        ({"average.kind": "ema"}, AverageRecord(key="ema", never_began=True), None, "the average never started"),
+        (
+            {"average.kind": "ema"},
+            AverageRecord(key="ema", never_began=True),
+            None,
+            "the average never began: the last weights were exported",
+        ),
         ({"average.kind": "ema"}, AverageRecord(key="ema"), None, ""),
         (
             {"recurrence": {"kind": "partial", "layers": [3]}},
@@ -139,6 +144,18 @@ def test_a_technique_that_never_started_fails(
     assert (rule.status, rule.note) == (("FAIL", f"seed 42: {problem}") if problem else ("PASS", ""))
 
 
+def test_an_average_of_initial_weights_is_no_active_technique(run: Run) -> None:
+    rule = named(check(fill(run, initial_share=0.25, never_began=False)))["techniques active"]
+    assert (rule.status, rule.measured) == ("WARN", "in part")
+    assert "seed 7: 25.0% of the average is the initial weights" in rule.note
+
+
+@pytest.mark.parametrize(("over_steps", "status"), [(0.0, "PASS"), (1.9, "WARN"), (2.1, "FAIL")])
+def test_the_clock_may_pass_its_limit_by_two_steps(run: Run, over_steps: float, status: str) -> None:
+    rules = named(check(fill(run, train_s=600.0 + over_steps * 0.083, step_ms=83.0)))
+    assert rules["training clock"].status == status
+
+
 def test_soft_rules_warn(run: Run) -> None:
     add(run, "base", 42, hardware="1 rank on a laptop (2 cores)", scored_tokens=1000, scored_bytes=2400)
     rules = check(gather(run.layout.root, "base"))
@@ -151,7 +168,8 @@ def test_soft_rules_warn(run: Run) -> None:
 def test_a_worse_arm_and_one_with_another_evaluation_do_not_improve(run: Run) -> None:
     fill(run)
     worse = named(check(gather(run.layout.root, "base", control="arm")))
-    assert (worse["improvement"].status, worse["p (Holm)"].status) == ("WARN", "PASS")
+    assert (worse["improvement"].status, worse["p (Holm)"].status) == ("WARN", "WARN")
+    assert "the arm is not better" in worse["p (Holm)"].note
     assert worse["improvement"].measured.startswith("-0.01")
     for seed in (42, 1337, 7):
         add(run, "short", seed, eval_seq_len=128)
