@@ -9,9 +9,7 @@ class TttConfig(Section):
     """Score-first test-time training: each chunk is scored before the weights are updated on it."""
 
     enabled: bool = False  # also score with test-time training (column `ttt_bpb`)
-    lr: float = Field(
-        0.002, ge=0
-    )  # SGD learning rate of the first chunk; falls by a cosine over the chunks, to 0 at the last
+    lr: float = Field(0.002, ge=0)  # SGD learning rate of the first chunk; a cosine takes it to 0 at the last chunk
     epochs: int = Field(3, ge=1)  # passes over each chunk after it is scored
     chunk_tokens: int = Field(32_768, ge=2)  # tokens scored between two rounds of updates; a multiple of eval.seq_len
     freeze_blocks: int = Field(2, ge=0)  # first blocks whose own gains, scales and gates stay fixed; matrices never do

@@ -48,7 +48,7 @@ def average_part(config: Config) -> dict[str, Any]:
     if config.qat.enabled:
         part |= {key: getattr(config.qat, key) for key in acting.qat}
     if acting.uses_quant:
-        part["quant"] = config.quant.model_dump(mode="json", exclude=_EXPORT_ONLY_QUANT)
+        part["quant"] = config.quant.model_dump(mode="json", exclude=_EXPORT_ONLY_QUANT, exclude_defaults=True)
     return part
 
 
@@ -108,4 +108,4 @@ def trial_id(arm: str, config: Config, fingerprint: str) -> str:
 
 
 def _export_part(config: Config) -> dict[str, Any]:
-    return config.model_dump(mode="json", include={"export", "eval", "quant"})
+    return config.model_dump(mode="json", include={"export", "eval", "quant"}, exclude_defaults=True)

@@ -7,7 +7,7 @@ import pytest
 
 from trainer.config import Config
 from trainer.presets.resolve import build_config, config_keys
-from trainer.records.fingerprint import average_key, train_fingerprint, training_part, trial_id
+from trainer.records.fingerprint import average_key, average_part, train_fingerprint, training_part, trial_id
 
 SHARED: list[dict[str, Any]] = [
     {"average.kind": "ema"},
@@ -112,7 +112,7 @@ RECORDED = [
     ({"kind": "swa", "every": 50, "lr_below": 0.2}, "swa-dbc2f3c9a064", "swa-ea48e0ea8936"),
     ({"kind": "lawa"}, "lawa-12f454e4c8df", "lawa-12f454e4c8df"),
     ({"kind": "lawa", "every": 100, "count": 5}, "lawa-06967fbf15c8", "lawa-06967fbf15c8"),
-    ({"kind": "sqwa", "every": 10, "lr_below": 0.3}, "sqwa-4c5b4342240a", "sqwa-dac9d0ebb9df"),
+    ({"kind": "sqwa", "every": 10, "lr_below": 0.3}, "sqwa-374ed3febe88", "sqwa-24170bf1ab5e"),
 ]
 
 
@@ -125,3 +125,27 @@ def test_keys_of_finished_runs_stay_valid(average: dict[str, Any], plain_key: st
     assert (average_key(plain), average_key(with_qat)) == (plain_key, qat_key)
     assert train_fingerprint(plain, "d", "t", 1, "cpu") == "009ed2cb6bc6"
     assert train_fingerprint(with_qat, "d", "t", 1, "cpu") == "07fce1218eed"
+
+
+def test_identities_of_one_fixed_configuration() -> None:
+    """Changed code must not change them: finished runs would train and export again. After a change on purpose, raise
+    FINGERPRINT_VERSION and write the new values here."""
+    overrides = {
+        "model": {"layers": 3, "dim": 64}, "seed": 1337, "average.kind": "ema", "quant.bits.mlp": 4, "export.codec": "ans",
+        "qat": {"enabled": True, "start": {"kind": "step", "value": 3}},
+    }  # fmt: skip
+    config = build_config(overrides, "test")
+    own = train_fingerprint(config, "data", "tokenizer", 2, "cpu")
+    assert (own, average_key(config)) == ("9747fe83e03f", "ema-02c27f44f6de")
+    assert trial_id("qat+ema", config, own) == "qat+ema-s1337-2295663e6c"
+    long_arm = "a long arm name " * 8
+    assert trial_id(long_arm, config, own) == f"{'a_long_arm_name_' * 3}a_long_arm_n-s1337-0e26f80c6e"
+    assert trial_id(f"{long_arm}!", config, own) != trial_id(long_arm, config, own)
+
+
+def test_a_key_at_its_default_changes_no_identity(tiny: Callable[..., Config]) -> None:
+    """A new config key would otherwise give every finished trial and every average a new name."""
+    written = tiny(**{"eval.ttt.freeze_blocks": 2, "quant.prune_frac": 0.0, "export.codec": tiny().export.codec})
+    assert trial_id("a", written, "f") == trial_id("a", tiny(), "f")
+    sqwa = {"average.kind": "sqwa"}
+    assert "clip_sigma" not in str(average_part(tiny(**sqwa)))
