@@ -7,12 +7,13 @@ Exit codes: 0 all trials finished; 1 an internal error; 2 wrong input (one line,
 4 paused by the budget, the circuit breaker or a full disk; 130 interrupted.
 """
 
+import builtins
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from importlib import import_module, metadata
 from keyword import iskeyword
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -23,7 +24,9 @@ from trainer.errors import DataError, InputError
 # Name -> the module of its function, and the help text.
 VERBS = {
     "plan": ("plan", "Check a sweep and forecast what a run would do. Launches nothing."),
+    "init": ("init", "Write an annotated sweep file to start from."),
     "run": ("run", "Run the trials that are not finished, then print the table. Never repeats a finished trial."),
+    "list": ("runs", "Print every run folder with its verdict, trials and age."),
     "status": ("status", "Print the status of every trial, and whether a driver is running."),
     "table": ("table", "Print the ablation table. `--format parquet` prints bytes: redirect it to a file."),
     "logs": ("logs", "Print the log of a trial, or of the driver if no trial is given."),
@@ -71,7 +74,7 @@ class _LazyVerb(TyperCommand):
 
 def _loader(name: str, module: str, help_text: str) -> Callable[[], Any]:
     def load() -> Any:
-        function = getattr(import_module(f"pgray.cli.{module}"), f"{name}_" if iskeyword(name) else name)
+        function = getattr(import_module(f"pgray.cli.{module}"), f"{name}_" if iskeyword(name) or hasattr(builtins, name) else name)
         verb = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         verb.command(name, help=help_text, cls=_Verb)(function)
         return typer.main.get_command(verb)
@@ -93,6 +96,17 @@ app = _group(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _options(
+    is_version_asked: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version.")] = False,
+) -> None:
+    if is_version_asked:
+        print(f"pgray {metadata.version('pgray')}")
+        raise typer.Exit
+
+
 app.add_typer(_group("Get training data and check it.", DATA_VERBS), name="data")
 
 

@@ -8,7 +8,7 @@ import typer
 
 from pgray.cli.options import JsonOption, RunArgument, print_json, read_states
 from pgray.execution.run_lock import is_held
-from results.loading.lookup import find_trial
+from results.loading.lookup import find_trial, sweep_names
 from trainer.errors import InputError
 from trainer.records.layout import RunLayout
 
@@ -28,7 +28,7 @@ def logs(
 ) -> None:
     layout, trial_id = RunLayout(run), None
     if trial is not None:
-        trial_id = find_trial(trial, {name: entry.arm for name, entry in read_states(run).items()})
+        trial_id = find_trial(trial, {name: entry.arm for name, entry in read_states(run).items()}, sweep_names(layout))
         log = layout.trial(trial_id).log
     elif not (log := layout.driver_log).is_file():
         read_states(run)  # raises if this is not a run folder

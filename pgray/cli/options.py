@@ -20,7 +20,32 @@ from trainer.records.ledger import LedgerEntry
 
 _SEED_DIGITS, _SHOWN_CHARS = 10, 40
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+RUNS = Path("runs")
+"""The usual folder of run folders."""
+
+
+def find_run(run: Path) -> Path:
+    """Return the run folder that an argument means: the path itself or, if that is none, the run of that name in runs/."""
+    named = RUNS / run
+    is_meant = not is_run(run) and not run.is_absolute() and is_run(named)
+    return named if is_meant else run
+
+
+def is_run(folder: Path) -> bool:
+    layout = RunLayout(folder)
+    return layout.ledger.is_file() or layout.imports.is_dir() or layout.driver_log.is_file()
+
+
+_RUN_HELP = "A run folder, or the name of one in runs/."
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help=_RUN_HELP, show_default=False, callback=find_run)
+]
+RunsArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN...", help=_RUN_HELP, show_default=False, callback=lambda runs: [find_run(run) for run in runs]
+    ),
+]
 SweepArgument = Annotated[Path, typer.Argument(metavar="SWEEP", help="The sweep file.", show_default=False)]
 TrialArgument = Annotated[
     str, typer.Argument(metavar="TRIAL", help="A trial id, the start of one, or an arm.", show_default=False)

@@ -16,6 +16,7 @@ from pgray.execution.launchers.base import find_launchers
 from pgray.planning.config_warnings import config_warnings
 from pgray.spec.expand import Arm, Expansion, Trial, arm_config, expand
 from pgray.spec.expressions import Condition
+from pgray.spec.paths import data_path
 from pgray.spec.sections import FailurePolicy
 from pgray.spec.stopping import check_rules
 from pgray.spec.sweep import Sweep
@@ -195,7 +196,7 @@ def _plan_trial(
 ) -> PlannedTrial:
     data = trial.config.data
     paths = {"path": data.path} | ({"tokenizer": data.tokenizer} if data.tokenizer else {})
-    absolute = {name: str(Path(path).absolute()) for name, path in paths.items()}
+    absolute = {name: data_path(path, f"data.{name}", sweep) for name, path in paths.items()}
     config = trial.config.model_copy(update={"data": data.model_copy(update=absolute)})
     hashes = (config.data.path, config.data.tokenizer) if checked is None else _data_hashes(config, checked, check_data)
     device = "cuda" if sweep.machine.gpus else "cpu"

@@ -50,7 +50,8 @@ def _arms(decision: Decision, ahead: Forecast, models: dict[str, ModelFacts]) ->
     for heading in ("parameters", "steps", "bytes", "of cap"):
         table.add_column(heading, justify="right")
     for arm in decision.plan.expansion.arms:
-        name = Text(arm.name + (" (control)" if arm.name == decision.plan.expansion.control else ""))
+        label = decision.plan.expansion.labels.get(arm.name, arm.name)
+        name = Text(label + (" (control)" if arm.name == decision.plan.expansion.control else ""))
         if arm.changes:
             name.append(f"\n  {changes_text(arm.changes)}", style="dim")
         actions = [decision.actions[trial.trial_id] for trial in decision.plan.trials if trial.arm == arm.name]

@@ -49,7 +49,10 @@ def summarize(decision: Decision, ahead: Forecast, models: dict[str, ModelFacts]
         "null_fields": [] if has_data else list(NULL_WITHOUT_DATA),
         "data": [_data(report) for report in plan.checked_data.values()],
         "predicted_from": {"bytes": ahead.bytes_source, "steps": ahead.steps_source, "time": ahead.time_source},
-        "arms": [_arm(arm, ahead, models[arm.name]) for arm in plan.expansion.arms],
+        "arms": [
+            _arm(arm, ahead, models[arm.name]) | {"label": plan.expansion.labels.get(arm.name, arm.name)}
+            for arm in plan.expansion.arms
+        ],
         "artifact_cap_bytes": ARTIFACT_CAP_BYTES,
         "trials": [_trial(decision, trial) for trial in plan.trials],
         "file": file.model_dump(mode="json", exclude_none=True),

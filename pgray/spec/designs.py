@@ -29,7 +29,7 @@ def design_arms(sweep: Sweep) -> NamedArms:
     _check_size(sweep)
     arms: NamedArms = {}
     for name, overrides in _design(sweep):
-        _check_name(name, sweep.origin)
+        check_name(name, sweep.origin)
         if name in arms:
             raise InputError(sweep.origin, sweep.file.design, name, "the same arm twice; remove one")
         arms[name] = overrides | flatten_overrides(sweep.at.arms.get(name, {}), f"{sweep.origin}: at")
@@ -167,10 +167,11 @@ def _axis(section: str, key: str, values: list[Any], origin: str) -> list[Overri
     return [{key: value} for value in values]
 
 
-def _check_name(name: str, origin: str) -> None:
+def check_name(name: str, origin: str, section: str = "arms") -> None:
+    """Raise InputError for a name that no arm may have."""
     if not name.strip() or name != name.strip():
-        raise InputError(origin, "arms", repr(name), "an arm's name must not be empty or begin or end with a space")
+        raise InputError(origin, section, repr(name), "an arm's name must not be empty or begin or end with a space")
     if "/" in name or "\\" in name or any(not c.isprintable() for c in name):
-        raise InputError(origin, "arms", repr(name), "an arm's name must have no slash and no control characters")
+        raise InputError(origin, section, repr(name), "an arm's name must have no slash and no control characters")
     if len(name) > 200:
-        raise InputError(origin, "arms", f"{name[:40]}...", "an arm's name must be at most 200 characters")
+        raise InputError(origin, section, f"{name[:40]}...", "an arm's name must be at most 200 characters")

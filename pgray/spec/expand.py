@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pgray.spec.designs import NamedArms, check_num_trials, design_arms, flatten_overrides, grid_name
+from pgray.spec.designs import NamedArms, check_name, check_num_trials, design_arms, flatten_overrides, grid_name
 from pgray.spec.expressions import Condition
 from pgray.spec.sweep import Sweep
+from results.loading.arm_labels import arm_labels, find_arm
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.presets.resolve import build_config
@@ -41,6 +42,7 @@ class Expansion:
     control: str
     dropped: tuple[str, ...]  # arms that a `where` condition excludes, with the condition
     merged: tuple[str, ...]  # arms that `when` makes equal to an earlier arm
+    labels: dict[str, str]  # arm -> its short name in tables and charts
 
 
 def expand(sweep: Sweep, proposals: Mapping[str, dict[str, Any]] | None = None) -> Expansion:
@@ -57,7 +59,8 @@ def expand(sweep: Sweep, proposals: Mapping[str, dict[str, Any]] | None = None) 
     arm_config(sweep, "set", {})  # so that an error in `set` is not reported for the first arm
     written = {file.control or "base": {}, **proposals} if file.search else design_arms(sweep)
     active, merged = _apply_when(sweep, written)
-    control = file.control or next(iter(active))
+    labels = _labels(sweep, active)
+    control = find_arm(file.control, labels) or file.control if file.control else next(iter(active))
     if control not in active:
         raise InputError(sweep.origin, "control", control, f"is not an arm; use one of {', '.join(active)}")
     arms, dropped = _apply_where(sweep, active, control)
@@ -66,7 +69,7 @@ def expand(sweep: Sweep, proposals: Mapping[str, dict[str, Any]] | None = None) 
         for arm in arms
         for seed in sweep.seeds
     ]
-    return Expansion(tuple(arms), tuple(trials), control, tuple(dropped), tuple(merged))
+    return Expansion(tuple(arms), tuple(trials), control, tuple(dropped), tuple(merged), labels)
 
 
 def arm_config(sweep: Sweep, label: str, changes: Mapping[str, Any]) -> Config:
@@ -87,6 +90,25 @@ def identical_arms(arms: tuple[Arm, ...]) -> list[list[str]]:
     for arm in arms:
         groups[arm.config.model_dump_json()].append(arm.name)
     return [names for names in groups.values() if len(names) > 1]
+
+
+def _labels(sweep: Sweep, arms: NamedArms) -> dict[str, str]:
+    """Return the arms' labels. Raises InputError for a name of no arm, and for two arms with the same name."""
+    names, automatic = sweep.file.names, arm_labels(arms)
+    chosen = {}
+    for key, name in names.items():
+        arm = find_arm(key, automatic)
+        if arm is None and not sweep.file.search:
+            raise InputError(
+                sweep.origin, f"names.{key}", name, f"no such arm; use one of {', '.join(automatic.values())}"
+            )
+        check_name(name, sweep.origin, "names")
+        chosen[arm] = key, name
+    for arm, (key, name) in chosen.items():
+        owners = (other for other in arms if name in (other, chosen.get(other, ("", automatic[other]))[1]))
+        if other := next((other for other in owners if other != arm), None):
+            raise InputError(sweep.origin, f"names.{key}", name, f"is the name of {other} too; give another")
+    return arm_labels(arms, names)
 
 
 def _apply_when(sweep: Sweep, arms: NamedArms) -> tuple[NamedArms, list[str]]:

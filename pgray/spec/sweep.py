@@ -39,6 +39,7 @@ class SweepFile(StoppingSections):
     one_factor: dict[str, list[Any]] | None = None
     leave_one_out: LeaveOneOut | None = None
     search: Search | None = None
+    names: dict[str, str] = Field(default_factory=dict)  # arm, or its automatic label -> label in tables and charts
     where: list[str] = Field(default_factory=list)
     when: dict[str, str] = Field(default_factory=dict)
     at: dict[str, PresetOverrides] = Field(default_factory=dict)

@@ -17,6 +17,7 @@ from pydantic import ValidationError, create_model
 from results.importers.store import read_imports
 from results.loading.hard_limits import is_within_cap, size_note
 from results.loading.older_records import fill_older
+from results.loading.lookup import sweep_names
 from results.loading.remote import copy_runs
 from results.loading.slow_nodes import slow_node_notes
 from results.schema import NAMES, Row, frame
@@ -50,8 +51,7 @@ def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     Returns:
         The columns of `results.schema`, one row per trial; rows in the order in which trials first appear in the
         ledger, runs in the order given (a glob's in name order). `attrs`: `runs` (folders), `problems` (unreadable
-        files), and for a single run `sweep`, `question`,
-        `control` and `on_failed_seeds`.
+        files), and for a single run `sweep`, `question`, `control`, `on_failed_seeds` and `names` (labels of arms).
     Raises:
         InputError: no run folder there.
     """
@@ -76,7 +76,7 @@ def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
 
 
 def read_sweep(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
-    """Return `sweep`, `question`, `control`, `on_failed_seeds` and `data_warnings` of a run, and the problem with
+    """Return `sweep`, `question`, `control`, `names`, `on_failed_seeds` and `data_warnings` of a run, and the problem with
     sweep.yaml if any.
 
     `question` and `control` are None where not given. The control is that of the latest launch (provenance.json: some
@@ -103,6 +103,7 @@ def read_sweep(layout: RunLayout) -> tuple[dict[str, Any], str | None]:
     if isinstance(launch.get("control"), str):
         about["control"] = launch["control"]
     about["data_warnings"] = [str(warning) for warning in launch.get("data_warnings", [])]
+    about["names"] = sweep_names(layout)
     return about, problem
 
 

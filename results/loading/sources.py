@@ -7,7 +7,7 @@ from typing import Any
 
 from results.importers.imported_run import BY_IMPORT
 from results.importers.store import read_imports
-from results.loading.lookup import find_trial
+from results.loading.lookup import find_trial, sweep_names
 from results.loading.runs import load
 from results.schema import COLUMNS, NAMES, Row, records
 from trainer.records.layout import RunLayout
@@ -40,7 +40,7 @@ def trace_columns(run: str | Path, trial: str) -> list[TracedValue]:
     """
     layout = RunLayout(Path(run))
     rows = {row["trial_id"]: row for row in records(load(run))}
-    row = rows[find_trial(trial, {name: row["arm"] for name, row in rows.items()})]
+    row = rows[find_trial(trial, {name: row["arm"] for name, row in rows.items()}, sweep_names(layout))]
     stored = next((found for found in read_imports(layout)[0] if found.trial_id == row["trial_id"]), None)
     if stored:
         by_import = dict.fromkeys(BY_IMPORT, str(layout.imported(stored.trial_id)))

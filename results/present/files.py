@@ -28,8 +28,8 @@ def write_all(run_root: str | Path) -> None:
     layout = RunLayout(Path(run_root))
     table = build_table(layout.root)
     write_text(layout.table("md"), _markdown(table, PAGE_WIDTH))
-    write_text(layout.table("csv"), _csv(table.trials))
-    write_bytes(layout.table("parquet"), table.trials.to_parquet(index=False))
+    write_text(layout.table("csv"), _csv(table.stored))
+    write_bytes(layout.table("parquet"), table.stored.to_parquet(index=False))
 
 
 def render(run_root: str | Path, fmt: str, control: str | None = None, *, wide: bool = False) -> str:
@@ -49,28 +49,29 @@ def render(run_root: str | Path, fmt: str, control: str | None = None, *, wide: 
     if fmt == "latex":
         return _latex(table, width)
     if fmt == "csv":
-        return _csv(table.trials)
+        return _csv(table.stored)
     if fmt == "json":
-        return json.dumps(records(table.trials), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(records(table.stored), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     raise InputError("--format", "format", fmt, f"use one of {', '.join(FORMATS)}")
 
 
 def render_parquet(run_root: str | Path, control: str | None = None) -> bytes:
     """Return the trials of a run as a Parquet file; see `build_table` for arguments and errors."""
-    return build_table(run_root, control).trials.to_parquet(index=False)
+    return build_table(run_root, control).stored.to_parquet(index=False)
 
 
 def overview(run_root: str | Path, control: str | None = None) -> dict[str, object]:
     """Return arms and trials of a run in JSON types, unrounded: the content of `pgray table --json`."""
     table = build_table(run_root, control)
+    own_name = dict(zip(table.trials["arm"], table.stored["arm"], strict=True))
     return {
         "sweep": table.sweep,
         "question": table.question,
-        "control": table.control,
+        "control": own_name.get(table.control, table.control),
         "metric": table.metric,
-        "arms": records(table.ablation),
+        "arms": [line | {"arm": own_name[line["arm"]], "label": line["arm"]} for line in records(table.ablation)],
         "verdicts": [arm.sentence for arm in table.arms],
-        "trials": records(table.trials),
+        "trials": records(table.stored),
         "remarks": table.remarks,
     }
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from results.analysis.ablation import ablation
 from results.analysis.headline import fallback_note, headline
+from results.loading.arm_labels import labelled
 from results.loading.runs import current, load
 from results.present.column_layout import NONE, HideStep, Parts, TextColumn, half_width, number
 from results.schema import Row, records
@@ -53,7 +54,11 @@ class LostTrial:
 
 @dataclass(frozen=True)
 class RunTable:
-    """`tables`: the comparison with the control, then the measurements. `footnotes`: verdicts refer to them from [1] on."""
+    """The table of a run. Arms have their labels everywhere, except in `stored`.
+
+    tables: the comparison with the control, then the measurements. footnotes: verdicts refer to them from [1] on. trials,
+    stored: a row per trial; stored has the arms' own names, for files.
+    """
 
     sweep: str
     question: str | None
@@ -66,6 +71,7 @@ class RunTable:
     pending: str | None
     remarks: list[str]
     trials: pd.DataFrame = field(repr=False)
+    stored: pd.DataFrame = field(repr=False)
     ablation: pd.DataFrame = field(repr=False)
 
 
@@ -78,7 +84,8 @@ def build_table(run: str | Path, control: str | None = None) -> RunTable:
     Raises:
         InputError: no run there, or `control` is not among its arms.
     """
-    trials = load(run)
+    stored = load(run)
+    trials, control = labelled(stored, control)
     remarks = [str(problem) for problem in trials.attrs["problems"]]
     remarks += [f"data: {warning}" for warning in trials.attrs.get("data_warnings", [])]
     arms = list(dict.fromkeys(trials["arm"]))
@@ -119,6 +126,7 @@ def build_table(run: str | Path, control: str | None = None) -> RunTable:
         pending=_pending(rows),
         remarks=remarks,
         trials=trials,
+        stored=stored,
         ablation=compared,
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from results.analysis.ablation import ablation
+from results.loading.arm_labels import arm_labels, find_arm
 from results.loading.configs import Change, changes
 from results.loading.runs import current, load
 from results.schema import Row, records
@@ -82,6 +83,8 @@ def gather(run: str | Path, arm: str, control: str | None = None) -> Submission:
     trials = load(run)
     layout, rows = RunLayout(Path(run)), records(current(trials))
     arms = list(dict.fromkeys(row["arm"] for row in rows))
+    labels = arm_labels(arms, trials.attrs["names"])
+    arm, control = find_arm(arm, labels) or arm, control and (find_arm(control, labels) or control)
     for option, name in (("--arm", arm), ("--control", control)):
         if name is not None and name not in arms:
             raise InputError(option, "arm", name, f"not among the arms: {', '.join(arms) or 'there are none'}")

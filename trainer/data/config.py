@@ -4,5 +4,5 @@ from trainer.section import Section
 
 
 class DataConfig(Section):
-    path: str = "data/embedded"  # folder of shards, relative to the working directory
+    path: str = "data/embedded"  # folder of shards, in the sweep file's folder or in one above it
     tokenizer: str = ""  # SentencePiece .model file; empty: the only *.model in data.path

@@ -205,3 +205,27 @@ def test_comparing_text_with_a_number_is_refused() -> None:
     config = expanded(arms={"a": {}}).arms[0].config
     with pytest.raises(InputError, match="cannot be evaluated"):
         Condition("average.kind < 3", "t.yaml", "where.0").holds(config)
+
+
+def test_arms_of_a_grid_have_labels_and_may_be_named() -> None:
+    grid = {"quant.bits.mlp": [4, 6], "average.kind": ["ema", "none"]}
+    plain = expanded(grid=grid)
+    assert list(plain.labels.values()) == ["mlp=4 ema", "mlp=4 average=none", "mlp=6 ema", "mlp=6 average=none"]
+    named = expanded(grid=grid, control="mlp=6 ema", names={"mlp=4 ema": "small"})
+    assert named.control == "quant.bits.mlp=6,average.kind=ema"
+    assert next(iter(named.labels.values())) == "small"
+    assert [arm.name for arm in named.arms] == [arm.name for arm in plain.arms]  # so no trial gets another id
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"mlp=5": "x"}, "names.mlp=5: x: no such arm; use one of mlp=4, mlp=6"),
+        ({"mlp=4": "mlp=6"}, "names.mlp=4: mlp=6: is the name of quant.bits.mlp=6 too"),
+        ({"mlp=4": "a", "mlp=6": "a"}, "names.mlp=4: a: is the name of quant.bits.mlp=6 too"),
+        ({"mlp=4": "a/b"}, "names: 'a/b': an arm's name must have no slash"),
+    ],
+)
+def test_wrong_names(names: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message.replace("[", r"\[")):
+        expanded(grid={"quant.bits.mlp": [4, 6]}, names=names)

@@ -117,12 +117,12 @@ def test_files_are_120_columns_wide(root: Path, form: str) -> None:
 
 def test_a_long_name_hides_columns_and_names_them(tmp_path: Path) -> None:
     run = Run(tmp_path / "bits", "name: bits\n")
-    for arm in ("a", "quant.bits.mlp=4,qat.enabled=true"):
+    for arm in ("a", "four bits in the MLP, and late QAT"):
         run.finish(arm, 42, 2.5, qat_on_step=3, qat_coverage=1.0, qat_is_live=True)
     markdown = render(run.layout.root, "md")
     assert "Hidden at this width: QAT coverage, steps and step time" in markdown
     assert "Hidden at this width" not in render(run.layout.root, "md", wide=True)
-    assert "quant.bits.mlp=4,qat.enabled=true" in markdown
+    assert "four bits in the MLP, and late QAT" in markdown
     assert max(map(len, markdown.partition("## Trials")[0].splitlines())) <= 120
 
 
@@ -254,3 +254,22 @@ def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
     markdown = render(run.layout.root, "md")
     assert "<" not in markdown
     assert "&lt;script>alert(1)&lt;/script> R&D &amp;lt;" in markdown
+
+
+def test_arms_of_a_grid_have_labels_in_tables_and_names_in_files(tmp_path: Path) -> None:
+    arms = [f"quant.bits.mlp={bits},average.kind={kind}" for bits in (4, 6) for kind in ("ema", "none")]
+    run = Run(tmp_path / "bits", f"name: bits\ncontrol: {arms[0]}\nnames:\n  mlp=6 ema: six\n")
+    for arm in arms:
+        run.finish(arm, 42, 2.5)
+    labels = ["mlp=4 ema", "mlp=4 average=none", "six", "mlp=6 average=none"]
+    text = printed(run.layout.root, 80)
+    assert "post-quant bpb against mlp=4 ema" in text
+    assert [line for line in text.splitlines() if "quant.bits" in line] == []
+    for label in labels:
+        assert f"\n{label} " in text
+    found = overview(run.layout.root, "six")  # a label names an arm on the command line
+    assert found["control"] == arms[2]
+    assert [(line["arm"], line["label"]) for line in found["arms"]] == [  # type: ignore[index,union-attr]
+        (arms[i], labels[i]) for i in (2, 0, 1, 3)
+    ]
+    assert pd.read_csv(io.StringIO(render(run.layout.root, "csv")))["arm"].tolist() == arms

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgray.spec.designs import grid_name
-from results.present.arm_labels import arm_labels, elided, find_arm, shortened
+from results.loading.arm_labels import arm_labels, elided, find_arm, shortened
 from trainer.presets.resolve import config_keys
 
 

@@ -36,19 +36,19 @@ def find_arm(text: str, labels: Mapping[str, str]) -> str | None:
     return text if text in labels else next((arm for arm, label in labels.items() if label == text), None)
 
 
-def labelled(trials: "pd.DataFrame", names: Mapping[str, str] | None = None) -> "pd.DataFrame":
-    """Return the trials with labels for arms, in the column and as the control in `attrs`.
+def labelled(trials: "pd.DataFrame", control: str | None = None) -> "tuple[pd.DataFrame, str | None]":
+    """Return the trials with labels for arms, in the column and as the control in `attrs`; and the label of `control`.
 
-    Args:
-        names: as in `arm_labels`; None: those of the run's sweep file, which `results.load` keeps in `attrs`.
+    `trials.attrs["names"]` holds the names of the run's sweep file: `results.load` puts them there. `control` may be an arm or
+    a label.
     """
-    if trials.attrs.get("is_labelled") or "arm" not in trials:
-        return trials
-    labels = arm_labels(map(str, trials["arm"]), trials.attrs.get("names") if names is None else names)
+    if trials.attrs.get("is_labelled"):
+        return trials, control
+    labels = arm_labels(map(str, trials["arm"]), trials.attrs.get("names"))
     shown = trials.assign(arm=trials["arm"].map(labels).astype("string"))
-    control = trials.attrs.get("control")
-    shown.attrs = {**trials.attrs, "control": labels.get(str(control), control), "is_labelled": True}
-    return shown
+    own = trials.attrs.get("control")
+    shown.attrs = {**trials.attrs, "control": labels.get(str(own), own), "is_labelled": True}
+    return shown, control if control is None else labels.get(control, control)
 
 
 def shortened(texts: Collection[str], chars: int) -> dict[str, str]:
