@@ -98,13 +98,19 @@ app = _group(
 )
 
 
-@app.callback()
-def _options(
-    is_version_asked: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version.")] = False,
-) -> None:
-    if is_version_asked:
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
         print(f"pgray {metadata.version('pgray')}")
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a verb."""
 
 
 app.add_typer(_group("Get training data and check it.", DATA_VERBS), name="data")

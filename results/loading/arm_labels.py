@@ -42,7 +42,7 @@ def labelled(trials: "pd.DataFrame", control: str | None = None) -> "tuple[pd.Da
     `trials.attrs["names"]` holds the names of the run's sweep file: `results.load` puts them there. `control` may be an arm or
     a label.
     """
-    if trials.attrs.get("is_labelled"):
+    if trials.attrs.get("is_labelled") or "arm" not in trials:
         return trials, control
     labels = arm_labels(map(str, trials["arm"]), trials.attrs.get("names"))
     shown = trials.assign(arm=trials["arm"].map(labels).astype("string"))

@@ -8,6 +8,7 @@ from plotly.subplots import make_subplots
 
 from results.analysis.effects import cell_means
 from results.analysis.headline import headline_of
+from results.loading.arm_labels import labelled
 from results.plots.compared import label
 from results.plots.labels import CHAR_PX, spread
 from results.plots.style import COLORS, DASHES, empty, figure, padded, short
@@ -26,6 +27,7 @@ def interactions(trials: pd.DataFrame, control: str | None = None, metric: str |
     """
     metric = metric or headline_of(trials)
     title = "Interaction of the factors"
+    trials, control = labelled(trials, control)
     try:
         means = cell_means(trials, control=control, metric=metric)
     except InputError as error:

@@ -14,9 +14,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from results.loading.arm_labels import labelled, shortened
 from results.loading.runs import current
 from results.plots.labels import spread
-from results.plots.style import GREY, MOST_ARMS, Style, elided, empty, figure, listed, padded, safe, styles
+from results.plots.style import GREY, MOST_ARMS, Style, empty, figure, listed, padded, safe, styles
 from results.schema import Row, records
 from trainer.records.states import TrialState
 
@@ -33,9 +34,10 @@ _Curve = dict[int, float]
 
 @dataclass(frozen=True)
 class _Line:
-    """The training runs that these arms share. `gates`: step -> name of the gate that opened there."""
+    """The training runs that these arms share. name: of the first arm, shortened. gates: step -> gate that opened there."""
 
     arms: tuple[str, ...]
+    name: str
     by_seed: dict[int, _Curve]
     gates: dict[int, str]
     has_failed: bool
@@ -43,7 +45,7 @@ class _Line:
     @property
     def label(self) -> str:
         more = f" +{len(self.arms) - 1}" if len(self.arms) > 1 else ""
-        return elided(self.arms[0], _NAME_CHARS - len(more)) + more + (" ✕" if self.has_failed else "")
+        return self.name + more + (" ✕" if self.has_failed else "")
 
     @property
     def last_step(self) -> int:
@@ -65,6 +67,10 @@ def learning_curves(curves: pd.DataFrame, trials: pd.DataFrame | None = None, co
     """
     title = "Training curves"
     rows = records(curves)
+    if trials is not None:
+        trials, control = labelled(trials, control)
+        arm_of = dict(zip(trials["trial_id"], trials["arm"], strict=True))
+        rows = [row | {"arm": arm_of.get(row["trial_id"], row["arm"])} for row in rows]
     metric = _metric(rows)
     if metric is None:
         return empty(title, "no training run has logged anything yet")
@@ -114,6 +120,7 @@ def _lines(rows: Sequence[Row], metric: str, control: str, trials: pd.DataFrame 
     by_arm: dict[str, dict[str, list[Row]]] = {}  # arm -> trial -> rows
     for row in rows:
         by_arm.setdefault(row["arm"], {}).setdefault(row["trial_id"], []).append(row)
+    names = shortened(by_arm.keys(), _NAME_CHARS)
     sharing: dict[tuple[str, ...], list[str]] = {}
     for arm in sorted(by_arm, key=lambda arm: arm != control):
         sharing.setdefault(tuple(own[0]["train_fingerprint"] for own in by_arm[arm].values()), []).append(arm)
@@ -123,7 +130,7 @@ def _lines(rows: Sequence[Row], metric: str, control: str, trials: pd.DataFrame 
         by_seed = {points[0]["seed"]: {p["step"]: p[metric] for p in points if p[metric] is not None} for points in own}
         gates = {p["step"]: gate for points in own for p in points for gate in _GATES if gate in (p["event"] or "")}
         has_failed = any(trial in failed for arm in arms for trial in by_arm[arm])
-        lines.append(_Line(tuple(arms), by_seed, gates, has_failed))
+        lines.append(_Line(tuple(arms), names[arms[0]], by_seed, gates, has_failed))
     return [line for line in lines if any(line.by_seed.values())]
 
 

@@ -7,8 +7,9 @@ from results.analysis.ablation import ablation
 from results.analysis.comparability import Arms, by_seed, measured, nats_per_unit
 from results.analysis.headline import headline_of
 from results.analysis.statistics import paired_seeds
+from results.loading.arm_labels import labelled
 from results.plots.compared import grouped, label, missing, nothing, why_missing
-from results.plots.style import GREY, MOST_ARMS, Style, core, empty, figure, padded, safe, short, styles
+from results.plots.style import GREY, MOST_ARMS, Style, core, empty, figure, padded, safe, styles
 from results.schema import Row, records
 from trainer.limits import WIN_NATS
 from trainer.records.text import count_of
@@ -20,6 +21,7 @@ def deltas(trials: pd.DataFrame, control: str | None = None, metric: str | None 
     """Draw each arm's difference from the control with its 95 % interval, and the difference of each pair of seeds."""
     metric = metric or headline_of(trials)
     title = f"Difference in {label(metric)} from the control"
+    trials, control = labelled(trials, control)
     arms = grouped(trials, control, metric)
     lines = records(ablation(trials, control, metric, on_mismatch="mark"))[1:] if arms.rows else []
     if not lines:
@@ -43,11 +45,11 @@ def deltas(trials: pd.DataFrame, control: str | None = None, metric: str | None 
         ],
         is_wide=True,
         xaxis={
-            "title": {"text": f"{label(metric)}, arm − {short(arms.control)}"},
+            "title": {"text": f"{label(metric)}, arm − {style_of[arms.control].label}"},
             "nticks": 5, "range": list(x_range),
         },
         yaxis={
-            "tickvals": list(range(len(lines))), "ticktext": [_tick(line) for line in lines],
+            "tickvals": list(range(len(lines))), "ticktext": [_tick(line, style_of[line["arm"]]) for line in lines],
             "range": [len(lines) - 0.4, -0.6], "showgrid": False, "zeroline": False,
         },
     )  # fmt: skip
@@ -70,9 +72,9 @@ def deltas(trials: pd.DataFrame, control: str | None = None, metric: str | None 
     return chart
 
 
-def _tick(line: Row) -> str:
+def _tick(line: Row, style: Style) -> str:
     verdict = (line["verdict"] or "").lower() if line["delta"] is not None else ""
-    return f'{short(line["arm"])}<br><span style="font-size:10px">{safe(verdict)}</span>'
+    return f'{style.label}<br><span style="font-size:10px">{safe(verdict)}</span>'
 
 
 def _why_no_delta(line: Row, arms: Arms) -> str:
@@ -100,7 +102,7 @@ def _delta_traces(y: int, line: Row, arms: Arms, metric: str, style: Style) -> l
         marker={"color": style.color, "size": 4, "opacity": 0.7},
     )  # fmt: skip
     mean = go.Scatter(
-        x=[line["delta"]], y=[y], mode="markers", name=short(line["arm"]), hovertext=[hover], hoverinfo="text",
+        x=[line["delta"]], y=[y], mode="markers", name=style.label, hovertext=[hover], hoverinfo="text",
         marker={"symbol": symbol, "color": style.color, "size": 11, "line": {"width": 2, "color": style.color}},
         error_x=interval,
     )  # fmt: skip

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from results.analysis.decomposition import decompose
 from results.analysis.headline import headline_of
 from results.analysis.pareto import frontier
+from results.loading.arm_labels import labelled
 from results.plots.compared import comparable, grouped, label, missing, nothing
 from results.plots.scatter import Point, arm_scatter
 from results.plots.style import GREY, empty, listed, safe, styles
@@ -29,6 +30,7 @@ def sizes(trials: pd.DataFrame, control: str | None = None, metric: str | None =
     """Draw bpb (mean over seeds) by artifact bytes (largest seed), with the cap and the Pareto front within it."""
     metric = metric or headline_of(trials)
     title = f"Artifact bytes and {label(metric)}"
+    trials, control = labelled(trials, control)
     arms = grouped(trials, control, metric)
     points = []
     for arm, own in comparable(arms, metric, "artifact_bytes"):
@@ -76,6 +78,7 @@ def gaps(trials: pd.DataFrame, control: str | None = None) -> go.Figure:
     """Draw the quantization gap by stored bits per parameter, after the codec."""
     title = "Quantization gap and stored bits"
     needed = ("quant_gap", "model_bytes", "num_params")
+    trials, control = labelled(trials, control)
     arms = grouped(trials, control, "quant_gap")
     points = []
     for arm, own in comparable(arms, *needed):
@@ -105,6 +108,7 @@ def step_tax(
     """
     metric = metric or headline_of(trials)
     title = "Cost of step time"
+    trials, control = labelled(trials, control)
     arms = grouped(trials, control, metric)
     lines = records(decompose(trials, control, metrics=[metric], curves=curves)) if arms.rows else []
     known = [line for line in lines if line["delta"] is not None and line["step_ms"] and line["control_step_ms"]]

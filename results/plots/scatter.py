@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from results.plots.labels import LINE_PX, MARKER_PX, place_labels
-from results.plots.style import GREY, MOST_ARMS, Style, core, elided, figure, listed, padded, short
+from results.plots.style import GREY, MOST_ARMS, Style, core, figure, listed, padded
 
 ONLY_WIDE = "only wide"
 """`name` of an annotation that the report hides on narrow screens."""
@@ -66,11 +66,11 @@ def arm_scatter(
             "yref": "container", "y": 0, "yanchor": "bottom", "entrywidth": 1 / _LEGEND_COLUMNS, "entrywidthmode": "fraction",
         },
     )  # fmt: skip
-    ends, chars = [(p.x, p.low, p.high) for p in shown], [len(elided(p.arm)) for p in shown]
+    ends, chars = [(p.x, p.low, p.high) for p in shown], [len(style_of[p.arm].label) for p in shown]
     for point, side in zip(shown, place_labels(ends, chars, x_range, y_range, height_px - _AXES_PX), strict=True):
         if side:
             chart.add_annotation(
-                text=short(point.arm), x=point.x, y=point.high if side > 0 else point.low, name=ONLY_WIDE, borderpad=0,
+                text=style_of[point.arm].label, x=point.x, y=point.high if side > 0 else point.low, name=ONLY_WIDE, borderpad=0,
                 yshift=side * (MARKER_PX + LINE_PX) / 2,
             )  # fmt: skip
     return chart
@@ -87,7 +87,7 @@ def _dots(points: Sequence[Point]) -> go.Scatter:
 
 def _marker(point: Point, style: Style) -> go.Scatter:
     return go.Scatter(
-        x=[point.x], y=[point.y], name=short(point.arm), mode="markers", hovertext=[point.hover], hoverinfo="text",
+        x=[point.x], y=[point.y], name=style.label, mode="markers", hovertext=[point.hover], hoverinfo="text",
         marker={
             "symbol": f"{style.symbol}-open" if point.is_hollow else style.symbol, "color": style.color, "size": 11,
             "line": {"width": 2 if point.is_hollow else 0},

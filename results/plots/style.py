@@ -13,6 +13,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from results.loading.arm_labels import elided, shortened
 from results.plots.labels import LINE_PX
 
 COLORS = ("#2f7fd6", "#d9730d", "#1f9468", "#d9483b", "#9061d8", "#0e8a9e", "#cc4a8c", "#877f0c")
@@ -24,7 +25,7 @@ MOST_ARMS = 40
 _SYMBOLS = ("circle", "square", "triangle-up", "cross", "star", "triangle-down", "hexagon", "bowtie", "pentagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # 5 and 9 have no common divisor with the number of colours
 _OUTLIER_FACTOR = 10
-_NAME_CHARS = 16
+NAME_CHARS = 16
 
 
 def _template(background: str, text: str, faint: str) -> go.layout.Template:
@@ -51,16 +52,20 @@ DARK = _template("#16181d", "#e6e8eb", "#333842")
 
 @dataclass(frozen=True)
 class Style:
+    """How an arm is drawn. label: its name, shortened so that it differs from all others, and escaped."""
+
     color: str
     symbol: str
     dash: str
+    label: str
 
 
 def styles(arms: Sequence[str], control: str) -> dict[str, Style]:
     """Return a style for each arm, the same in every chart. The control is grey; the styles of 72 other arms differ."""
-    chosen = {control: Style(GREY, "diamond", "solid")}
+    label = {arm: safe(text) for arm, text in shortened(list(dict.fromkeys([control, *arms])), NAME_CHARS).items()}
+    chosen = {control: Style(GREY, "diamond", "solid", label[control])}
     for i, arm in enumerate(arm for arm in arms if arm != control):
-        chosen[arm] = Style(COLORS[i % len(COLORS)], _SYMBOLS[i % len(_SYMBOLS)], DASHES[i % len(DASHES)])
+        chosen[arm] = Style(COLORS[i % len(COLORS)], _SYMBOLS[i % len(_SYMBOLS)], DASHES[i % len(DASHES)], label[arm])
     return chosen
 
 
@@ -69,13 +74,7 @@ def safe(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def elided(name: str, chars: int = _NAME_CHARS) -> str:
-    """Replace the middle of a long name by an ellipsis."""
-    half = (chars - 1) // 2
-    return name if len(name) <= chars else f"{name[: chars - 1 - half]}…{name[-half:]}"
-
-
-def short(name: str, chars: int = _NAME_CHARS) -> str:
+def short(name: str, chars: int = NAME_CHARS) -> str:
     """Return an elided and escaped name for a label."""
     return safe(elided(name, chars))
 

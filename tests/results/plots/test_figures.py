@@ -339,3 +339,23 @@ def test_an_unknown_control_is_refused(trials: pd.DataFrame) -> None:
 def test_paired_seeds_are_dots(trials: pd.DataFrame) -> None:
     dots = [trace for trace in plots.deltas(trials).data if trace.marker.size == 4]
     assert {len(trace.x) for trace in dots} == {len(SEEDS)}
+
+
+def test_long_names_of_arms_never_become_equal(tmp_path: Path) -> None:
+    grid = [f"quant.bits.mlp={bits},average.kind=ema,average.decay={decay}" for bits in (4, 6) for decay in (0.9, 0.99)]
+    written = [f"late quantization-aware training with {n} bits and a very long name" for n in (4, 6)]
+    run = Run(tmp_path / "x", "name: x\n")
+    for arm in ("int8", *grid, *written):
+        for seed in (1, 2):
+            run.finish(arm, seed, 2.5 + len(arm) * seed * 1e-4)
+    chart = plots.deltas(results.load(run.layout.root), "int8", "post_quant_bpb")
+    ticks = [text.partition("<br>")[0] for text in chart.layout.yaxis.ticktext]
+    assert ticks[:4] == [
+        "mlp=4 ema decay=0.9",
+        "mlp=4 ema decay=0.99",
+        "mlp=6 ema decay=0.9",
+        "mlp=6 ema decay=0.99",
+    ] or (len(set(ticks)) == len(ticks) == 6 and not any("quant" in tick for tick in ticks[:4]))
+    for figure in (plots.sizes(results.load(run.layout.root), "int8", "post_quant_bpb"),):
+        named = [trace.name for trace in figure.data if trace.name]
+        assert len(set(named)) == len(named) == 7
