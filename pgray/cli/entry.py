@@ -74,7 +74,9 @@ class _LazyVerb(TyperCommand):
 
 def _loader(name: str, module: str, help_text: str) -> Callable[[], Any]:
     def load() -> Any:
-        function = getattr(import_module(f"pgray.cli.{module}"), f"{name}_" if iskeyword(name) or hasattr(builtins, name) else name)
+        function = getattr(
+            import_module(f"pgray.cli.{module}"), f"{name}_" if iskeyword(name) or hasattr(builtins, name) else name
+        )
         verb = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         verb.command(name, help=help_text, cls=_Verb)(function)
         return typer.main.get_command(verb)

@@ -13,7 +13,9 @@ from trainer.records.files import write_text
 
 
 def init(
-    path: Annotated[Path, typer.Argument(metavar="SWEEP", help="The new sweep file, for example sweeps/late-qat.yaml.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="SWEEP", help="The new sweep file, for example sweeps/late-qat.yaml.")
+    ],
     as_json: JsonOption = False,
 ) -> None:
     if path.exists():

@@ -37,9 +37,7 @@ def is_run(folder: Path) -> bool:
 
 
 _RUN_HELP = "A run folder, or the name of one in runs/."
-RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help=_RUN_HELP, show_default=False, callback=find_run)
-]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help=_RUN_HELP, show_default=False, callback=find_run)]
 RunsArgument = Annotated[
     list[Path],
     typer.Argument(

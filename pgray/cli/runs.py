@@ -36,7 +36,12 @@ def _about(folder: Path) -> dict[str, Any]:
 
     layout = RunLayout(folder)
     changed = [path.stat().st_mtime for path in (layout.ledger, layout.imports, layout.driver_log) if path.exists()]
-    about = {"run": folder.name, "path": str(folder), "age_s": time.time() - max(changed), "is_running": is_held(folder)}
+    about = {
+        "run": folder.name,
+        "path": str(folder),
+        "age_s": time.time() - max(changed),
+        "is_running": is_held(folder),
+    }
     try:
         table = build_table(folder)
     except InputError as error:

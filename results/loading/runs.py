@@ -16,8 +16,8 @@ from pydantic import ValidationError, create_model
 
 from results.importers.store import read_imports
 from results.loading.hard_limits import is_within_cap, size_note
-from results.loading.older_records import fill_older
 from results.loading.lookup import sweep_names
+from results.loading.older_records import fill_older
 from results.loading.remote import copy_runs
 from results.loading.slow_nodes import slow_node_notes
 from results.schema import NAMES, Row, frame
