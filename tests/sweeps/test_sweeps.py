@@ -25,7 +25,7 @@ EXPECTED = {
     "codecs": (15, 1),
     "dead_qat": (5, 4),
     "ema_reset": (5, 1),
-    "novel_techniques": (14, 10),
+    "novel_techniques": (15, 11),
     "qat_timing": (7, 5),
     "qat_x_averaging": (7, 2),
     "qna_sqwa": (4, 2),
