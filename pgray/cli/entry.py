@@ -8,6 +8,7 @@ Exit codes: 0 all trials finished; 1 an internal error; 2 wrong input (one line,
 """
 
 import builtins
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module, metadata
@@ -119,26 +120,29 @@ app.add_typer(_group("Get training data and check it.", DATA_VERBS), name="data"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line. Returns the exit code."""
+    """Run one command line. Returns the exit code. With --json an error is also a JSON object on standard output."""
     guard_output()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    is_json = "--json" in given
     try:
-        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        code = _run(given)
         sys.stdout.flush()
     except (InputError, DataError) as error:
-        return _refuse(str(error))
+        return _refuse(str(error), is_json, **vars(error))
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
-        return 130
+        return _print_error(130, "interrupted", is_json)
     except OSError as error:
         if error.filename == STANDARD_OUTPUT:
             discard_output()
         if isinstance(error, BrokenPipeError):  # the reader closed it, as in `pgray logs RUN TRIAL | head`
             return 0
-        return _refuse(f"{error.filename or _missing_folder(error)}: {error.strerror}")
+        return _refuse(f"{error.filename or _missing_folder(error)}: {error.strerror}", is_json)
     except Exception as error:
         # A usage error: typer's class for it is in different packages in different versions.
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-            return _refuse(f"{error.format_message()} See pgray --help.") if error.format_message() else 2
+            return _refuse(f"{error.format_message()} See pgray --help.", is_json) if error.format_message() else 2
+        _print_error(1, f"{type(error).__name__}: {error}", is_json)
         raise
     return code
 
@@ -163,6 +167,14 @@ def _missing_folder(error: OSError) -> str:
     raise error
 
 
-def _refuse(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+def _refuse(message: str, is_json: bool, **facts: object) -> int:
+    line = " ".join(message.split())
+    print(f"error: {line}", file=sys.stderr)
+    return _print_error(2, line, is_json, **facts)
+
+
+def _print_error(exit_code: int, message: str, is_json: bool, **facts: object) -> int:
+    """Print an error as JSON if asked to. `facts`: the fields of the exception. Returns the exit code."""
+    if is_json:
+        print(json.dumps({"error": message, "exit_code": exit_code, **facts}, indent=1, default=str))
+    return exit_code

@@ -13,6 +13,7 @@ from typing import Any
 from pgray.spec.sweep import Sweep
 from trainer.errors import InputError
 from trainer.presets.resolve import config_keys, flatten
+from trainer.records.text import suggestion
 
 Overrides = dict[str, Any]
 NamedArms = dict[str, Overrides]
@@ -35,7 +36,7 @@ def design_arms(sweep: Sweep) -> NamedArms:
         arms[name] = overrides | flatten_overrides(sweep.at.arms.get(name, {}), f"{sweep.origin}: at")
     for name in sweep.at.arms:
         if name not in arms:
-            raise InputError(sweep.origin, f"at arms {name}", name, f"no such arm; use one of {', '.join(arms)}")
+            raise InputError(sweep.origin, f"at arms {name}", name, f"no such arm; {suggestion(name, arms)}")
     return arms
 
 
@@ -133,7 +134,7 @@ def _merge_extends(name: str, written: Mapping[str, Overrides], sweep: Sweep) ->
     while link is not None:
         key = f"arms.{chain[-1]}.extends" if chain else ""
         if not isinstance(link, str) or link not in written:
-            raise InputError(sweep.origin, key, link, f"no such arm; use one of {', '.join(written)}")
+            raise InputError(sweep.origin, key, link, f"no such arm; {suggestion(link, written)}")
         if link in chain:
             raise InputError(sweep.origin, key, link, f"circular extends: {' -> '.join([*chain, link])}")
         chain.append(link)

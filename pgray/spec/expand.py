@@ -16,6 +16,7 @@ from results.loading.arm_labels import arm_labels, find_arm
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.presets.resolve import build_config
+from trainer.records.text import suggestion
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def expand(sweep: Sweep, proposals: Mapping[str, dict[str, Any]] | None = None) 
     labels = _labels(sweep, active)
     control = find_arm(file.control, labels) or file.control if file.control else next(iter(active))
     if control not in active:
-        raise InputError(sweep.origin, "control", control, f"is not an arm; use one of {', '.join(active)}")
+        raise InputError(sweep.origin, "control", control, f"is not an arm; {suggestion(control, active)}")
     arms, dropped = _apply_where(sweep, active, control)
     trials = [
         Trial(arm.name, seed, arm.config.model_copy(update={"seed": seed}), proposals.get(arm.name))

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from trainer.limits import ARTIFACT_CAP_BYTES
 from trainer.records.results import METRICS
+from trainer.records.text import suggestion
 from trainer.section import RuleError, Rules, Section
 
 Direction = Literal["min", "max"]
@@ -91,7 +92,7 @@ def _parse_bound(column: str, text: str) -> Bound:
 def _check_columns(section: dict[str, Any]) -> dict[str, Any]:
     for name in section:
         if name not in METRICS:
-            raise RuleError(name, name, f"is not a numeric column; use one of {', '.join(METRICS)}")
+            raise RuleError(name, name, f"is not a numeric column; {suggestion(name, METRICS)}")
     return section
 
 

@@ -12,6 +12,7 @@ from pydantic import Field
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.records.results import LOWER_IS_BETTER, METRICS
+from trainer.records.text import suggestion
 from trainer.section import Rules, Section
 
 CURVE_METRICS = ("val_bpb", "train_loss_nats")
@@ -75,7 +76,11 @@ class Race(StoppingSection):
     confidence: float = Field(0.95, ge=0.5, lt=1)
 
     def rules(self) -> Rules:
-        yield self.metric not in LOWER_IS_BETTER, "metric", f"unknown metric; use one of {', '.join(LOWER_IS_BETTER)}"
+        yield (
+            self.metric not in LOWER_IS_BETTER,
+            "metric",
+            f"unknown metric; {suggestion(self.metric, LOWER_IS_BETTER)}",
+        )
 
     @property
     def text(self) -> str:

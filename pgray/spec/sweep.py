@@ -17,6 +17,7 @@ from pgray.spec.stopping import StoppingSections
 from trainer.errors import InputError
 from trainer.presets.resolve import Preset, load_preset, preset_names, validate
 from trainer.presets.yamlfile import MAX_CHARS, parse_yaml, read_text
+from trainer.records.text import suggestion
 from trainer.run.config import Machine
 from trainer.section import Rules
 
@@ -62,7 +63,7 @@ class SweepFile(StoppingSections):
         yield self.when and self.arms, "when", "does not apply to arms; use when with grid or one_factor", "given"
         yield self.when and self.search, "when", "a search has its own; move it into search: {when: ...}", "given"
         for name, at in self.at.items():
-            fix = f"unknown preset; use one of {', '.join(preset_names())}"
+            fix = f"unknown preset; {suggestion(name, preset_names())}"
             yield name not in preset_names(), f"at.{name}", fix, name
             is_unused = at.constraints and not self.search
             yield is_unused, f"at.{name}.constraints", "is for a search; remove it", at.constraints

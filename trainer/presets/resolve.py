@@ -1,20 +1,22 @@
 """Builds configs from presets and dotted overrides. Errors name the origin, the key, the value and the fix."""
 
-import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.presets.yamlfile import read_yaml
+from trainer.records.text import nearest, suggestion
 from trainer.run.config import Machine
 from trainer.section import RuleError, Section
 
 PRESETS_DIR = Path(__file__).parent
+
+_MOST_VALUE_CHARS = 80
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -46,7 +48,9 @@ def load_preset(name: str, origin: str = "--preset") -> Preset:
     """Return the preset called `name`, or the one in the file of that path. Raises InputError with the choices."""
     is_named = name in preset_names()
     if not is_named and not name.endswith((".yaml", ".yml")):
-        raise InputError(origin, "preset", name, f"unknown preset; use one of {', '.join(preset_names())} or a path")
+        raise InputError(
+            origin, "preset", name, f"unknown preset; {suggestion(name, preset_names())} (or the path of a .yaml file)"
+        )
     path = PRESETS_DIR / f"{name}.yaml" if is_named else Path(name)
     raw = read_yaml(path)
     if not isinstance(raw, dict):
@@ -92,7 +96,7 @@ def build_config(overrides: Mapping[str, Any], origin: str) -> Config:
     nested: dict[str, Any] = {}
     for key, value in flatten(overrides):
         if key not in _LEAVES:
-            raise InputError(origin, key, value, f"unknown key{_did_you_mean(key)}")
+            raise InputError(origin, key, value, _why_no_key(key, value))
         *parents, leaf = key.split(".")
         node = nested
         for parent in parents:
@@ -101,16 +105,18 @@ def build_config(overrides: Mapping[str, Any], origin: str) -> Config:
     return validate(Config, nested, origin)
 
 
-def _did_you_mean(key: str) -> str:
-    near = difflib.get_close_matches(key, _LEAVES, n=1, cutoff=0.5)
-    if not near:
-        tail = key.rsplit(".", 1)[-1]
-        near = [k for k in sorted(_LEAVES) if k.rsplit(".", 1)[-1] == tail][:1]
-    return f"; did you mean {near[0]}?" if near else "; see trainer/config.py for the keys"
+def _why_no_key(key: str, value: object) -> str:
+    """Return what is wrong with a key that no config has."""
+    below = [leaf.removeprefix(f"{key}.") for leaf in config_keys() if leaf.startswith(f"{key}.")]
+    if below:
+        return f"a section, not a value; set its keys, such as {key}.{below[0]}: {value}; they are {', '.join(below)}"
+    tail = key.rsplit(".", 1)[-1]
+    same_tail = [leaf for leaf in sorted(_LEAVES) if leaf.rsplit(".", 1)[-1] == tail]
+    near = nearest(key, _LEAVES, 0.8) or nearest(key, same_tail, 0.0) or nearest(key, _LEAVES)
+    return f"unknown key; did you mean {near}?" if near else "unknown key; docs/config.md lists the keys"
 
 
 _FIXES = {
-    "extra_forbidden": "unknown key; remove it or check its spelling",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
@@ -118,7 +124,7 @@ _FIXES = {
     "string_type": "must be text",
     "tuple_type": "must be a list",
     "finite_number": "must be finite",
-    "missing": "missing; add it",
+    "missing": "add it",
     "model_type": "must be a mapping of keys to values",
     "dict_type": "must be a mapping of keys to values",
     "list_type": "must be a list",
@@ -130,19 +136,59 @@ def validate(model: type[_Model], raw: object, origin: str, prefix: str = "", st
     try:
         return model.model_validate(raw, strict=strict)
     except ValidationError as error:
-        raise input_error(error, origin, prefix) from None
+        raise input_error(error, origin, prefix, model) from None
 
 
-def input_error(error: ValidationError, origin: str, prefix: str = "") -> InputError:
-    """Return the first problem of a pydantic error as an InputError."""
-    detail = error.errors(include_url=False)[0]
-    parts = [str(part) for part in (prefix, *detail["loc"]) if part not in ("", "function-after")]
+def input_error(
+    error: ValidationError, origin: str, prefix: str = "", model: type[BaseModel] | None = None
+) -> InputError:
+    """Return the first problem of a pydantic error as an InputError; an unknown key before a missing one.
+
+    Args:
+        model: suggests a key for an unknown one.
+    """
+    details = error.errors(include_url=False)
+    detail = next((detail for detail in details if detail["type"] == "extra_forbidden"), details[0])
+    loc = [str(part) for part in detail["loc"] if part not in ("", "function-after")]
+    parts = [prefix, *loc] if prefix else loc
     value, broken = detail["input"], detail.get("ctx", {}).get("error")
     if isinstance(broken, RuleError):
         return InputError(origin, ".".join([*parts, broken.key]), broken.value, broken.fix)
-    if detail["type"] == "value_error":
+    if detail["type"] == "extra_forbidden":
+        keys = _keys_at(model, loc[:-1])
+        fix = f"unknown key; {suggestion(loc[-1], keys)}" if keys else "unknown key; remove it or check its spelling"
+        return InputError(origin, ".".join(parts), _shown(value), fix)
+    if detail["type"] == "missing":
+        value = "not given"
+    elif detail["type"] == "value_error":
         value = "invalid" if isinstance(value, (dict, BaseModel)) else value
-    elif isinstance(value, (dict, list)):
-        value = json.dumps(value, default=str)[:80]
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return InputError(origin, ".".join(parts) or "document", value, _FIXES.get(detail["type"], message))
+    return InputError(origin, ".".join(parts) or "document", _shown(value), _FIXES.get(detail["type"], message))
+
+
+def _shown(value: object) -> object:
+    """Return what a message shows of a value: not a whole file."""
+    if not isinstance(value, (dict, list)):
+        return value
+    text = json.dumps(value, default=str)
+    kind = "a mapping of" if isinstance(value, dict) else "a list of"
+    return text if len(text) <= _MOST_VALUE_CHARS else f"{kind} {len(value)}"
+
+
+def _keys_at(model: type[BaseModel] | None, loc: Sequence[str]) -> list[str]:
+    """Return the keys that the section at this place may have; [] if it cannot be found."""
+    for part in loc:
+        if model is None:
+            break
+        field = model.model_fields.get(part)
+        if field is not None:  # else the index in a list, or a key of a mapping: the section stays
+            model = next(_models_in(field.annotation), None)
+    return list(model.model_fields) if model else []
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the sections in a type such as `list[Section] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from pgray.spec.search import Search
 from trainer.errors import InputError
+from trainer.records.text import suggestion
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -42,7 +43,7 @@ def check_sampler(search: Search, origin: str) -> None:
     """Raise InputError if the search's sampler does not exist or does not support the search."""
     name = search.sampler
     if name not in sampler_names():
-        raise InputError(origin, "search.sampler", name, f"unknown sampler; use one of {', '.join(sampler_names())}")
+        raise InputError(origin, "search.sampler", name, f"unknown sampler; {suggestion(name, sampler_names())}")
     choices = [key for key, dimension in search.space.items() if dimension.choice is not None]
     needs = {
         "several_objectives": len(search.objectives or ()) > 1 and "several objectives; make one a constraint",
