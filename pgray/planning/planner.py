@@ -199,7 +199,9 @@ def _plan_trial(
     absolute = {name: data_path(path, f"data.{name}", sweep) for name, path in paths.items()}
     config = trial.config.model_copy(update={"data": data.model_copy(update=absolute)})
     try:
-        hashes = (config.data.path, config.data.tokenizer) if checked is None else _data_hashes(config, checked, check_data)
+        hashes = (
+            (config.data.path, config.data.tokenizer) if checked is None else _data_hashes(config, checked, check_data)
+        )
     except DataError as error:
         key = "data.tokenizer" if str(error.path) == config.data.tokenizer else "data.path"
         raise DataError(f"{sweep.origin}: arm {trial.arm}: {key}: {error.path}", error.problem, error.fix) from None
