@@ -17,7 +17,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from results.schema import as_markdown
+from results import schema
+from results.analysis import verdicts
 from trainer import config
 from trainer.presets.resolve import load_preset, preset_names
 from trainer.quant.codecs import codec_names
@@ -137,7 +138,12 @@ def about(text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     stale = []
-    pages = {"columns.md": as_markdown(), "config.md": config_page(), "adding_a_technique.md": technique_page()}
+    pages = {
+        "columns.md": schema.as_markdown(),
+        "verdicts.md": verdicts.as_markdown(),
+        "config.md": config_page(),
+        "adding_a_technique.md": technique_page(),
+    }
     for name, page in pages.items():
         path = HERE / name
         if path.is_file() and path.read_text(encoding="utf-8") == page:

@@ -15,7 +15,7 @@ MEANINGS: dict[Verdict, str] = {
     "LOSS": "worse by 0.005 nats per token or more, p < 0.01 after Holm's correction, 3 seeds or more",
     "SMALL": "the 95 % interval excludes 0, but the difference is below 0.005 nats per token",
     "NOISE": "the 95 % interval includes 0 and lies within ±0.005 nats per token: no effect of that size",
-    "INCONCLUSIVE": "none of the others: these seeds exclude neither 0, or not at p < 0.01, nor 0.005 nats per token",
+    "INCONCLUSIVE": "these seeds cannot tell: more of them could show an effect of 0.005 nats per token, or that there is none",
     "INCOMPLETE": "seeds that failed or were killed are missing, and those that are left may flatter the arm",
     "TOO FEW SEEDS": "fewer than 3 seeds to compare",
     "INFEASIBLE": "a seed is over the 16,000,000 bytes or over the time limit for training or evaluation",
@@ -25,13 +25,29 @@ MEANINGS: dict[Verdict, str] = {
 }
 """Every verdict and what it means, for docs and reports."""
 
+_PAGE = """# Verdicts
+
+<!-- Generated from results/analysis/verdicts.py by `python docs/generate.py`. Do not edit. -->
+
+Every arm of a table has one verdict, the first that applies: CONTROL, NOT COMPARABLE, KILLED or FAILED, INFEASIBLE, then
+the rule of the challenge on the numbers, which gives one of the others. INCOMPLETE replaces it where lost seeds may
+flatter an arm. `reason` in `results.ablation`, and the footnotes of the table, say why.
+
+| verdict | meaning |
+|---|---|
+"""
 OnFailedSeeds = Literal["incomplete", "ignore"]
 ON_FAILED_SEEDS: tuple[OnFailedSeeds, ...] = get_args(OnFailedSeeds)
 
 
+def as_markdown() -> str:
+    """Return the text of docs/verdicts.md."""
+    return _PAGE + "".join(f"| {verdict} | {meaning} |\n" for verdict, meaning in MEANINGS.items())
+
+
 @dataclass(frozen=True)
 class Trials:
-    """How the trials of one arm ended. lost: failed, killed or lost, so that their seeds have no number."""
+    """How the trials of one arm ended."""
 
     finished: int
     failed: int
@@ -40,6 +56,7 @@ class Trials:
 
     @property
     def lost(self) -> int:
+        """The trials whose seeds have no number and will have none."""
         return self.failed + self.killed
 
 

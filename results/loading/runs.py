@@ -15,6 +15,7 @@ import pandas as pd
 from pydantic import ValidationError, create_model
 
 from results.importers.store import read_imports
+from results.loading.configs import config_columns
 from results.loading.hard_limits import is_within_cap, size_note
 from results.loading.lookup import sweep_names
 from results.loading.older_records import fill_older
@@ -42,12 +43,13 @@ _FROM_RESULT = tuple(n for n in NAMES if n in TrialResult.model_fields and n not
 _FROM_LEDGER = ("sweep", "arm", "seed", "trial_id", "train_fingerprint", "config_sha", "failure_kind", "source", "node")
 
 
-def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
+def load(runs: str | Path | Iterable[str | Path], *, configs: bool = False) -> pd.DataFrame:
     """Return the trials of one or several run folders.
 
     Args:
         runs: a run folder, a glob pattern such as "runs/qat-*", an address such as "s3://bucket/runs/qat-*" (its small
             files are copied: `results/loading/remote.py`), or a list of these.
+        configs: add a column for each config key, such as `optim.matrix_lr`; null in imported rows and before a launch.
     Returns:
         The columns of `results.schema`, one row per trial; rows in the order in which trials first appear in the
         ledger, runs in the order given (a glob's in name order). `attrs`: `runs` (folders), `problems` (unreadable
@@ -58,15 +60,18 @@ def load(runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     folders = _folders([runs] if isinstance(runs, (str, Path)) else runs)
     rows: list[Row] = []
     problems: list[str] = []
+    paths: list[Path] = []
     for folder in folders:
-        new_rows, new_problems = _load_run(RunLayout(folder))
+        layout = RunLayout(folder)
+        new_rows, new_problems = _load_run(layout)
         rows += new_rows
+        paths += [layout.trial(str(row["trial_id"])).config for row in new_rows] if configs else []
         problems += new_problems
     for row, note in zip(rows, slow_node_notes(rows), strict=True):
         known = dict.fromkeys(NAMES) | row
         row["notes"] = "; ".join(filter(None, (row.get("notes"), note, size_note(known)))) or None
         row["is_within_cap"] = is_within_cap(known)
-    trials = frame(rows)
+    trials = frame(rows).join(config_columns(paths)) if configs else frame(rows)
     trials.attrs = {"runs": [str(f) for f in folders], "problems": problems}
     if len(folders) == 1:
         about, problem = read_sweep(RunLayout(folders[0]))

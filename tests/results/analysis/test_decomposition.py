@@ -143,6 +143,21 @@ def test_a_straight_line_over_many_steps_is_called_one(run: Run) -> None:
     assert "fast seed 1: interpolated between steps 200 and 300" in reason
 
 
+@pytest.mark.parametrize(("steps", "expected"), [(110, 2.80 - 0.01), (200, 2.70), (100, 2.80)])
+def test_a_run_that_ends_between_the_first_two_validations(tmp_path: Path, steps: int, expected: float) -> None:
+    """The control's value comes from the first two points, also where later ones are on another line."""
+    run = Run(tmp_path / "bits", "name: bits\ncontrol: fast\n")
+    for seed in (1, 2):
+        run.finish("fast", seed, 2.56, 0.01, steps=400, raw_bpb=2.60)
+        run.finish("slow", seed, 2.90, 0.01, steps=steps, raw_bpb=2.95)
+        write_curve(run, f"fp{seed}", (100, 2.80, 0.5), (200, 2.70, 0.4), (300, 2.40, 0.2))
+    line = decomposed(results.load(run.layout.root)).loc["slow"]
+    assert line["fewer_steps"] == pytest.approx(expected - 2.60)
+    assert line["equal_steps"] == pytest.approx(2.95 - expected)
+    wide = "fast seed 1: interpolated between steps 100 and 200; fast seed 2: interpolated between steps 100 and 200"
+    assert (wide in str(line["reason"])) == (steps == 110)
+
+
 def test_without_a_curve_steps_are_not_told_from_quality(run: Run) -> None:
     trials = results.load(run.layout.root)
     line = decomposed(trials).loc["slow"]

@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import results
 from results.schema import NAMES
 from tests.results.synthetic import Run
 from trainer.errors import InputError
-from trainer.records.files import write_text
+from trainer.records.files import write_json, write_text
 
 
 @pytest.fixture
@@ -189,3 +190,27 @@ def test_the_cost_includes_failed_attempts(run: Run) -> None:
     assert trials["gpu_held_s"].tolist() == [150.0, 50.0]
     assert trials["cost_usd"].isna().tolist() == [False, True]
     assert trials["cost_usd"].tolist()[0] == 1.5
+
+
+def test_config_values_as_columns(tmp_path: Path) -> None:
+    """Types survive, a missing config is null, and the columns of the results keep their names and values."""
+    run = Run(tmp_path / "bits")
+    values = {"a": (0.02, True, 4, [1, 2]), "b": (1, False, 6, [])}
+    for arm, (lr, enabled, bits, layers) in values.items():
+        trial = run.finish(arm, 42)
+        parts = {"optim": {"matrix_lr": lr}, "qat": {"enabled": enabled}, "quant": {"bits": {"mlp": bits}}}
+        write_json(
+            run.layout.trial(trial).config, {"seed": 42, "model": {"xsa": layers}, "export": {"codec": arm}} | parts
+        )
+    run.entry("c", 42, "queued")
+    plain, trials = results.load(run.layout.root), results.load(run.layout.root, configs=True)
+    pd.testing.assert_frame_equal(trials[list(plain)], plain)
+    assert trials.attrs == plain.attrs
+    added = {name: str(trials[name].dtype) for name in trials if name not in plain}
+    types = {"optim.matrix_lr": "Float64", "qat.enabled": "boolean", "quant.bits.mlp": "Int64"}
+    assert added == types | {"model.xsa": "string", "export.codec": "string"}
+    assert trials["optim.matrix_lr"].tolist()[:2] == [0.02, 1.0]
+    assert trials["model.xsa"].tolist()[:2] == ["[1, 2]", "[]"]
+    assert trials.loc[2, list(added)].isna().all()
+    assert len(results.ablation(trials, "a", "post_quant_bpb")) == 3
+    assert len(results.load([run.layout.root, run.layout.root], configs=True)) == 3
