@@ -11,8 +11,6 @@ Source: PRs 549, 975, 1002, 1032 (`ttt_sliding`): SGD, lr 0.002 with a cosine ov
 """
 
 import math
-from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import torch
@@ -29,10 +27,6 @@ CLIP_NORM = 1.0
 SEQUENCES_PER_UPDATE = 32
 
 
-Observer = Callable[[Literal["scored", "trained"], int, int], None]
-"""Receives what happens to targets first..end-1, in order. Tests check that none is scored after training on it."""
-
-
 class TestTimeTraining:
     """Scores a model while training it. It changes the model's weights: load others before the next evaluation."""
 
@@ -46,7 +40,7 @@ class TestTimeTraining:
         self._velocity = [torch.zeros_like(p) for p in self._parameters]
         self._frozen_rows = frozen_rows(model, settings.ttt.freeze_blocks)
 
-    def run(self, observer: Observer | None = None) -> Score:
+    def run(self) -> Score:
         """Score every target once. All ranks return the same score and end with the same weights."""
         settings, chunk = self._settings, self._settings.ttt.chunk_tokens
         num_targets = self._validation.num_targets(settings.seq_len)
@@ -56,27 +50,21 @@ class TestTimeTraining:
         total = torch.zeros(3, dtype=torch.float64, device=self._dist.device)
         for index in range(num_chunks):
             low, high = (int(i) for i in np.searchsorted(owner, [index, index + 1]))
-            if observer:
-                for i in range(low, high):
-                    observer("scored", int(plan.start[i] + plan.first_scored[i]), int(plan.start[i]) + plan.seq_len)
             mine = self._dist.share(low, high)
             total += self._validation.score_windows(self._forward, plan, mine, settings.batch_rows)
             if index + 1 < num_chunks:
                 lr = settings.ttt.lr * 0.5 * (1 + math.cos(math.pi * index / (num_chunks - 1)))
-                self._learn(index * chunk, min((index + 1) * chunk, num_targets), lr, observer)
+                self._learn(index * chunk, min((index + 1) * chunk, num_targets), lr)
         return Score.from_sums(self._dist.sum(total))
 
-    def _learn(self, first: int, end: int, lr: float, observer: Observer | None) -> None:
+    def _learn(self, first: int, end: int, lr: float) -> None:
         """Run `epochs` of SGD on the whole sequences of targets first..end-1, divided over ranks."""
         seq_len, world_size = self._settings.seq_len, self._dist.world_size
         starts = np.arange(first, end - seq_len + 1, seq_len, dtype=np.int64)
         per_update = max(SEQUENCES_PER_UPDATE // world_size, 1) * world_size
         for _ in range(self._settings.ttt.epochs if lr else 0):
             for i in range(0, len(starts), per_update):
-                chosen = starts[i : i + per_update]
-                self._update(chosen, lr)
-                if observer:
-                    observer("trained", int(chosen[0]), int(chosen[-1]) + seq_len)
+                self._update(starts[i : i + per_update], lr)
 
     def _update(self, starts: np.ndarray[tuple[int], np.dtype[np.int64]], lr: float) -> None:
         mine = starts[self._dist.rank :: self._dist.world_size]

@@ -1,36 +1,24 @@
 """Test-time training scores no target after an update on it; with lr 0 it is sliding evaluation."""
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.trainer.conftest import job_of
 from trainer.config import Config
-from trainer.evaluation.scoring import Validation, make_forward
+from trainer.evaluation.scoring import Forward, Score, Validation, Windows, make_forward
 from trainer.evaluation.ttt import TestTimeTraining
 from trainer.model.model import Model, build_model
 from trainer.pipeline import run_job
 from trainer.run.dist import DistContext
 
-
-class TargetRecorder:
-    """Records for every target how often it was scored, and whether it was trained on before."""
-
-    def __init__(self, num_targets: int) -> None:
-        self.times_scored = np.zeros(num_targets, dtype=int)
-        self.is_trained = np.zeros(num_targets, dtype=bool)
-        self.leaks = 0
-
-    def __call__(self, event: str, first: int, end: int) -> None:
-        if event == "scored":
-            self.leaks += int(self.is_trained[first:end].sum())
-            self.times_scored[first:end] += 1
-            return
-        self.is_trained[first:end] = True
-        assert (self.times_scored[first:end] == 1).all(), "trained on a target that has no score yet"
+SEQ = 32  # eval.seq_len of the tiny configuration
 
 
 def setting(tiny: Callable[..., Config], **ttt: float) -> tuple[Config, Model]:
@@ -39,21 +27,86 @@ def setting(tiny: Callable[..., Config], **ttt: float) -> tuple[Config, Model]:
     return config, build_model(config, "cpu")
 
 
-def test_no_target_is_scored_after_an_update_on_it(
-    tiny: Callable[..., Config], tiny_data: Path, alone: DistContext
+@dataclass(frozen=True)
+class LonelyRank(DistContext):
+    """One of several ranks without the others: it gets back its own part of every sum."""
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+
+@dataclass
+class Watched:
+    """What one rank's test-time training really did, in order: ("scored" or "trained", first target) of each sequence.
+
+    Training is what the forward pass saw with gradients, found again in the text by its content. Scoring is what
+    `Validation.score_windows`, which has tests of its own, was asked to score: one entry per target.
+    """
+
+    events: list[tuple[str, int]]
+    score: Score
+    updates: list[int]  # sequences of each update
+
+    def of(self, kind: str) -> list[int]:
+        return [first for event, first in self.events if event == kind]
+
+
+def watch(tiny: Callable[..., Config], folder: Path, rank: int = 0, ranks: int = 1) -> Watched:
+    """Run test-time training on 140 sequences of random tokens in chunks of 48, more than the 32 of one update."""
+    overrides = {"eval.ttt": {"enabled": True, "chunk_tokens": 48 * SEQ, "epochs": 2}, "eval.stride": 12}
+    config = tiny(**overrides)
+    dist = LonelyRank(rank, ranks, torch.device("cpu"))
+    model, validation = build_model(config, "cpu"), Validation(folder, "", dist)
+    validation.tokens = np.random.default_rng(0).integers(0, 400, 140 * SEQ + 5).astype(np.uint16)
+    position = {validation.tokens[i : i + SEQ].tobytes(): i for i in range(len(validation.tokens) - SEQ)}
+    inner, score_windows = make_forward(model, config, dist.device), validation.score_windows
+    watched = Watched([], Score(0, 0, 0), [])
+
+    def forward(inputs: Tensor, targets: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            firsts = [position[row.astype(np.uint16).tobytes()] for row in inputs.numpy()]
+            assert torch.equal(targets[:, :-1], inputs[:, 1:])
+            watched.events.extend(("trained", first) for first in firsts)
+            watched.updates.append(len(firsts))
+        return inner(inputs, targets)
+
+    def spy(forward: Forward, plan: Windows, chosen: range, rows: int) -> Tensor:
+        for i in chosen:
+            first = int(plan.start[i] + plan.first_scored[i])
+            watched.events.extend(("scored", target) for target in range(first, int(plan.start[i]) + SEQ))
+        return score_windows(forward, plan, chosen, rows)
+
+    validation.score_windows = spy  # type: ignore[method-assign]
+    watched.score = TestTimeTraining(model, forward, validation, config.eval, dist).run()
+    return watched
+
+
+def test_every_sequence_is_trained_once_per_epoch_and_after_it_is_scored(
+    tiny: Callable[..., Config], tiny_data: Path
 ) -> None:
-    config, model = setting(tiny, epochs=2)
-    validation = Validation(tiny_data, "", alone)
-    recorder = TargetRecorder(validation.num_targets(32))
-    score = TestTimeTraining(model, make_forward(model, config, alone.device), validation, config.eval, alone).run(
-        recorder
-    )
-    assert recorder.leaks == 0
-    assert (recorder.times_scored == 1).all()
-    assert score.tokens == len(recorder.times_scored)
-    last_chunk = (len(recorder.times_scored) - 1) // 320 * 320
-    assert recorder.is_trained[:last_chunk].all(), "every chunk but the last is learned from"
-    assert not recorder.is_trained[last_chunk:].any(), "no update after the last chunk"
+    watched = watch(tiny, tiny_data)
+    chunks = [range(0, 48), range(48, 96)]  # the last, 96 to 139, is not learned from
+    expected = [SEQ * i for chunk in chunks for _ in range(2) for i in chunk]
+    assert watched.of("trained") == expected
+    assert watched.updates == [32, 16] * 4
+    assert sorted(watched.of("scored")) == list(range(140 * SEQ))
+    assert watched.score.tokens == 140 * SEQ
+    scored: set[int] = set()
+    for event, first in watched.events:
+        if event == "scored":
+            scored.add(first)
+        else:
+            assert scored.issuperset(range(first, first + SEQ)), f"sequence at {first} is trained before it is scored"
+
+
+def test_ranks_divide_the_sequences_of_each_update(tiny: Callable[..., Config], tiny_data: Path) -> None:
+    """Three ranks: 30 sequences per update. Together they see what one rank sees, each sequence once per epoch."""
+    ranks = [watch(tiny, tiny_data, rank, 3) for rank in range(3)]
+    seen = Counter(first for watched in ranks for first in watched.of("trained"))
+    assert seen == dict.fromkeys(range(0, 96 * SEQ, SEQ), 2)
+    assert {tuple(watched.updates) for watched in ranks} == {(10, 6) * 4}
+    scored = Counter(target for watched in ranks for target in watched.of("scored"))
+    assert scored == dict.fromkeys(range(140 * SEQ), 1)
 
 
 def test_with_lr_zero_it_is_sliding_evaluation(
