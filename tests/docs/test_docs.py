@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 from results.schema import NAMES
-from trainer.presets.resolve import config_keys, preset_names
+from trainer.presets.resolve import config_keys, load_preset, preset_names
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -66,6 +66,15 @@ def test_every_column_and_key_is_described() -> None:
 def test_every_preset_is_in_the_readme() -> None:
     for name in preset_names():
         assert f"`{name}`" in README
+
+
+def test_every_preset_with_a_published_number_lists_its_differences() -> None:
+    differences = (ROOT / "docs/differences.md").read_text(encoding="utf-8")
+    published = [name for name in preset_names() if "published" in load_preset(name).about.lower()]
+    assert len(published) >= 2
+    for name in published:
+        assert f"`{name}`" in differences
+    assert "docs/differences.md" in README
 
 
 def test_every_make_target_is_described() -> None:

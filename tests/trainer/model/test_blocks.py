@@ -11,6 +11,7 @@ from trainer.config import Config
 from trainer.model.layers import rms_norm
 from trainer.model.model import Model, build_model
 from trainer.model.recurrence import BlockCall
+from trainer.presets.resolve import build_config, load_preset
 
 
 def randomized(config: Config) -> Model:
@@ -27,6 +28,14 @@ def test_the_epsilon_is_that_of_float32() -> None:
     x = 1e-4 * torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(0))
     expected = x / (x.square().mean(-1, keepdim=True) + torch.finfo(torch.float32).eps).sqrt()
     torch.testing.assert_close(rms_norm(x), expected)
+
+
+def test_sp1024_11l_rotates_as_the_script_does_at_its_context_length() -> None:
+    """PR 975: above 1,024 tokens its base grows by (tokens / 1024) ^ (dims / (dims - 2)), in training and evaluation."""
+    config = build_config(load_preset("sp1024-11l").overrides, "sp1024-11l")
+    assert config.train.seq_len == config.eval.seq_len == 2048
+    base = 10_000 * (2048 / 1024) ** (16 / 14)
+    torch.testing.assert_close(Model(config).inv_freq, 1 / base ** (torch.arange(0, 16, 2) / 16))
 
 
 def test_deep_delta_scales_the_input_that_attention_reads(tiny: Callable[..., Config]) -> None:
