@@ -11,7 +11,7 @@ BIN := .venv/bin
 # The name is a checksum of what an installation depends on, and of the folder: a venv contains absolute paths.
 STAMP := .venv/.installed-$(shell { pwd; cat pyproject.toml constraints.txt; } | cksum | tr ' ' -)
 
-.PHONY: help setup quickstart test chaos check docs bench golden clean
+.PHONY: help setup quickstart test chaos check docs pictures bench golden clean
 
 help: ## List the recipes
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -51,8 +51,13 @@ check: setup ## Check format, lint, types, layers and generated docs
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python docs/generate.py --check
 
-docs: setup ## Rewrite the generated docs pages
+docs: setup ## Rewrite the generated docs pages and the outputs in the tutorial and the notebook
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python docs/fill_outputs.py
+	@$(BIN)/python docs/notebook.py
+
+pictures: setup ## Draw the README's pictures from the report of runs/quickstart (needs Chromium)
+	@$(BIN)/python docs/pictures.py runs/quickstart
 
 bench: setup ## Run the benchmarks in bench/
 	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
