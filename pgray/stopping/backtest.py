@@ -133,7 +133,7 @@ def backtest(run: Path, sections: Sequence[StoppingSection], top: int = 3) -> Ba
         arm: fmean(v for (a, _), v in values.items() if a == arm) for arm in dict.fromkeys(arm for arm, _ in values)
     }
     best = sorted(means, key=means.__getitem__)[:top]
-    ablation = results.ablation(table, control, metric, on_mismatch="mark")
+    ablation = results.ablation(table, control, metric, on_mismatch="mark", on_failed_seeds="ignore")
     wins = [str(arm) for arm in ablation.loc[ablation["verdict"] == "WIN", "arm"]]
     stopped = [
         StoppedTrial(

@@ -125,33 +125,39 @@ def circumstances(mine: Sequence[Row], reference: Sequence[Row]) -> list[str]:
     notes = []
     has_code_sha = all(row["code_sha"] is not None for row in (*mine, *reference))  # a commit need not change the code
     for column in (*_CIRCUMSTANCES, "code_sha" if has_code_sha else "git_sha"):
-        here, there = (
-            {row["seed"]: str(row[column]) for row in rows if row[column] is not None} for rows in (mine, reference)
-        )
-        values = [sorted(set(found.values())) for found in (here, there)]
-        if all(values) and values[0] != values[1]:
+        here, there = (_values_by_seed(rows, column) for rows in (mine, reference))
+        values = [sorted(set().union(*found.values())) for found in (here, there)]
+        differing = sorted(seed for seed in here.keys() & there.keys() if here[seed] != there[seed])
+        if not here or not there:
+            continue
+        if values[0] != values[1]:
             notes.append(f"{column} {'/'.join(values[0])}, control {'/'.join(values[1])}")
-        elif differing := _differing_seeds(here, there):
+        elif differing:
             notes.append(f"{column} differs from the control's on seed {', '.join(map(str, differing))}")
         elif not here.keys() & there.keys() and (shares := _shares(here)) != _shares(there):
             notes.append(f"{column} mixed in other shares than in the control: {shares}, control {_shares(there)}")
     return notes
 
 
-def _differing_seeds(here: Mapping[int, str], there: Mapping[int, str]) -> list[int]:
-    return sorted(seed for seed in here.keys() & there.keys() if here[seed] != there[seed])
+def _values_by_seed(rows: Sequence[Row], column: str) -> dict[int, set[str]]:
+    """Return seed -> the known values of a column on it: more than one if the rows are of several arms."""
+    found: dict[int, set[str]] = {}
+    for row in rows:
+        if row[column] is not None:
+            found.setdefault(row["seed"], set()).add(str(row[column]))
+    return found
 
 
-def _shares(values: Mapping[int, str]) -> str:
+def _shares(values: Mapping[int, set[str]]) -> str:
     """Return each value with the share of seeds that have it."""
-    counts = sorted(Counter(values.values()).items())
+    counts = sorted(Counter(value for own in values.values() for value in own).items())
     return ", ".join(f"{value} {count / len(values):.0%}" for value, count in counts)
 
 
 def nats_per_unit(metric: str, rows: Sequence[Row]) -> float | None:
     """Return the nats per token of a difference of 1 in the metric, in the evaluation of these comparable rows.
 
-    Computed from scored bytes and tokens; for rows without them (imported logs) from val_loss_nats / post_quant_bpb. None
+    Computed from scored bytes and tokens; for rows without them (imported logs) from the loss and bpb of one score. None
     if the metric is not a loss, or no row has either.
     """
     if metric == "val_loss_nats":

@@ -169,7 +169,7 @@ def _comparison(
                 f"{name}\nbpb": (number(line["mean"], ".4f"),),
                 "Δ\n± 95 % CI": (number(line["delta"], "+.4f"), half_width(line["ci_low"], line["ci_high"])),
                 "p (Holm)": (number(line["p_holm"], ".2g"),),
-                **({"p (flips)": (number(line["p_permutation"], ".2g"),)} if has_permutation else {}),
+                **({"p (perm.)": (number(line["p_permutation"], ".2g"),)} if has_permutation else {}),
                 "verdict": (line["verdict"] or NONE, f"[{marks}]" if marks else ""),
                 "seeds\nneeded": (at_least + number(line["seeds_needed"], ","),),
             }
@@ -180,7 +180,7 @@ def _comparison(
         HideStep(f"{name}\nbpb", f"{name} bpb"),
         HideStep("seeds", "test", slice(0, 1), "seeds"),
         HideStep("seeds\nneeded", "seeds needed"),
-        HideStep("p (flips)", "p of the permutation test"),
+        HideStep("p (perm.)", "p of the permutation test"),
         HideStep("p (Holm)", "p (Holm)"),
     )
 

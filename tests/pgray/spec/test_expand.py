@@ -229,3 +229,11 @@ def test_arms_of_a_grid_have_labels_and_may_be_named() -> None:
 def test_wrong_names(names: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message.replace("[", r"\[")):
         expanded(grid={"quant.bits.mlp": [4, 6]}, names=names)
+
+
+def test_on_failed_seeds_is_one_of_two_words() -> None:
+    text = "name: x\npreset: cpu-smoke\nseeds: [1]\narms: {a: {}}\n"
+    assert Sweep.from_text(text).file.on_failed_seeds == "incomplete"
+    assert Sweep.from_text(f"{text}on_failed_seeds: ignore\n").file.on_failed_seeds == "ignore"
+    with pytest.raises(InputError, match="on_failed_seeds: skip: must be 'incomplete' or 'ignore'"):
+        Sweep.from_text(f"{text}on_failed_seeds: skip\n")

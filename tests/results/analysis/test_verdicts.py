@@ -257,6 +257,23 @@ def test_code_versions_on_other_seeds_are_told(run: Run) -> None:
     )
 
 
+def test_unknown_circumstances_are_no_difference(run: Run) -> None:
+    """Rows that do not name their machine, on other seeds than the control's, differ in nothing that is known."""
+    trials = results.load(run.layout.root)
+    others = trials.assign(arm="b", seed=trials["seed"] + 10_000, hardware=pd.NA, world_size=pd.NA)
+    reason = results.ablation(pd.concat([trials, others])).set_index("arm").loc["b", "reason"]
+    assert "hardware" not in reason
+    assert "world_size" not in reason
+
+
+def test_the_permutation_p_has_a_column_from_8_pairs_on(run: Run) -> None:
+    assert "p (perm.)" not in build_table(run.layout.root).tables[0].columns
+    for seed in range(100, 108):
+        run.finish("int8", seed, 2.5)
+        run.finish("b", seed, 2.5 - seed / 10_000)
+    assert build_table(run.layout.root).tables[0].columns["p (perm.)"].cells == [("–",), ("0.0078",)]
+
+
 def test_a_headline_that_fell_back_is_told(run: Run) -> None:
     add(run, "b", sliding_bpb=2.4, eval_stride=64)
     table = build_table(run.layout.root)
