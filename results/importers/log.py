@@ -4,12 +4,15 @@ Every column is read from a line, follows from columns that were, or is null wit
 """
 
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from results.importers.imported_run import ImportedRun, RowBuilder
-from results.importers.log_events import LogRun, split_runs
+from results.importers.log_events import Event, LogRun, split_runs
 from results.importers.log_patterns import AVERAGES
 from results.importers.log_scores import ScoreLine, read_scores
+from results.importers.score_checks import MIN_GAP, implausible
 
 PUBLISHED_SPLIT_BYTES = {62_021_632: 151_080_363}
 """Scored tokens -> scored bytes of the challenge's sp1024 validation split at sequence length 2048."""
@@ -17,8 +20,11 @@ PUBLISHED_SPLIT_BYTES = {62_021_632: 151_080_363}
 _PLAIN_FACTS = (
     # event, its value, column
     ("seed", "seed", "seed"),
+    ("seed_named", "seed", "seed"),
     ("params", "num_params", "num_params"),
+    ("params_named", "num_params", "num_params"),
     ("world", "world_size", "world_size"),
+    ("world_named", "world_size", "world_size"),
     ("memory", "mib", "peak_memory_mib"),
     ("torch", "torch", "torch_version"),
     ("val_data", "tokens", "scored_tokens"),
@@ -30,6 +36,13 @@ _FROM_SCORES = (
     ("sliding", "sliding_bpb", "a sliding-window bpb of the quantized model"),
     ("ttt", "ttt_bpb", "a bpb with test-time training"),
 )
+_IN_LABEL = {
+    "float": r"pre-?quant|ema",
+    "plain": r"roundtrip|quantized(?!_)",
+    "sliding": r"slid|\bsw|_sw",
+    "ttt": r"ttt",
+}
+"""What the label of a score for that column usually contains: then other_bpb is the reason why the column is null."""
 
 
 def read_runs(file: str, text: str) -> list[ImportedRun] | None:
@@ -51,8 +64,8 @@ def _imported(run: LogRun) -> ImportedRun:
     _training(run, row)
     _qat(run, row)
     _scores(run, scores, row)
-    _average(run, row)
-    _artifact(run, row)
+    _average(run, scores, row)
+    _artifact(run, scores, row)
     row.set_gap_and_cap()
     _status(run, scores, row)
     return row.finish(f"{run.file}:{run.events[0].line}-{run.last_line}", run.digest)
@@ -65,7 +78,7 @@ def _training(run: LogRun, row: RowBuilder) -> None:
     last = steps[-1] if steps else None
     if stop and "step" in stop.values:
         row.set("steps", stop["step"], stop.line)
-    elif last and (stop or last["step"] == last["of"]):
+    elif last and (stop or last["step"] == last["of"] or (last.kind == "val" and _goes_on_after(last, run))):
         row.set("steps", last["step"], last.line)
     if not row.has("steps"):
         reason = f"the log ends during training, after step {last['step']}" if last else "no training step in the log"
@@ -73,13 +86,14 @@ def _training(run: LogRun, row: RowBuilder) -> None:
             row.set_null(column, reason)
     at_end = [event for event in steps if event["step"] == row.columns.get("steps")]
     clock = stop or (at_end[-1] if at_end else None)
-    if clock and row.has("steps"):
-        row.set("train_s", int(clock["train_ms"]) / 1000, clock.line)
+    if clock and "train_ms" in clock.values and row.has("steps"):
+        train_ms = float(clock["train_ms"])
+        row.set("train_s", train_ms / 1000, clock.line)
         timed = [event for event in at_end if "step_ms" in event.values]
         if timed:
             row.set("step_ms", float(timed[-1]["step_ms"]), timed[-1].line)
         elif row.columns["steps"]:
-            row.set("step_ms", int(clock["train_ms"]) / int(row.columns["steps"]), clock.line, *row.lines_of("steps"))
+            row.set("step_ms", train_ms / int(row.columns["steps"]), clock.line, *row.lines_of("steps"))
     if (batch := run.last("batch")) and row.has("steps"):
         row.set("tokens", int(row.columns["steps"]) * int(batch["batch_tokens"]), *row.lines_of("steps"), batch.line)
     validations = run.all("val")
@@ -87,6 +101,11 @@ def _training(run: LogRun, row: RowBuilder) -> None:
         row.set("raw_bpb", validations[-1]["bpb"], validations[-1].line)
     elif validations:
         row.set_null("raw_bpb", f"the last validation was after step {validations[-1]['step']}, not at the end")
+
+
+def _goes_on_after(last: Event, run: LogRun) -> bool:
+    """Return whether the last validation was the end of training: the log goes on with what comes after training."""
+    return any(event.line > last.line for event in run.all("memory", "raw_model", "model", "total", *AVERAGES))
 
 
 def _qat(run: LogRun, row: RowBuilder) -> None:
@@ -105,35 +124,64 @@ def _qat(run: LogRun, row: RowBuilder) -> None:
 
 
 def _scores(run: LogRun, scores: Sequence[ScoreLine], row: RowBuilder) -> None:
-    """Set one score for each kind of evaluation: exact ones first, the smallest of several strides."""
-    chosen: list[ScoreLine] = []
+    """Set one score for each kind of evaluation, as far as it is plausible, and the last of all others as other_bpb."""
+    chosen: dict[str, ScoreLine] = {}
     unclear = [score for score in scores if score.kind == "unclear"]
     for kind, column, _ in _FROM_SCORES:
-        found = [score for score in scores if score.kind == kind]
-        if kind == "sliding":
-            strides = [score.stride for score in found if score.stride]
-            found = [score for score in found if score.stride in (None, min(strides, default=None))]
-        exact = [score for score in found if score.is_exact] or found
-        if len({score.bpb for score in exact}) == 1:
-            row.set(column, exact[-1].bpb, exact[-1].lines[0])
-            chosen += [exact[-1]] if kind != "float" else []
-        elif exact:
-            row.set_null(column, f"several scores: {', '.join(f'{s.bpb} ({row.at(s.lines[0])})' for s in exact)}")
+        found = _best([score for score in scores if score.kind == kind])
+        if len({score.bpb for score in found}) == 1:
+            chosen[column] = found[-1]
+        elif found:
+            row.set_null(column, f"several scores: {', '.join(f'{s.bpb} ({row.at(s.lines[0])})' for s in found)}")
         elif unclear and kind in ("plain", "sliding"):
             row.set_null(column, f"{unclear[-1].why} ({row.at(unclear[-1].lines[0])})")
-    if not row.has("ttt_bpb") and (chunks := run.all("ttt_chunk")):
+    known = {column: score.bpb for column, score in chosen.items()}
+    raw = row.columns.get("raw_bpb")
+    others = [score for score in scores if score.kind == "other"]
+    for column, reason in implausible(known | ({"raw_bpb": float(raw)} if raw is not None else {})).items():
+        score = chosen.pop(column)
+        row.set_null(column, f"{reason} ({row.at(score.lines[0])})")
+        others += [replace(score, why=reason)] if column != "float_bpb" else []
+    for column, score in chosen.items():
+        row.set(column, score.bpb, score.lines[0])
+    _other(others, row)
+    if not row.has("ttt_bpb") and (chunks := run.all("ttt_chunk")) and not any(s.kind == "other" for s in scores):
         at = f"chunk {chunks[-1]['chunk']} of {chunks[-1]['of']}, running bpb {chunks[-1]['bpb']}"
         row.set_null("ttt_bpb", f"the log ends during test-time training: {at} ({row.at(chunks[-1].line)})")
-    _evaluations(chosen, row)
-    _bytes_per_token(chosen, row)
+    of_artifact = [score for column, score in chosen.items() if column != "float_bpb"]
+    _evaluations(of_artifact, row)
+    _bytes_per_token(of_artifact, row)
     for _, column, lacking in _FROM_SCORES:
         row.set_null(column, f"no line gives {lacking}")
+
+
+def _best(found: Sequence[ScoreLine]) -> list[ScoreLine]:
+    """Return the scores of one kind that count: those of the smallest stride, exact ones before rounded ones."""
+    smallest = min((score.stride for score in found if score.stride), default=None)
+    found = [score for score in found if score.stride in (None, smallest)]
+    return [score for score in found if score.is_exact] or list(found)
+
+
+def _other(others: Sequence[ScoreLine], row: RowBuilder) -> None:
+    """Set other_bpb to the last score that belongs in no column; its reason is the null reason of the other columns."""
+    usable = [score for score in others if math.isfinite(score.bpb)]
+    if not usable:
+        row.set_null("other_bpb", "no score of another kind")
+        row.set_null("other_label", "other_bpb is null")
+        return
+    score = max(usable, key=lambda score: score.lines[0])
+    row.set("other_bpb", score.bpb, score.lines[0])
+    row.set("other_label", f"{score.label}: {score.why}", score.lines[0])
+    for kind, column, _ in _FROM_SCORES:
+        named = [s for s in usable if re.search(_IN_LABEL[kind], s.label, re.I)]
+        if named and not row.has(column):
+            row.set_null(column, f"{named[-1].label} {named[-1].bpb}: {named[-1].why} ({row.at(named[-1].lines[0])})")
 
 
 def _evaluations(chosen: Sequence[ScoreLine], row: RowBuilder) -> None:
     """Set what the lines of the chosen scores hold besides their bpb."""
     for score in chosen:
-        if score.kind == "plain":
+        if score.kind == "plain" and score.loss is not None:
             row.set("val_loss_nats", score.loss, score.lines[0])
         if score.kind == "sliding" and score.stride and score.stride_line:
             row.set("eval_stride", score.stride, score.stride_line)
@@ -150,9 +198,9 @@ def _evaluations(chosen: Sequence[ScoreLine], row: RowBuilder) -> None:
 
 def _bytes_per_token(chosen: Sequence[ScoreLine], row: RowBuilder) -> None:
     """Derive bytes per token = nats / ln 2 / bpb from one score line that holds both, an exact one if there is one."""
-    usable = [s for s in chosen if s.bpb > 0 and s.loss > 0 and math.isfinite(s.bpb * s.loss)]
+    usable = [s for s in chosen if s.loss and math.isfinite(s.bpb * s.loss) and min(s.bpb, s.loss) > 0]
     for score in sorted(usable, key=lambda s: not s.is_exact)[:1]:
-        row.set("bytes_per_token", score.loss / math.log(2) / score.bpb, score.lines[0])
+        row.set("bytes_per_token", (score.loss or 0.0) / math.log(2) / score.bpb, score.lines[0])
     row.set_null("bytes_per_token", "no score of the quantized model gives both its loss and its bpb")
 
 
@@ -163,7 +211,7 @@ def _check_bytes(score: ScoreLine, row: RowBuilder) -> None:
     """
     tokens = row.columns.get("scored_tokens")
     known = PUBLISHED_SPLIT_BYTES.get(tokens) if isinstance(tokens, int) else None
-    if known is None or not (score.bpb > 0 and score.loss > 0 and math.isfinite(score.bpb * score.loss)):
+    if known is None or not (score.loss and score.loss > 0 and score.bpb > 0 and math.isfinite(score.bpb * score.loss)):
         return
     num_bytes = score.loss / math.log(2) * int(tokens or 0) / score.bpb
     tolerance = 2e-4 if not score.is_exact else 1e-7 if score.kind == "plain" else 1e-5
@@ -176,27 +224,40 @@ def _check_bytes(score: ScoreLine, row: RowBuilder) -> None:
         )
 
 
-def _average(run: LogRun, row: RowBuilder) -> None:
+def _average(run: LogRun, scores: Sequence[ScoreLine], row: RowBuilder) -> None:
     """Set the exported average: the last one applied; the last weights if the log of a whole run mentions none."""
     applied = run.all(*AVERAGES)
     if applied:
         row.set("average", applied[-1].kind, applied[-1].line)
-    elif run.all("averages", "float") or row.has("float_bpb") or not (run.last("batch") and row.has("steps")):
+    elif (
+        run.all("averages")
+        or any(score.kind == "float" for score in scores)
+        or not (run.last("batch") and row.has("steps"))
+    ):
         row.set_null("average", "no line names the average that was applied")
     else:
         row.set("average", "last", *row.lines_of("steps"))
-        if row.has("raw_bpb"):
-            row.set_derived("float_bpb", ("raw_bpb",), row.columns["raw_bpb"])
+        raw, plain = (row.columns.get(name) for name in ("raw_bpb", "post_quant_bpb"))
+        if raw is not None and plain is not None and float(plain) - float(raw) < MIN_GAP:
+            row.set_null(
+                "float_bpb", f"post_quant_bpb is better than raw_bpb {raw}: weights were averaged, no line says so"
+            )
+        elif raw is not None:
+            row.set_derived("float_bpb", ("raw_bpb",), raw)
 
 
-def _artifact(run: LogRun, row: RowBuilder) -> None:
+def _artifact(run: LogRun, scores: Sequence[ScoreLine], row: RowBuilder) -> None:
     """Set the bytes of model, code and both. A total without a codec is skipped if it is that of the raw weights."""
     models, totals, code = run.all("model"), run.all("total"), run.last("code")
     named = [event for event in totals if "codec" in event.values]
     unpacked = {int(event["bytes"]) + (int(code["bytes"]) if code else 0) for event in run.all("raw_model")}
     packed = [event for event in totals if "codec" not in event.values and event["bytes"] not in unpacked]
+    labels = [score.label for score in scores if score.kind in ("plain", "sliding", "ttt")]
     for column, events in (("model_bytes", models), ("artifact_bytes", named or packed)):
         values = {event["bytes"] for event in events}
+        if len(values) > 1:  # the one whose codec the scores name
+            events = [event for event in events if any(_names_codec(label, event) for label in labels)] or events
+            values = {event["bytes"] for event in events}
         if len(values) == 1:
             row.set(column, events[-1]["bytes"], events[-1].line)
         elif values:
@@ -204,6 +265,10 @@ def _artifact(run: LogRun, row: RowBuilder) -> None:
             row.set_null(column, f"several artifacts in one run: {shown}")
     if code:
         row.set("code_bytes", code["bytes"], code.line)
+    for event in totals:
+        for name in ("model_bytes", "code_bytes"):
+            if name in event.values:
+                row.set(name, event[name], event.line)
     known = {name: row.columns.get(name) for name in ("artifact_bytes", "model_bytes", "code_bytes")}
     total, model, code_bytes = (int(v) if v is not None else None for v in known.values())
     if total is not None and model is not None and code_bytes is None and total >= model:
@@ -213,6 +278,11 @@ def _artifact(run: LogRun, row: RowBuilder) -> None:
     elif total is not None and model is not None and total != model + (code_bytes or 0):
         lines = [line for name in known for line in row.lines_of(name)]
         row.add_note(f"total {total:,} bytes is not model {model:,} + code {code_bytes or 0:,}", *lines)
+
+
+def _names_codec(label: str, event: Event) -> bool:
+    parts = re.findall(r"[a-z]+\d*", str(event.values.get("codec", "")).lower())
+    return bool(parts) and all(part in re.findall(r"[a-z]+\d*", label.lower()) for part in parts)
 
 
 def _status(run: LogRun, scores: Sequence[ScoreLine], row: RowBuilder) -> None:

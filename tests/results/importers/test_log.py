@@ -46,7 +46,7 @@ EXPECTED: dict[int, dict[str, Any]] = {
           "tokens": 7000 * 786_432, "train_s": 560.0, "step_ms": 80.0, "val_loss_nats": 1.93328889, "eval_stride": 64},
     1002: {"float_bpb": None, "raw_bpb": 1.1683, "post_quant_bpb": None, "sliding_bpb": 1.17029157, "average": "ema",
            "ttt_bpb": 1.16771207, "qat_on_step": None, "eval_stride": 64, "artifact_bytes": 15_899_385, "seed": 1},
-    1032: {"seed": None, "raw_bpb": 1.3646, "float_bpb": 1.4665, "post_quant_bpb": 1.14500258, "steps": 943,
+    1032: {"seed": None, "raw_bpb": 1.1402, "float_bpb": 1.1389, "post_quant_bpb": 1.14500258, "steps": 943,
            "code_bytes": 102_953, "artifact_bytes": 7_303_141, "average": None, "scored_bytes": None},
 }  # fmt: skip
 
@@ -74,6 +74,99 @@ def test_bytes_per_token_come_from_the_loss_and_bpb_of_one_line(
     run = made.read_one(tmp_path, made.header(), made.training(), made.artifact(), scored)
     assert run.get("bytes_per_token") == pytest.approx(loss / math.log(2) / bpb, rel=1e-12)
     made.assert_sources_hold(run)
+
+
+PREFIXES = (
+    "[default0]:", "[rank0]: ", "2026-04-30T20:17:12Z ", "[2026-03-23 04:39:13] INFO: ", "[05:37:23] ", "1776143353.675 ",
+    "2026-04-29 18:41:29+08:00 ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("number", [549, 1002])
+def test_a_launcher_or_logger_writes_before_each_line(prefix: str, number: int, tmp_path: Path) -> None:
+    lines = [line for line in made.family(number) if not line.startswith(("|", "="))]
+    plain = made.read_one(tmp_path, lines)
+    assert made.read_one(tmp_path, [prefix + line for line in lines]).columns == plain.columns
+
+
+def test_the_log_with_a_list_of_settings(tmp_path: Path) -> None:
+    lines = [
+        "Hyperparameters:", "  eval_stride: 64", "  seed: 1337", "  world_size: 8", made.RULER,
+        "Running Python 3.12.3 (main)", made.RULER, "model_params:35944536",
+        "0/20000 val_loss: 9.0087 val_bpb: 3.4876", "4500/20000 train_loss: 2.8 train_time: 9.6m tok/s: 6136013",
+        "4598/20000 val_loss: 2.8100 val_bpb: 1.0878",
+        "stopping_early: wallclock_cap train_time: 588040ms step: 4598/20000", "ema:applying EMA weights",
+        "diagnostic pre-quantization post-ema val_loss:2.80657349 val_bpb:1.08651206 eval_time:7266ms",
+        "Code size (uncompressed): 51362 bytes", "Code size (compressed): 17001 bytes",
+        "Serialized model quantized+brotli: 15972119 bytes", "Total submission size quantized+brotli: 15989120 bytes",
+        "diagnostic quantized val_loss:2.83554791 val_bpb:1.09772896 eval_time:25629ms",
+        "ttt_phased: total_docs:50000 prefix_docs:2500 num_phases:3", "tttg: c1/131 lr:0.001 t:0.4s",
+        "quantized_ttt_phased val_loss:2.78859734 val_bpb:1.07955293 eval_time:464754ms",
+    ]  # fmt: skip
+    run = made.read_one(tmp_path, lines)
+    expected = {
+        "seed": 1337, "world_size": 8, "steps": 4598, "train_s": 588.04, "raw_bpb": 1.0878, "float_bpb": 1.08651206,
+        "post_quant_bpb": 1.09772896, "ttt_bpb": 1.07955293, "code_bytes": 17001, "artifact_bytes": 15_989_120,
+        "eval_s": 490.383, "other_bpb": None, "sliding_bpb": None,
+    }  # fmt: skip
+    assert {name: run.get(name) for name in expected} == expected
+
+
+def test_short_names(tmp_path: Path) -> None:
+    lines = [
+        "params:26993756 ws:8 ga:1 s:42", "s:0/20000 vl:6.93 bpb:4.1 tt:0ms sa:0.01ms", "s:1/20000 tl:6.9 tt:90ms sa:90.0ms",
+        "s:6000/20000 vl:1.92 bpb:1.1379 tt:600000ms sa:100.00ms", "peak_mem: 21474 MiB",
+        "q_rt vl:1.9333 bpb:1.1450 t:6775ms", "q_rt_x vl:1.93328889 bpb:1.14500258",
+        "q_sw vl:1.8937 bpb:1.1216 s:64 t:74797ms", "q_sw_x vl:1.89370347 bpb:1.12156083",
+        "ttt vl:1.8826 bpb:1.1150 t:568529ms", "ttt_x vl:1.88264755 bpb:1.11501287",
+    ]  # fmt: skip
+    run = made.read_one(tmp_path, lines)
+    expected = {
+        "steps": 6000, "step_ms": 100.0, "raw_bpb": 1.1379, "post_quant_bpb": 1.14500258, "sliding_bpb": 1.12156083,
+        "ttt_bpb": 1.11501287, "num_params": 26_993_756, "peak_memory_mib": 21474.0, "eval_s": 650.101,
+    }  # fmt: skip
+    assert {name: run.get(name) for name in expected} == expected
+
+
+def test_scores_in_words(tmp_path: Path) -> None:
+    lines = ["Quantized BPB: 1.145003", "  Sliding BPB:   1.121561", "  TTT BPB:      1.115013"]
+    run = made.read_one(tmp_path, made.header(), made.training(), made.POST_EMA, made.artifact(), lines)
+    found = [run.get(name) for name in ("post_quant_bpb", "sliding_bpb", "ttt_bpb")]
+    assert found == [1.145003, 1.121561, 1.115013]
+
+
+QAT_LINES = [
+    ("late_qat:enabled bits=6 embed_bits=8 at step 5000 scale=0.15", 5000),
+    ("step:5000 QAT activated (time_frac=0.85, scale=0.15)", 5000),
+    ("qat:enabled from step 5000 attn=6bit", 5000),
+    ("ste_qat:enabled at step=5000 frac=0.75 quant_bits=6", 5000),
+    (">>> QAT mixed int5/int6 enabled at step 5000", 5000),
+    ("QAT enabled: int6 at step 5000 (fraction=0.85)", 5000),
+    ("late_qat:disabled step:5000", None),
+]
+
+
+@pytest.mark.parametrize(("line", "step"), QAT_LINES)
+def test_the_step_at_which_qat_began(line: str, step: int | None, tmp_path: Path) -> None:
+    run = made.read_one(tmp_path, made.header(), made.training(during=(line,)), made.PLAIN)
+    assert run.get("qat_on_step") == step
+
+
+@pytest.mark.parametrize("line", ["qat:enabled mlp=INT6", "QAT enabled: int6 STE fake-quantization during training"])
+def test_qat_that_is_on_before_the_first_step_begins_at_step_0(line: str, tmp_path: Path) -> None:
+    run = made.read_one(tmp_path, made.header(), [line], made.training(), made.PLAIN)
+    assert run.columns["qat_on_step"] == 0
+    assert run.sources["qat_on_step"].endswith(f":{len(made.header()) + 1}")
+    late = made.read_one(tmp_path, made.header(), made.training(during=(line,)), made.PLAIN)
+    assert late.get("qat_on_step") is None
+    assert "gives no step" in late.nulls["qat_on_step"]
+
+
+def test_a_dump_ends_with_the_last_statement_and_one_import_is_no_dump(tmp_path: Path) -> None:
+    end = ['if __name__ == "__main__":', "    main()", ""]
+    run = made.read_one(tmp_path, made.SOURCE, end, made.training(), made.PLAIN, ["import torch"], made.SLIDING)
+    assert (run.get("steps"), run.get("post_quant_bpb"), run.get("sliding_bpb")) == (7000, 1.14500258, 1.12156083)
 
 
 def test_a_run_without_any_average_exports_its_last_weights(tmp_path: Path) -> None:

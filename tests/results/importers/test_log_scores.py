@@ -20,8 +20,10 @@ ROUNDTRIP = "final_int8_zlib_roundtrip"
         (made.SLIDING, 200_000, "plain"),
         ([], 2000, "plain"),  # about one forward pass
         ([], 75_000, "sliding"),  # 35 of them
-        ([], 20_000, None),  # 10: a slow plain one, or stride 256
-        ([], None, None),
+        ([], 20_000, "plain"),  # 10, and no better than the float weights, in a log that mentions no window
+        ([], None, "plain"),
+        (["eval_stride:256"], 20_000, None),  # 10: a slow plain one, or stride 256
+        (["eval_stride:256"], None, None),
     ],
 )
 def test_a_roundtrip_line_is_classified_by_its_neighbours_or_its_time(
@@ -65,10 +67,92 @@ def test_the_smaller_of_two_strides_counts(tmp_path: Path) -> None:
 
 
 def test_a_wrong_byte_count_is_a_note(tmp_path: Path) -> None:
-    scored = made.score("final_int6_roundtrip", 1.93328889, 1.14500258 / 1.17, rest=" eval_time:2000ms")
+    scored = made.score("final_int6_roundtrip", 1.93328889, 1.14500258 * 1.17, rest=" eval_time:2000ms")
     run = made.read_one(tmp_path, made.header(), made.training(), made.artifact(), scored)
-    assert "bpb per nat 0.50620, but the published split has 0.59226" in str(run.columns["notes"])
+    assert "bpb per nat 0.69294, but the published split has 0.59226" in str(run.columns["notes"])
     assert run.get("scored_bytes") is None
+
+
+EXPORT = made.artifact()
+
+
+@pytest.mark.parametrize(
+    ("between", "scored", "column", "label", "why"),
+    [
+        # epochs over the validation text, before or after the export
+        (["prequant_ttt:epoch 1/21 lr=0.0005 loss=2.89", *EXPORT], made.PLAIN, "post_quant_bpb", "final_int6_roundtrip",
+         "trained on the validation text"),
+        ([*EXPORT, "ttt_epoch:3/3 loss:1.9 time:55.1s"], made.SLIDING, "sliding_bpb", "final_int6_sliding_window",
+         "trained on the validation text"),
+        ([*EXPORT, *made.TTT[:3]], made.PLAIN, "post_quant_bpb", "final_int6_roundtrip", "test-time training began"),
+        ([*EXPORT, "ttt:rank0 short=840 long=5410 epochs=3 batch=64"], made.score("final_ttt_lora", 1.9, 1.12),
+         "ttt_bpb", "final_ttt_lora", "trained on the validation text"),
+        # another model joins
+        ([*EXPORT, "sliding_eval:ngram order=7 alpha=0.2"], made.SLIDING, "sliding_bpb", "final_int6_sliding_window",
+         "another model is mixed in"),
+        ([*EXPORT, made.TTT_BEGIN, "hedge_mixer:enabled K=5"], made.score("legal_ttt", 1.9, 1.12), "ttt_bpb", "legal_ttt",
+         "another model is mixed in"),
+        (EXPORT, made.score("final_sliding_window+slot8steps", 1.86, 1.1045), "sliding_bpb",
+         "final_sliding_window+slot8steps", "mixes in another model"),
+        (EXPORT, made.score("ppm_sliding", 1.86, 1.1045), "sliding_bpb", "ppm_sliding", "mixes in another model"),
+        (EXPORT, made.score("quantized_sliding_wobble", 1.86, 1.1045), "sliding_bpb", "quantized_sliding_wobble",
+         "the word wobble of its label is unknown"),
+        # weights that are not quantized
+        ([], ["DIAGNOSTIC post_ttt val_loss:1.8 val_bpb:1.1200 eval_time:5842ms", *EXPORT], "ttt_bpb",
+         "DIAGNOSTIC post_ttt", "not quantized"),
+        ([], ["post-prequant-ttt val_loss:1.8 val_bpb:1.1200 eval_time:5842ms", *EXPORT], "ttt_bpb", "post-prequant-ttt",
+         "not quantized"),
+        (EXPORT, made.score("pre_quant_sliding_window", 1.86, 1.1145), "sliding_bpb", "pre_quant_sliding_window",
+         "not quantized"),
+        # too good for its name
+        (EXPORT, made.score("final_int6_sliding_window", 1.51, 0.8959, rest=" stride:64"), "sliding_bpb",
+         "final_int6_sliding_window", "more than sliding can give"),
+        (EXPORT, made.score("legal_ttt", 1.1, 0.6712), "ttt_bpb", "legal_ttt", "more than ttt can give"),
+        (EXPORT, made.score("final_int6_roundtrip", 1.86, 1.1079, rest=" eval_time:2000ms"), "post_quant_bpb",
+         "final_int6_roundtrip", "more than quantization can give"),
+    ],
+)  # fmt: skip
+def test_a_score_that_does_not_belong_in_a_column_is_other_bpb(
+    between: list[str], scored: list[str], column: str, label: str, why: str, tmp_path: Path
+) -> None:
+    run = made.read_one(tmp_path, made.header(), made.training(), made.POST_EMA, between, scored)
+    value = float(scored[0].split("val_bpb:")[1].split()[0])
+    assert run.get(column) is None
+    assert run.get("other_bpb") == pytest.approx(value, abs=5.1e-5)
+    assert run.columns["other_label"].startswith(f"{label}: ")  # type: ignore[union-attr]
+    assert why in run.columns["other_label"]  # type: ignore[operator]
+    assert why in run.nulls[column]
+    assert str(tmp_path) in run.nulls[column]
+    assert run.get("float_bpb") == 1.1369
+    made.assert_sources_hold(run)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        ["ngram_eval: enabled=False order=7"],
+        ["ttt_burst:epoch:1/2 avg_loss:2.1"],  # repeats training batches
+        ["ttt: pre-compiling forward+backward kernels..."],
+    ],
+)
+def test_lines_that_do_not_change_the_evaluation(between: list[str], tmp_path: Path) -> None:
+    parts = (made.header(), made.training(), made.POST_EMA, EXPORT, made.PLAIN, between, made.SLIDING)
+    run = made.read_one(tmp_path, *parts)
+    assert (run.get("post_quant_bpb"), run.get("sliding_bpb"), run.get("other_bpb")) == (1.14500258, 1.12156083, None)
+
+
+def test_a_float_score_of_other_weights_than_the_exported_ones_is_refused(tmp_path: Path) -> None:
+    ema = ["DIAGNOSTIC post_ema val_loss:2.4 val_bpb:1.4665"]
+    run = made.read_one(tmp_path, made.header(), made.training(), ema, EXPORT, made.PLAIN)
+    assert (run.get("float_bpb"), run.get("post_quant_bpb"), run.get("quant_gap")) == (None, 1.14500258, None)
+    assert "other weights were exported" in run.nulls["float_bpb"]
+
+
+def test_the_artifact_of_the_scored_codec_counts(tmp_path: Path) -> None:
+    both = [*made.artifact("int8+zlib", 21_410_856, 63_056)[2:], *made.artifact("int6+zstd", 17_482_082, 63_056)]
+    scored = made.score("final_int6_zstd_roundtrip", 1.95, 1.1449, rest=" eval_time:2000ms")
+    run = made.read_one(tmp_path, made.header(), made.training(), both, scored)
+    assert (run.get("artifact_bytes"), run.get("model_bytes")) == (17_545_138, 17_482_082)
 
 
 @pytest.mark.parametrize(
