@@ -6,16 +6,13 @@ Every column is read from a line, follows from columns that were, or is null wit
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 from results.importers.imported_run import ImportedRun, RowBuilder
 from results.importers.log_events import Event, LogRun, split_runs
 from results.importers.log_patterns import AVERAGES
 from results.importers.log_scores import ScoreLine, read_scores
-from results.importers.score_checks import MIN_GAP, implausible
-
-PUBLISHED_SPLIT_BYTES = {62_021_632: 151_080_363}
-"""Scored tokens -> scored bytes of the challenge's sp1024 validation split at sequence length 2048."""
+from results.importers.score_checks import MIN_GAP
+from results.importers.score_columns import set_scores
 
 _PLAIN_FACTS = (
     # event, its value, column
@@ -29,20 +26,6 @@ _PLAIN_FACTS = (
     ("torch", "torch", "torch_version"),
     ("val_data", "tokens", "scored_tokens"),
 )
-_FROM_SCORES = (
-    # kind of evaluation, column, what the log lacks if the column is null
-    ("float", "float_bpb", "the bpb after averaging, before quantization"),
-    ("plain", "post_quant_bpb", "a non-sliding bpb of the quantized model"),
-    ("sliding", "sliding_bpb", "a sliding-window bpb of the quantized model"),
-    ("ttt", "ttt_bpb", "a bpb with test-time training"),
-)
-_IN_LABEL = {
-    "float": r"pre-?quant|ema",
-    "plain": r"roundtrip|quantized(?!_)",
-    "sliding": r"slid|\bsw|_sw",
-    "ttt": r"ttt",
-}
-"""What the label of a score for that column usually contains: then other_bpb is the reason why the column is null."""
 
 
 def read_runs(file: str, text: str) -> list[ImportedRun] | None:
@@ -63,7 +46,7 @@ def _imported(run: LogRun) -> ImportedRun:
         row.set("hardware", f"{gpus[0]['gpu']} x{count}", gpus[0].line, *row.lines_of("world_size"))
     _training(run, row)
     _qat(run, row)
-    _scores(run, scores, row)
+    set_scores(run, scores, row)
     _average(run, scores, row)
     _artifact(run, scores, row)
     row.set_gap_and_cap()
@@ -121,107 +104,6 @@ def _qat(run: LogRun, row: RowBuilder) -> None:
         until = f" and before step {after['step']}" if after else ""
         reason = f"its line gives no step; it comes after step {before[-1]['step']}{until}"
         row.set_null("qat_on_step", f"{reason} ({row.at(switched[0].line)})")
-
-
-def _scores(run: LogRun, scores: Sequence[ScoreLine], row: RowBuilder) -> None:
-    """Set one score for each kind of evaluation, as far as it is plausible, and the last of all others as other_bpb."""
-    chosen: dict[str, ScoreLine] = {}
-    unclear = [score for score in scores if score.kind == "unclear"]
-    for kind, column, _ in _FROM_SCORES:
-        found = _best([score for score in scores if score.kind == kind])
-        if len({score.bpb for score in found}) == 1:
-            chosen[column] = found[-1]
-        elif found:
-            row.set_null(column, f"several scores: {', '.join(f'{s.bpb} ({row.at(s.lines[0])})' for s in found)}")
-        elif unclear and kind in ("plain", "sliding"):
-            row.set_null(column, f"{unclear[-1].why} ({row.at(unclear[-1].lines[0])})")
-    known = {column: score.bpb for column, score in chosen.items()}
-    raw = row.columns.get("raw_bpb")
-    others = [score for score in scores if score.kind == "other"]
-    for column, reason in implausible(known | ({"raw_bpb": float(raw)} if raw is not None else {})).items():
-        score = chosen.pop(column)
-        row.set_null(column, f"{reason} ({row.at(score.lines[0])})")
-        others += [replace(score, why=reason)] if column != "float_bpb" else []
-    for column, score in chosen.items():
-        row.set(column, score.bpb, score.lines[0])
-    _other(others, row)
-    if not row.has("ttt_bpb") and (chunks := run.all("ttt_chunk")) and not any(s.kind == "other" for s in scores):
-        at = f"chunk {chunks[-1]['chunk']} of {chunks[-1]['of']}, running bpb {chunks[-1]['bpb']}"
-        row.set_null("ttt_bpb", f"the log ends during test-time training: {at} ({row.at(chunks[-1].line)})")
-    of_artifact = [score for column, score in chosen.items() if column != "float_bpb"]
-    _evaluations(of_artifact, row)
-    _bytes_per_token(of_artifact, row)
-    for _, column, lacking in _FROM_SCORES:
-        row.set_null(column, f"no line gives {lacking}")
-
-
-def _best(found: Sequence[ScoreLine]) -> list[ScoreLine]:
-    """Return the scores of one kind that count: those of the smallest stride, exact ones before rounded ones."""
-    smallest = min((score.stride for score in found if score.stride), default=None)
-    found = [score for score in found if score.stride in (None, smallest)]
-    return [score for score in found if score.is_exact] or list(found)
-
-
-def _other(others: Sequence[ScoreLine], row: RowBuilder) -> None:
-    """Set other_bpb to the last score that belongs in no column; its reason is the null reason of the other columns."""
-    usable = [score for score in others if math.isfinite(score.bpb)]
-    if not usable:
-        row.set_null("other_bpb", "no score of another kind")
-        row.set_null("other_label", "other_bpb is null")
-        return
-    score = max(usable, key=lambda score: score.lines[0])
-    row.set("other_bpb", score.bpb, score.lines[0])
-    row.set("other_label", f"{score.label}: {score.why}", score.lines[0])
-    for kind, column, _ in _FROM_SCORES:
-        named = [s for s in usable if re.search(_IN_LABEL[kind], s.label, re.I)]
-        if named and not row.has(column):
-            row.set_null(column, f"{named[-1].label} {named[-1].bpb}: {named[-1].why} ({row.at(named[-1].lines[0])})")
-
-
-def _evaluations(chosen: Sequence[ScoreLine], row: RowBuilder) -> None:
-    """Set what the lines of the chosen scores hold besides their bpb."""
-    for score in chosen:
-        if score.kind == "plain" and score.loss is not None:
-            row.set("val_loss_nats", score.loss, score.lines[0])
-        if score.kind == "sliding" and score.stride and score.stride_line:
-            row.set("eval_stride", score.stride, score.stride_line)
-        if score.eval_seq_len:
-            row.set("eval_seq_len", score.eval_seq_len, *score.lines)
-        _check_bytes(score, row)
-    times = [score.eval_s for score in chosen if score.eval_s is not None]
-    if times and len(times) == len(chosen):
-        row.set("eval_s", round(math.fsum(times), 3), *(line for score in chosen for line in score.lines))
-    elif chosen:
-        row.set_null("eval_s", "some evaluations have no time")
-    row.set_null("val_loss_nats", "it is the loss of post_quant_bpb, which is null")
-
-
-def _bytes_per_token(chosen: Sequence[ScoreLine], row: RowBuilder) -> None:
-    """Derive bytes per token = nats / ln 2 / bpb from one score line that holds both, an exact one if there is one."""
-    usable = [s for s in chosen if s.loss and math.isfinite(s.bpb * s.loss) and min(s.bpb, s.loss) > 0]
-    for score in sorted(usable, key=lambda s: not s.is_exact)[:1]:
-        row.set("bytes_per_token", (score.loss or 0.0) / math.log(2) / score.bpb, score.lines[0])
-    row.set_null("bytes_per_token", "no score of the quantized model gives both its loss and its bpb")
-
-
-def _check_bytes(score: ScoreLine, row: RowBuilder) -> None:
-    """Derive the scored bytes from bpb = nats / ln 2 x tokens / bytes, and check them on the published split.
-
-    The sliding windows of these scripts score the last tokens of the split many times: 2.7e-6 off in every published log.
-    """
-    tokens = row.columns.get("scored_tokens")
-    known = PUBLISHED_SPLIT_BYTES.get(tokens) if isinstance(tokens, int) else None
-    if known is None or not (score.loss and score.loss > 0 and score.bpb > 0 and math.isfinite(score.bpb * score.loss)):
-        return
-    num_bytes = score.loss / math.log(2) * int(tokens or 0) / score.bpb
-    tolerance = 2e-4 if not score.is_exact else 1e-7 if score.kind == "plain" else 1e-5
-    if abs(num_bytes / known - 1) <= tolerance:
-        row.set("scored_bytes", known, score.lines[0], *row.lines_of("scored_tokens"))
-    else:
-        ratio, expected = score.bpb / score.loss, int(tokens or 0) / known / math.log(2)
-        row.add_note(
-            f"{score.label}: bpb per nat {ratio:.5f}, but the published split has {expected:.5f}", *score.lines
-        )
 
 
 def _average(run: LogRun, scores: Sequence[ScoreLine], row: RowBuilder) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from results.analysis.comparability import mismatch
 from results.analysis.notes import average_notes
-from results.importers.log import PUBLISHED_SPLIT_BYTES
+from results.importers.score_columns import PUBLISHED_SPLIT_BYTES
 from results.present.column_layout import number
 from results.schema import Row
 from results.submission.gather import Submission, differences
