@@ -9,6 +9,8 @@ import typer
 from pgray.cli import options
 from pgray.scheduler.driver import run_sweep
 from pgray.scheduler.progress import ProgressReporter, TerminalProgress
+from pgray.spec.sweep import Sweep
+from trainer.records.layout import RunLayout
 from trainer.records.states import TrialState
 
 
@@ -21,8 +23,12 @@ def run(
     overrides: options.SetOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    loaded = options.load_sweep(sweep, preset, seeds, overrides)
-    outcome = run_sweep(loaded, runs, address=address, reporter=ProgressReporter() if as_json else TerminalProgress())
+    run_and_print(options.load_sweep(sweep, preset, seeds, overrides), runs, address, as_json)
+
+
+def run_and_print(sweep: Sweep, runs: Path, address: str | None, as_json: bool) -> None:
+    """Run a sweep, print its table, and exit with the exit code of the run."""
+    outcome = run_sweep(sweep, runs, address=address, reporter=ProgressReporter() if as_json else TerminalProgress())
     root = outcome.run_root
     if as_json:
         options.print_json(
@@ -40,7 +46,7 @@ def run(
 
     from results.present.terminal import print_run  # pandas takes half a second, and a wrong sweep is refused before
 
-    if outcome.counts:  # empty if the disk was full before anything was written
+    if RunLayout(root).ledger.exists():  # not if the run ended before anything was written
         print_run(root, outcome.control)
     notes = []
     if not (outcome.num_launched_jobs or outcome.paused or outcome.is_interrupted):
@@ -49,6 +55,8 @@ def run(
     if outcome.exit_code == 130:
         notes.append("Interrupted. Run the same command again to resume.")
     if outcome.exit_code == 3:
-        notes.append(f"Some trials failed. See the reasons above and pgray logs; pgray retry {root} queues them again.")
+        notes.append(
+            f"Some trials failed. See the reasons above and pgray logs; pgray retry {root} --run runs them again."
+        )
     print(*notes, f"run folder: {root}", sep="\n", file=sys.stderr)
     raise typer.Exit(outcome.exit_code)

@@ -3,8 +3,9 @@
 import os
 import socket
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
+from pgray.execution.machine_share import Share
 from trainer.errors import InputError
 from trainer.records.text import count_of
 from trainer.run.config import Machine
@@ -58,28 +59,42 @@ def prepare_ray() -> None:
         os.environ.setdefault(name, value)
 
 
-def connect(address: str | None) -> Cluster:
-    """Connect to the Ray cluster that this process already uses, else to `address` or RAY_ADDRESS, else start one here.
+def start_here(share: Share, scratch: Path) -> Cluster:
+    """Start a Ray on this machine that uses a share of it. `scratch`: the folder of its temporary files."""
+    import ray
+    from ray._private.accelerators import get_accelerator_manager_for_resource
+
+    if share.gpus:
+        os.environ[get_accelerator_manager_for_resource("GPU").get_visible_accelerator_ids_env_var()] = ",".join(
+            share.gpus
+        )
+    ray.init(
+        "local",
+        num_cpus=len(share.cpus),
+        num_gpus=len(share.gpus),
+        log_to_driver=False,
+        logging_level="error",
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        _node_ip_address="127.0.0.1",  # the loopback device, so that it cannot be reached from the network
+        _temp_dir=str(scratch),
+    )
+    return alive_nodes()
+
+
+def join(address: str) -> Cluster:
+    """Connect to a Ray cluster.
 
     Raises:
         InputError: no cluster answers at the address.
     """
-    prepare_ray()
     import ray
 
-    if not ray.is_initialized():
-        address = address or os.environ.get("RAY_ADDRESS") or "local"
-        options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "error"}
-        if address == "local":
-            # Bind to the loopback device, so that it cannot be reached from the network.
-            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-            options |= {"object_store_memory": _OBJECT_STORE_BYTES}
-        else:
-            _check_answers(address)
-        try:
-            ray.init(**options)
-        except (ConnectionError, ValueError) as error:
-            raise InputError("--address", "address", address, f"no Ray cluster answers there ({error})") from None
+    check_answers(address)
+    try:
+        ray.init(address, log_to_driver=False, logging_level="error")
+    except (ConnectionError, ValueError) as error:
+        raise InputError("--address", "address", address, f"no Ray cluster answers there ({error})") from None
     return alive_nodes()
 
 
@@ -90,7 +105,7 @@ def alive_nodes() -> Cluster:
     return Cluster(tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive))
 
 
-def _check_answers(address: str) -> None:
+def check_answers(address: str) -> None:
     """Check that something listens at an address. Ray itself would retry for more than ten minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():

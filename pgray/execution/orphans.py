@@ -1,27 +1,30 @@
 """End the processes that an earlier driver left on this machine: first its supervisors, then all marked processes."""
 
 import contextlib
+import shutil
 import time
-from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 
 from pgray.execution import processes
-from pgray.store.process_records import Driver, ProcessIdentity, SupervisorSpec, read_record
+from pgray.store.process_records import RAY_FILE, ProcessIdentity, RayHost, SupervisorSpec, read_record
 from trainer.records.layout import JobLayout, RunLayout
 
 
-def end_orphans(layout: RunLayout, grace_s: float, dead_drivers: Sequence[Driver] = ()) -> int:
-    """End every process of this run folder. Call it only while holding the run's lock.
+def end_orphans(layout: RunLayout, grace_s: float) -> int:
+    """End every process of this run folder, and the Ray of a dead driver. Call it only while holding the run's lock.
 
     A supervisor whose driver died is already ending its job; it gets the time to do so and to write the exit record.
 
     Args:
         grace_s: how long a job may take to end by itself.
-        dead_drivers: drivers that died while they held the lock; their Ray is ended too.
     Returns:
         the number of processes ended.
     """
+    host = read_record(RayHost, layout.root / RAY_FILE)
+    num_of_ray = end_ray(host) if host else 0
+    (layout.root / RAY_FILE).unlink(missing_ok=True)
     files = (file for file in layout.jobs.glob("*/supervisor*.json") if not JobLayout(file.parent).exit.exists())
     identities = (read_record(ProcessIdentity, file) for file in files)
     supervisors = [identity for identity in identities if identity and processes.is_alive(identity)]
@@ -34,13 +37,25 @@ def end_orphans(layout: RunLayout, grace_s: float, dead_drivers: Sequence[Driver
     for identity in alive:
         with contextlib.suppress(psutil.Error):
             psutil.Process(identity.pid).kill()
-    killed, _ = processes.kill_all(
-        lambda: [
-            *processes.of_run(str(layout.root)),
-            *(process for driver in dead_drivers for process in processes.find_ray_leftovers(driver)),
-        ]
-    )
-    return len(supervisors) + len(killed)
+    killed, _ = processes.kill_all(lambda: processes.of_run(str(layout.root)))
+    return num_of_ray + len(supervisors) + len(killed)
+
+
+def end_ray(host: RayHost) -> int:
+    """End a host that still lives, its Ray and its temporary files. Returns how many processes were ended."""
+    if not processes.is_local(host):
+        return 0
+    if processes.is_alive(host):
+        with contextlib.suppress(psutil.Error):
+            psutil.Process(host.pid).kill()
+    killed, _ = processes.kill_all(lambda: processes.of_ray(Path(host.scratch)))
+    shutil.rmtree(host.scratch, ignore_errors=True)
+    return len(killed)
+
+
+def end_run(layout: RunLayout) -> None:
+    """Kill every job of a run on this machine. Their supervisors write nothing if the run folder has gone."""
+    processes.kill_all(lambda: processes.of_run(str(layout.root)))
 
 
 def end_job(records: JobLayout) -> None:

@@ -47,27 +47,23 @@ def _find(matches: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
     return found
 
 
-def find_ray_leftovers(driver: ProcessIdentity) -> list[psutil.Process]:
-    """Find what a dead driver's own Ray left on this machine.
+def of_ray(scratch: Path) -> list[psutil.Process]:
+    """Find the processes of the Ray whose session is below `scratch`.
 
-    Ray's server and workers end with the driver that started them, but two of its agents were seen to outlive a SIGKILL
-    of the driver by 60 s. Agents overwrite their environment, so they are found by Ray's session, whose name contains the
-    driver's pid: in their command line, or, once they have overwritten that too, in the paths of their open log files.
+    Its servers and workers end with the process that started them, but two agents were seen to outlive it by 60 s. Agents
+    overwrite their environment, so all are found by the options in their command lines or, once they have overwritten
+    these too, by the paths of their open log files.
     """
-    is_ours = driver.host == socket.gethostname() and driver.namespace == _pid_namespace()
-    if not is_ours or not isinstance(driver.pid, int) or psutil.pid_exists(driver.pid):
-        return []
-    session = re.compile(rf"/session_[0-9_-]+_{driver.pid}/logs/")
-    option = re.compile(rf"^--session-dir=.*/session_[0-9_-]+_{driver.pid}$")
+    option = re.compile(rf"^--[\w-]+={re.escape(str(scratch))}(?:/|$)")
 
-    def is_of_session(process: psutil.Process) -> bool:
+    def matches(process: psutil.Process) -> bool:
         words = process.cmdline()
-        is_agent = bool(words) and words[0].startswith("ray::")
-        return any(map(option.search, words)) or (
-            is_agent and any(session.search(f.path) for f in process.open_files())
-        )
+        if any(map(option.search, words)):
+            return True
+        has_new_title = bool(words) and words[0].startswith("ray::")
+        return has_new_title and any(file.path.startswith(f"{scratch}/") for file in process.open_files())
 
-    return _find(is_of_session)
+    return _find(matches)
 
 
 def kill_all(
@@ -95,7 +91,16 @@ def kill_all(
 
 
 def own_identity() -> ProcessIdentity:
-    return ProcessIdentity(os.getpid(), psutil.Process().create_time(), socket.gethostname(), _pid_namespace())
+    return identity_of(os.getpid())
+
+
+def identity_of(pid: int) -> ProcessIdentity:
+    return ProcessIdentity(pid, psutil.Process(pid).create_time(), socket.gethostname(), _pid_namespace())
+
+
+def is_local(identity: ProcessIdentity) -> bool:
+    """Whether this process is one of those that can be seen from here, if it still runs."""
+    return identity.host == socket.gethostname() and identity.namespace == _pid_namespace()
 
 
 def is_alive(identity: ProcessIdentity) -> bool:

@@ -9,8 +9,7 @@ it ignores what was added to a sweep, and it unpickles its folder.
 import contextlib
 import logging
 import os
-import shutil
-import tempfile
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,16 +22,21 @@ from trainer.run.config import Machine
 
 _MOST_STARTING = 16  # workers that Ray may start at once
 _SLOTS_S = 5.0
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception|Exit|Interrupt)\b")
 
 
-def run_jobs(settings: LaunchSettings, events: JobEvents) -> None:
-    """Run the jobs that `events` hands out, as many at a time as fit, until its `poll` returns False."""
+def run_jobs(settings: LaunchSettings, events: JobEvents, scratch: Path) -> None:
+    """Run the jobs that `events` hands out, as many at a time as fit, until its `poll` returns False.
+
+    Args:
+        scratch: a folder for Tune's files; nothing in it is needed later.
+    """
     from ray import tune
 
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_MOST_STARTING)
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports failures
-    scratch = Path(tempfile.mkdtemp(prefix="pgray-tune-"))
     machine = settings.machine
     bundle = {"CPU": float(machine.cpus)} | ({"GPU": float(machine.gpus)} if machine.gpus else {})
     strategy = "STRICT_PACK" if machine.nodes == 1 else "STRICT_SPREAD"
@@ -57,10 +61,7 @@ def run_jobs(settings: LaunchSettings, events: JobEvents) -> None:
             callbacks=[callback],
         ),
     )
-    try:
-        tuner.fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    tuner.fit()
 
 
 def worker_function(code: str, settings_text: str) -> Callable[[dict[str, Any]], None]:
@@ -79,6 +80,13 @@ def worker_function(code: str, settings_text: str) -> Callable[[dict[str, Any]],
         run_job(config["job_id"], settings_text)
 
     return run
+
+
+def error_message(report: str) -> str:
+    """Return the last exception's message of an error that Ray reports, in one line without the traceback and colours."""
+    lines = _COLOUR.sub("", report).splitlines()
+    starts = [i for i, line in enumerate(lines) if _EXCEPTION.match(line)]
+    return " ".join(" ".join(lines[starts[-1] if starts else 0 :]).split())
 
 
 class _Unpicklable:
@@ -137,7 +145,7 @@ def _tune_hooks(events: JobEvents, machine: Machine) -> tuple[Any, Any, Any]:
         def on_trial_error(self, *, trial: Any, **info: Any) -> None:
             text = None
             with contextlib.suppress(OSError, TypeError):  # Ray could not write the file
-                text = " ".join(Path(trial.error_file).read_text(errors="replace").splitlines()[1:])  # after a headline
+                text = error_message(Path(trial.error_file).read_text(errors="replace"))
             unpicklable.events.on_ended(trial.config["job_id"], text)
 
     return JobSource(), Stopper(), Callback()

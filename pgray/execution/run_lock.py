@@ -5,6 +5,7 @@ it. A run folder that was created only to be locked is removed on release.
 """
 
 import contextlib
+import fcntl
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,31 +13,41 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pgray.execution.processes import own_identity
-from pgray.store.process_records import DRIVER_FILE, Driver, parse_record, read_driver
+from pgray.execution.processes import is_alive, is_local, own_identity
+from pgray.store.process_records import DRIVER_FILE, Driver, read_driver
 from trainer.errors import InputError
-from trainer.records.files import read_json, write_json
+from trainer.records.files import write_json
 
 LOCK_FILE = ".driver.lock"
-_MAX_DEAD = 20  # dead drivers to remember
+_LOOKING_S = 0.5  # longer than somebody on another machine takes to look at the lock
 
 
 def is_held(root: Path) -> bool:
-    """Whether a driver is running on this run folder now."""
-    if not (root / LOCK_FILE).exists():
-        return False  # FileLock would create it
+    """Whether a driver is running on this run folder now.
+
+    The note tells, so that looking never takes the lock. A process of another machine or container cannot be seen from here:
+    then the lock is tried as a reader, so that others who look are not in the way; `hold_lock` waits for them.
+    """
+    driver = read_driver(root)
+    if driver is None:
+        return False
+    return is_alive(driver) if is_local(driver) else _is_locked(root)
+
+
+def _is_locked(root: Path) -> bool:
     try:
-        with FileLock(root / LOCK_FILE, timeout=0):
-            return False
-    except Timeout:
+        with (root / LOCK_FILE).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
     except OSError:
-        return False  # a read-only folder: the lock cannot be tested
+        pass  # no lock, or one that cannot be tested
+    return False
 
 
 @contextlib.contextmanager
-def hold_lock(root: Path, verb: str = "run") -> Iterator[list[Driver]]:
-    """Hold the lock of a run folder. Yields the drivers that died while they held it, latest first.
+def hold_lock(root: Path, verb: str = "run") -> Iterator[Driver]:
+    """Hold the lock of a run folder. Yields the note that says so.
 
     Raises:
         InputError: another driver holds the lock (the message names it), or the folder cannot be written.
@@ -44,12 +55,9 @@ def hold_lock(root: Path, verb: str = "run") -> Iterator[list[Driver]]:
     lock = FileLock(root / LOCK_FILE)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-        # The note of a driver that died lists earlier ones too: it may have died before it had ended their processes.
-        note = read_json(root / DRIVER_FILE)
-        dead = [d for values in (note, *note.get("earlier", [])) if (d := parse_record(Driver, values))]
+        lock.acquire(timeout=_LOOKING_S)
         driver = Driver(**vars(own_identity()), since=time.time(), verb=verb)
-        write_json(root / DRIVER_FILE, {**asdict(driver), "earlier": [asdict(d) for d in dead[:_MAX_DEAD]]})
+        write_json(root / DRIVER_FILE, asdict(driver))
     except Timeout:
         holder = "held by another driver"
         if found := read_driver(root):
@@ -63,7 +71,7 @@ def hold_lock(root: Path, verb: str = "run") -> Iterator[list[Driver]]:
             str(root), "folder", error.strerror, "cannot be written; fix that or choose another --runs folder"
         ) from None
     try:
-        yield dead
+        yield driver
     finally:
         _release(root, lock)
 

@@ -4,9 +4,11 @@ The ledger of the run folder is the truth. Each run expands the sweep again, com
 the difference. So running again is always safe: after a crash, and after adding an arm or a seed.
 """
 
+import contextlib
 import logging
 import os
 import socket
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pgray.data.check import preflight
 from pgray.execution.code_snapshot import snapshot_code
+from pgray.execution.executor import Executor, RayLostError, RunNeeds, make_executor
 from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.orphans import end_orphans
 from pgray.execution.run_lock import hold_lock
@@ -25,7 +28,7 @@ from pgray.planning.planner import Decision, Plan, decide, make_plan
 from pgray.scheduler.curve_monitor import CurveMonitor
 from pgray.scheduler.driver_log import open_driver_log
 from pgray.scheduler.ledger_writer import LedgerWriter, close_dead_jobs
-from pgray.scheduler.loop import SweepLoop, write_tables
+from pgray.scheduler.loop import RunFolderGoneError, SweepLoop, write_tables
 from pgray.scheduler.progress import ProgressReporter
 from pgray.scheduler.provenance import write_provenance
 from pgray.scheduler.queue import JobQueue, Proposer
@@ -33,7 +36,6 @@ from pgray.scheduler.signals import Interrupt, catch_interrupts
 from pgray.spec.sweep import Sweep
 from pgray.stopping.rule import stopping_rules
 from pgray.store.ledger import Ledger
-from pgray.store.process_records import read_driver
 from pgray.store.storage_errors import why_unwritable
 from trainer.records.files import write_json
 from trainer.records.layout import RunLayout
@@ -96,28 +98,35 @@ def run_sweep(
     plan = make_plan(sweep, check_data=check_data)
     queue: JobQueue | None = None
     unwritable: str | None = None
+    is_refused = False
     with (
         catch_interrupts() as interrupt,
-        hold_lock(layout.root) as dead_drivers,
+        hold_lock(layout.root) as driver,
         open_driver_log(layout.driver_log) as log,
+        contextlib.ExitStack() as at_end,
     ):
         command = tuple(trainer_command) if trainer_command else None
-        driver = read_driver(layout.root)
         launch = LaunchSettings(
             layout.root, sweep.machine, command, grace_s, timeout_s, sweep.file.failures.stall_s, driver
         )
         try:
-            end_orphans(layout, grace_s, dead_drivers)
+            end_orphans(layout, grace_s)
             close_dead_jobs(layout, sweep, log)
             if plan.study is not None:
                 plan = make_plan(sweep, layout=layout, check_data=check_data)  # with the earlier proposals
             decision = decide(plan, layout)
             proposer = _make_proposer(plan, layout)
             has_work = bool(decision.with_action("run")) or not proposer.is_exhausted
-            cluster = _connect(plan, address, reporter) if has_work else None
-            interrupt.listen()  # again: Ray has replaced the handlers
-            _announce_plan(decision, layout, cluster, reporter, log)
-            is_changed = has_work or decision.has_ledger_changes
+            cluster = None
+            if has_work:
+                most_jobs = len(decision.jobs_to_run()) if proposer.is_exhausted else sys.maxsize
+                executor = make_executor(RunNeeds(layout.root, sweep.machine, most_jobs, sweep.origin, address))
+                at_end.callback(executor.close)
+                cluster = _connect(plan, executor, reporter, interrupt)
+            is_refused = has_work and cluster is None  # interrupted before anything was written
+            is_changed = not is_refused and (has_work or decision.has_ledger_changes)
+            if not is_refused:
+                _announce_plan(decision, layout, cluster, reporter, log)
             if is_changed:
                 if has_work:
                     launch = replace(launch, code=snapshot_code(layout), code_sha=code_sha())
@@ -130,12 +139,14 @@ def run_sweep(
                     queue = JobQueue(decision, layout, history, launch, rules, git_sha, proposer)
                     queue.start()
                     monitor = CurveMonitor(rules, plan.expansion.control, queue.trials, layout)
-                    _run_jobs(launch, SweepLoop(queue, monitor, reporter, log, interrupt))
-            if is_changed or not layout.table("md").exists():
+                    _run_jobs(launch, executor, SweepLoop(queue, monitor, reporter, log, interrupt))
+            if is_changed or not (is_refused or layout.table("md").exists()):
                 write_tables(layout)
                 if plan.study is not None:
                     write_json(layout.study, plan.study.summary())
                 _write_report(layout, reporter)
+        except (RayLostError, RunFolderGoneError) as error:
+            unwritable = str(error)
         except OSError as error:
             unwritable = why_unwritable(error)
         paused = (queue.paused if queue else None) or unwritable
@@ -143,19 +154,23 @@ def run_sweep(
         if paused:
             reporter.say(f"paused: {paused}")
         counts = ", ".join(f"{count} {state}" for state, count in outcome.counts.items())
+        if is_refused and not layout.ledger.exists():
+            return outcome  # the folder was made only to be locked, and is removed
         log.info("end: %s%s; exit code %d", counts, f"; paused: {paused}" if paused else "", outcome.exit_code)
         return outcome
 
 
-def _connect(plan: Plan, address: str | None, reporter: ProgressReporter) -> "Cluster":
-    """Connect to a Ray cluster. Refuse, before anything is written, a job that fits on no node, or a model that cannot
-    be built."""
-    from pgray.execution.cluster import check_fits, connect
+def _connect(plan: Plan, executor: Executor, reporter: ProgressReporter, interrupt: Interrupt) -> "Cluster | None":
+    """Connect to Ray. Refuse, before anything is written, a job that fits on no node, or a model that cannot be built.
 
+    Returns:
+        None if interrupted before.
+    """
     check = ModelCheck(plan.expansion.arms, plan.sweep.origin)
-    with check, reporter.waiting("connecting to Ray" if address else "starting Ray"):
-        cluster = connect(address)
-        check_fits(cluster, plan.sweep.machine, plan.sweep.origin)
+    with check, reporter.waiting("connecting to Ray"):
+        cluster = executor.connect(reporter.say, lambda: interrupt.is_draining)
+        if cluster is None or interrupt.is_draining:
+            return None
         check.wait()
     return cluster
 
@@ -168,15 +183,17 @@ def _make_proposer(plan: Plan, layout: RunLayout) -> Proposer:
     return Searcher(plan, plan.study, layout)
 
 
-def _run_jobs(launch: LaunchSettings, loop: SweepLoop) -> None:
-    from pgray.execution.ray_tune import run_jobs
-
+def _run_jobs(launch: LaunchSettings, executor: Executor, loop: SweepLoop) -> None:
     with loop.reporter:
         try:
             if loop.poll():
-                run_jobs(launch, loop)
+                executor.run_jobs(launch, loop)
+        except RayLostError as error:
+            loop.halt(str(error))
         finally:
             loop.finish()
+    if loop.is_folder_gone:
+        raise RunFolderGoneError(loop.queue.paused)
 
 
 def _outcome(
@@ -187,7 +204,7 @@ def _outcome(
     return Outcome(
         run_root=layout.root,
         control=plan.expansion.control,
-        counts=dict(Counter(states[name].state for name in trials if name in states)),
+        counts=dict(Counter(states[name].state if name in states else TrialState.QUEUED for name in trials)),
         num_launched_jobs=queue.num_started if queue else 0,
         num_launched_trials=queue.num_started_trials if queue else 0,
         is_interrupted=interrupt.is_draining,

@@ -8,10 +8,12 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pgray.execution.job_events import JobProgress
-from pgray.execution.orphans import end_job
+from pgray.execution.orphans import end_job, end_run
+from pgray.execution.run_lock import LOCK_FILE
 from pgray.scheduler.curve_monitor import CurveMonitor
 from pgray.scheduler.progress import ProgressReporter
 from pgray.scheduler.queue import JobQueue
@@ -27,11 +29,15 @@ _TABLE_SHARE = 0.1  # of the driver's time, at most, goes into rewriting the tab
 _NEVER = float("inf")
 
 
+class RunFolderGoneError(Exception):
+    """The run folder was renamed or deleted while the sweep ran."""
+
+
 @dataclass
 class SweepLoop:
     """The `JobEvents` of a sweep.
 
-    `cannot_write`: the run folder cannot be written, so that the sweep pauses and all jobs are being stopped.
+    `is_halted`: the run folder cannot be written or Ray was lost, so that the sweep pauses and all jobs are being stopped.
     """
 
     queue: JobQueue
@@ -39,17 +45,22 @@ class SweepLoop:
     reporter: ProgressReporter
     log: logging.Logger
     interrupt: Interrupt
-    cannot_write: bool = False
+    is_halted: bool = False
+    is_folder_gone: bool = False
     _running: dict[str, float] = field(default_factory=dict)  # job -> when to stop waiting for its exit record
     _worker_errors: dict[str, str | None] = field(default_factory=dict)
     _speeds: list[dict[str, Any]] = field(default_factory=list)  # of the nodes of finished trials
     _warned_nodes: set[str] = field(default_factory=set)
     _next_table_at: float = 0.0
     _announced: set[str] = field(default_factory=set)
+    _folder_id: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        self._folder_id = _identify(self.queue.layout.root / LOCK_FILE)
 
     def next_job(self, slots: int) -> str | None:
         """Return the id of the next job to start, None if there is none now. `slots`: how many may be open at once."""
-        if len(self.queue.open) >= slots or self.interrupt.is_draining:
+        if len(self.queue.open) >= slots or self.interrupt.is_draining or self._has_folder_gone():
             return None
         job = None
         with self._pausing_if_unwritable():
@@ -58,6 +69,8 @@ class SweepLoop:
         return job.job_id if job else None
 
     def on_started(self, job_id: str) -> None:
+        if self._has_folder_gone():
+            return
         job = self.queue.open[job_id]
         self._running[job_id] = _NEVER
         with self._pausing_if_unwritable():
@@ -75,6 +88,8 @@ class SweepLoop:
 
     def poll(self) -> bool:
         """Collect ended jobs and judge running ones, several times a second. Returns whether to continue."""
+        if self._has_folder_gone():
+            return False
         for job_id, deadline in list(self._running.items()):
             worker_has_ended = deadline < _NEVER
             if worker_has_ended and (self.queue.layout.job(job_id).exit.exists() or time.monotonic() > deadline):
@@ -94,10 +109,13 @@ class SweepLoop:
     @property
     def is_stopping(self) -> bool:
         """Whether running jobs are being stopped, so that a job without a result has not failed."""
-        return self.interrupt.is_stopping or self.cannot_write
+        return self.interrupt.is_stopping or self.is_halted
 
     def finish(self) -> None:
         """Wait for the jobs that still run. By now all of them have ended or are being stopped."""
+        if self._has_folder_gone():
+            end_run(self.queue.layout)
+            return
         for job_id in list(self._running):
             self.on_ended(job_id)
         if self._running and self.is_stopping:
@@ -106,14 +124,24 @@ class SweepLoop:
             self.poll()
             time.sleep(0.05)
 
+    def _has_folder_gone(self) -> bool:
+        """Whether the run folder is no longer the one that was locked. Any write would make a new one."""
+        if not self.is_folder_gone and _identify(self.queue.layout.root / LOCK_FILE) != self._folder_id:
+            self.is_folder_gone = True
+            self.halt(f"the run folder has gone: {self.queue.layout.root} was renamed or deleted while the sweep ran")
+        return self.is_folder_gone
+
+    def halt(self, why: str) -> None:
+        """Pause the sweep and stop all jobs."""
+        self.queue.paused, self.is_halted = why, True
+
     @contextlib.contextmanager
     def _pausing_if_unwritable(self) -> Iterator[None]:
         """If the run folder can no longer be written, pause the sweep and stop all jobs."""
         try:
             yield
         except OSError as error:
-            self.queue.paused = why_unwritable(error)
-            self.cannot_write = True
+            self.halt(why_unwritable(error))
 
     def _collect(self, job_id: str) -> None:
         del self._running[job_id]
@@ -150,6 +178,15 @@ class SweepLoop:
         is_first = what not in self._announced
         self._announced.add(what)
         return is_first
+
+
+def _identify(file: Path) -> tuple[int, int]:
+    """Return what only this file has; zeros if there is no such file."""
+    try:
+        found = file.stat()
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def write_tables(layout: RunLayout) -> None:

@@ -78,6 +78,8 @@ def write_exit(spec: SupervisorSpec, record: ExitRecord, must_end: Callable[[], 
         record: how the node ended.
         must_end: returns whether the job must end now, so that the other nodes are waited for a limited time.
     """
+    if not spec.run.root.is_dir():
+        return  # renamed or deleted: writing would make a new one
     record = replace(record, rank=spec.rank, ray_node=spec.ray_node, log=spec.node.log.name)
     write_json(spec.node.exit, asdict(record))
     if spec.rank > 0 or spec.num_nodes == 1:

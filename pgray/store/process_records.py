@@ -12,6 +12,7 @@ from trainer.records.files import read_json
 from trainer.records.layout import JobLayout, NodeLayout, RunLayout
 
 DRIVER_FILE = ".driver.json"
+RAY_FILE = ".ray.json"
 _Record = TypeVar("_Record")
 
 
@@ -50,6 +51,13 @@ class Driver(ProcessIdentity):
 def read_driver(root: Path) -> Driver | None:
     """Return the driver that holds the lock of this run folder, or that died while it held it; None if there is none."""
     return read_record(Driver, root / DRIVER_FILE)
+
+
+@dataclass(frozen=True)
+class RayHost(ProcessIdentity):
+    """The process in which a driver's Ray runs. `scratch`: the folder of Ray's temporary files."""
+
+    scratch: str = ""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class WorkerDiedError(Exception):
 
 
 class FakeExecutor:
-    """Stands in for `pgray.execution.ray_tune.run_jobs` and for the cluster that it runs on.
+    """Stands in for Ray (`pgray/execution/executor.py`).
 
     Args:
         slots: jobs that run at the same time.
@@ -53,14 +53,19 @@ class FakeExecutor:
 
     def __init__(self, slots: int = 2) -> None:
         self.slots, self.num_polls = slots, 0
+        self._cluster = Cluster(((float(slots), 4.0),))
         self.at_poll: dict[int, Callable[[], object]] = {}
         self.lost_workers: set[str] = set()
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        cluster = Cluster(((float(self.slots), 4.0),))
-        monkeypatch.setattr(pgray.scheduler.driver, "_connect", lambda *_: cluster)
-        monkeypatch.setattr("pgray.execution.ray_tune.run_jobs", self.run_jobs)
+        monkeypatch.setattr(pgray.scheduler.driver, "make_executor", lambda _: self)
         monkeypatch.setattr(pgray.scheduler.curve_monitor, "_POLL_S", 0.0)
+
+    def connect(self, say: Callable[[str], None], is_interrupted: Callable[[], bool]) -> Cluster:
+        return self._cluster
+
+    def close(self) -> None:
+        """Nothing was started."""
 
     def run_jobs(self, launch: LaunchSettings, events: JobEvents) -> None:
         running: dict[str, Iterator[JobProgress]] = {}
@@ -113,7 +118,8 @@ class FakeExecutor:
                     code = report_failure(error, job, layout.root)
         record = {"node": "here", "log": records.log.name, "code": None if stop else code, "stop": stop}
         times = {"started_at": started_at, "ended_at": time.time()}
-        write_json(records.exit, {**record, **times, "rank": 0, "killed": [], "survivors": []})
+        if layout.root.is_dir():  # as a supervisor does
+            write_json(records.exit, {**record, **times, "rank": 0, "killed": [], "survivors": []})
 
     def _train(self, job: Job, layout: RunLayout, log: IO[str]) -> Iterator[JobProgress]:
         trained, accident = layout.trained(job.train_fingerprint), job.config.optim.muon_momentum_steps
@@ -124,6 +130,8 @@ class FakeExecutor:
             file.write(f"{job.job_id}\n")
         steps = job.config.train.iterations
         for step in range(1, steps + 1):
+            if not layout.root.is_dir():
+                raise _SignalledError  # the driver kills all processes of a run folder that has gone
             if layout.job(job.job_id).kill.exists():
                 raise _StoppedError
             loss = fake_trainer.loss_at(job, step)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import pgray.execution.cluster
+import pgray.execution.executor
 from pgray.cli.entry import main
 
 HEAD = "name: bad\npreset: cpu-smoke\nset: {data.path: DATA, model.vocab_size: 320}\nseeds: [1, 2]\n"
@@ -123,7 +123,7 @@ def no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("Ray was started for a sweep that is wrong")
 
-    monkeypatch.setattr(pgray.execution.cluster, "connect", refuse)
+    monkeypatch.setattr(pgray.execution.executor.HostedRay, "connect", refuse)
 
 
 def test_an_address_without_a_cluster(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

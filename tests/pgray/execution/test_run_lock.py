@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from pgray.execution.run_lock import hold_lock, is_held
+from pgray.execution.run_lock import LOCK_FILE, hold_lock, is_held
 from pgray.store.process_records import DRIVER_FILE, read_driver
 from trainer.errors import InputError
 
@@ -52,24 +53,59 @@ def test_a_folder_that_was_created_only_to_be_locked_is_removed(tmp_path: Path) 
     assert (tmp_path / "runs" / "y" / "ledger.jsonl").exists()
 
 
-def test_the_note_of_a_driver_lists_the_drivers_that_died_before_it(tmp_path: Path) -> None:
+def test_the_note_of_a_driver_that_died_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "ledger.jsonl").touch()  # a folder created only to be locked would be removed
-    note = tmp_path / DRIVER_FILE
-    with hold_lock(tmp_path) as dead:
-        assert dead == []
-        first, left = read_driver(tmp_path), note.read_bytes()
-    note.write_bytes(left)  # as after a SIGKILL
-    with hold_lock(tmp_path, "stop") as dead:
-        assert dead == [first]
+    with hold_lock(tmp_path) as driver:
+        assert read_driver(tmp_path) == driver
+        left = (tmp_path / DRIVER_FILE).read_bytes()
+    (tmp_path / DRIVER_FILE).write_bytes(left.replace(b'"pid": ', b'"pid": 9'))  # as after a SIGKILL
+    assert not is_held(tmp_path)
+    with hold_lock(tmp_path, "stop") as driver:
+        assert read_driver(tmp_path) == driver
+        assert driver.verb == "stop"
+
+
+def _look(root: Path, stop: "multiprocessing.synchronize.Event", lies: "multiprocessing.Queue[int]") -> None:
+    lies.put(0)
+    count = 0
+    while not stop.is_set():
+        count += is_held(root)
+    lies.put(count)
+
+
+def test_looking_never_refuses_a_start_and_never_sees_another_watcher(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    stop, lies = context.Event(), context.Queue()
+    (tmp_path / "ledger.jsonl").touch()
+    with hold_lock(tmp_path):
+        pass
+    watchers = [context.Process(target=_look, args=(tmp_path, stop, lies)) for _ in range(2)]
+    for watcher in watchers:
+        watcher.start()
+    assert [lies.get(timeout=30) for _ in watchers] == [0, 0]
+    lock = FileLock(tmp_path / LOCK_FILE)
+    for _ in range(300):
+        lock.acquire(timeout=0)
+        lock.release()
+    stop.set()
+    assert [lies.get(timeout=30) for _ in watchers] == [0, 0]
+
+
+def test_a_driver_on_another_machine_is_seen_by_its_lock(tmp_path: Path) -> None:
+    (tmp_path / "ledger.jsonl").touch()
+    with hold_lock(tmp_path):
+        note = tmp_path / DRIVER_FILE
+        note.write_text(note.read_text().replace('"host": "', '"host": "far-'))
+        assert is_held(tmp_path)
         left = note.read_bytes()
     note.write_bytes(left)
-    with hold_lock(tmp_path) as dead:
-        assert [driver.verb for driver in dead] == ["stop", "run"]
+    assert not is_held(tmp_path)
 
 
 @pytest.mark.parametrize("note", ["", "{", "[]", "{}", '{"pid": 7}'])
 def test_a_broken_note_is_no_driver(note: str, tmp_path: Path) -> None:
     (tmp_path / DRIVER_FILE).write_text(note)
     assert read_driver(tmp_path) is None
-    with hold_lock(tmp_path) as dead:
-        assert dead == []
+    assert not is_held(tmp_path)
+    with hold_lock(tmp_path):
+        assert is_held(tmp_path)

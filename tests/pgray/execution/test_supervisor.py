@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.orphans import end_orphans
 from pgray.execution.run_lock import hold_lock
 from pgray.execution.worker import archive_attempt, follow_job, write_job
-from pgray.store.process_records import read_driver
+from pgray.store.process_records import RAY_FILE, RayHost, read_driver
 from tests.pgray.conftest import marked, wait_for
+from trainer.records.files import write_json
 from trainer.records.job import Job
 from trainer.records.layout import RunLayout, TrialLayout
 
@@ -209,16 +210,28 @@ def test_the_next_driver_ends_ranks_whose_worker_supervisor_and_torchrun_were_ki
     wait_for(lambda: not marked(launch_torchrun.run_root), 5)
 
 
-def test_leftovers_of_a_dead_drivers_ray_are_found_by_the_session_in_their_command_line() -> None:
-    with subprocess.Popen(["true"]) as driver:
-        driver.wait()
-    session = f"/tmp/ray/session_2026-11-21_08-00-00_000001_{driver.pid}"
-    command = [sys.executable, "-c", "import time; time.sleep(60)", f"--session-dir={session}"]
-    with subprocess.Popen(command) as agent, subprocess.Popen([*command[:-1], f"--session-dir={session}7"]) as other:
-        found = wait_for(lambda: processes.find_ray_leftovers(replace(processes.own_identity(), pid=driver.pid)))
-        assert [process.pid for process in found] == [agent.pid]
-        agent.kill()
+def test_leftovers_of_a_dead_drivers_ray_are_found_by_its_folder_and_ended(tmp_path: Path) -> None:
+    """A host that died is in a file of the run folder; its Ray's processes have its folder in their options."""
+    with subprocess.Popen(["true"]) as host:
+        identity = processes.identity_of(host.pid)
+        host.wait()
+    layout, scratch = RunLayout(tmp_path / "run"), tmp_path / "pgray-1"
+    scratch.mkdir()
+    write_json(layout.root / RAY_FILE, asdict(RayHost(**vars(identity), scratch=str(scratch))))
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with (
+        subprocess.Popen([*command, f"--session-dir={scratch}/session_1"]) as agent,
+        subprocess.Popen([*command, f"--session-dir={scratch}7/session_1"]) as other,
+        subprocess.Popen([*command, f"{scratch}/session_1/logs/x"]) as reader,
+    ):
+        wait_for(lambda: [process.pid for process in processes.of_ray(scratch)] == [agent.pid])
+        assert end_orphans(layout, grace_s=1) == 1
+        assert agent.wait(5) == -signal.SIGKILL
+        assert (other.poll(), reader.poll()) == (None, None)
         other.kill()
+        reader.kill()
+    assert not scratch.exists()
+    assert not (layout.root / RAY_FILE).exists()
 
 
 def test_a_new_attempt_keeps_the_files_of_the_old_one(tmp_path: Path) -> None:

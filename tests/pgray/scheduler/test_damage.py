@@ -141,7 +141,7 @@ def runs(finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.Monkey
     def refuse(*_: object) -> None:
         raise LaunchError
 
-    monkeypatch.setattr(pgray.scheduler.driver, "_connect", refuse)
+    monkeypatch.setattr(pgray.scheduler.driver, "make_executor", refuse)
     shutil.copytree(finished[1], tmp_path / "runs")
     return tmp_path / "runs"
 

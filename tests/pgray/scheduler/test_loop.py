@@ -3,6 +3,7 @@
 import errno
 import logging
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,21 @@ def test_tables_take_a_small_share_of_the_time(
     monkeypatch.setattr(SweepLoop, "_collect", count)
     drive(write_sweep(seeds="[1, 2]"), tmp_path / "runs")
     assert [bool(seconds) for seconds in written] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+def test_a_run_folder_that_has_gone_ends_the_run_and_is_not_made_again(
+    write_sweep: WriteSweep, tmp_path: Path, executor: FakeExecutor, is_deleted: bool
+) -> None:
+    root = tmp_path / "runs" / "test"
+    executor.at_poll = {3: lambda: shutil.rmtree(root) if is_deleted else root.rename(tmp_path / "moved")}
+    outcome = drive(write_sweep(seeds="[1]"), tmp_path / "runs")
+    assert outcome.exit_code == 4
+    assert str(outcome.paused).startswith(f"the run folder has gone: {root}")
+    assert not root.exists()
+    assert is_deleted or {e.state for e in Ledger(RunLayout(tmp_path / "moved").ledger).states().values()} == {
+        "running"
+    }
 
 
 # The driver log.
