@@ -21,6 +21,10 @@ _SETTINGS = {
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # the driver reports exceptions of workers
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver has its own handlers, for SIGTERM too
 }
+TOKEN_FIX = (
+    "the cluster asks for a token, and none or another one was found here; "
+    "copy ~/.ray/auth_token from its head node, or set RAY_AUTH_TOKEN"
+)
 _OBJECT_STORE_BYTES = 128 * 1024**2  # nothing big is sent through Ray here
 
 
@@ -88,14 +92,24 @@ def join(address: str) -> Cluster:
     Raises:
         InputError: no cluster answers at the address.
     """
+    check_answers(address)
+    if "RAY_AUTH_MODE" not in os.environ and has_token():
+        os.environ["RAY_AUTH_MODE"] = "token"  # as `ray start` does on a node that has one; read at Ray's import
     import ray
 
-    check_answers(address)
     try:
         ray.init(address, log_to_driver=False, logging_level="error")
+    except ray.exceptions.AuthenticationError:
+        raise InputError("--address", "address", address, TOKEN_FIX) from None
     except (ConnectionError, ValueError) as error:
         raise InputError("--address", "address", address, f"no Ray cluster answers there ({error})") from None
     return alive_nodes()
+
+
+def has_token() -> bool:
+    """Whether this user has a token of Ray's."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
 
 
 def alive_nodes() -> Cluster:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import psutil
 
 from pgray.execution import processes
-from pgray.execution.cluster import Cluster, alive_nodes, check_answers, check_fits
+from pgray.execution.cluster import TOKEN_FIX, Cluster, alive_nodes, check_answers, check_fits
 from pgray.execution.job_events import JobEvents, JobProgress
 from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.orphans import end_ray
@@ -29,6 +29,7 @@ from trainer.run.config import Machine
 
 HOST_MODULE = "pgray.execution.ray_host"
 RAY_LOG = "ray.log"
+_REFUSED = b"InvalidAuthToken"  # what Ray prints when a cluster refuses its token
 _ROOT = Path(__file__).resolve().parents[2]
 _TICK_S = 0.1
 _STOP_S = 4.0  # for Ray Tune to end by itself
@@ -49,7 +50,7 @@ class RunNeeds:
     machine: Machine
     most_jobs: int
     origin: str
-    address: str | None = None
+    address: str | None = None  # None: a Ray on this machine
 
 
 class Executor(Protocol):
@@ -127,6 +128,8 @@ class HostedRay:
     def connect(self, say: Callable[[str], None], is_interrupted: Callable[[], bool]) -> Cluster | None:
         while not is_interrupted():
             message = self._receive()
+            if self._needs.address and _REFUSED in (self._scratch / RAY_LOG).read_bytes():
+                raise InputError("--address", "address", self._needs.address, TOKEN_FIX)  # Ray would go on trying
             if "waiting" in message:
                 say(message["waiting"])
             elif "ready" in message:

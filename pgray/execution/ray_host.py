@@ -97,7 +97,7 @@ def main(spec_text: str) -> None:
 
 def _serve(spec: dict[str, Any], channel: Channel, scratch: Path) -> None:
     prepare_ray()
-    address, machine = spec["address"] or os.environ.get("RAY_ADDRESS"), Machine(**spec["machine"])
+    address, machine = spec["address"], Machine(**spec["machine"])
     cluster = join(address) if address else start_here(_reserve(spec, machine, channel), scratch)
     check_fits(cluster, machine, spec["origin"])
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Ray has set a handler

@@ -120,7 +120,9 @@ def run_sweep(
             cluster = None
             if has_work:
                 most_jobs = len(decision.jobs_to_run()) if proposer.is_exhausted else sys.maxsize
-                executor = make_executor(RunNeeds(layout.root, sweep.machine, most_jobs, sweep.origin, address))
+                address = address or os.environ.get("RAY_ADDRESS")
+                where = None if address == "local" else address
+                executor = make_executor(RunNeeds(layout.root, sweep.machine, most_jobs, sweep.origin, where))
                 at_end.callback(executor.close)
                 cluster = _connect(plan, executor, reporter, interrupt)
             is_refused = has_work and cluster is None  # interrupted before anything was written
