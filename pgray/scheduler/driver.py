@@ -241,7 +241,7 @@ def _announce_plan(
         warnings.append(f"{missing}; delete a trial's result.json to export it again")
     groups = decision.jobs_to_run()
     num_run = sum(len(group) for group in groups)
-    parts = [f"{len(decision.plan.trials)} trials: {len(finished)} finished"]
+    parts = [f"{count_of(len(decision.plan.trials), 'trial')}: {len(finished)} finished"]
     if recovered := decision.with_action("recover"):
         parts.append(f"{len(recovered)} found finished on disk")
     if left := decision.with_action("leave"):
@@ -249,7 +249,7 @@ def _announce_plan(
     parts.append(f"{num_run} to run in {count_of(len(groups), 'job')}" if num_run else "nothing to run")
     study = decision.plan.study
     if study is not None:
-        parts.append(f"{len(study.proposals)} of {study.search.trials} proposals made")
+        parts.append(f"{len(study.proposals)} of {count_of(study.search.trials, 'proposal')} done")
     if cluster:
         parts.append(f"{cluster.slots(decision.plan.sweep.machine)} at a time on {cluster}")
     log.info("start: process %d on %s", os.getpid(), socket.gethostname())

@@ -15,6 +15,7 @@ from rich.text import Text
 from pgray.execution.job_events import JobProgress
 from trainer.records.job import Job
 from trainer.records.ledger import LedgerEntry
+from trainer.records.text import count_of
 
 _SPEED_OVER_S = 1800.0  # the time left is estimated from the speed over this long
 
@@ -120,13 +121,13 @@ class TerminalProgress(ProgressReporter):
         self._update_total()
         for entry in entries:
             why = f": {entry.failure_kind}: {entry.reason}" if entry.failure_kind else ""
-            count = f"[{self._num_ended}/{self._num_jobs} jobs]"
+            count = f"[{self._num_ended}/{count_of(self._num_jobs, 'job')}]"
             self.say(f"{entry.state:<9} {entry.arm} seed {entry.seed}{took}{why}   {count}")
 
     def _update_total(self) -> None:
         running = {bar for bar, _ in self._running.values()}
         done = self._num_ended + sum(task.completed for task in self._bars.tasks if task.id in running)
-        text = f"{self._num_ended} of {self._num_jobs} jobs"
+        text = f"{self._num_ended} of {count_of(self._num_jobs, 'job')}"
         self._bars.update(self._all, description=text, total=self._num_jobs, completed=done)
 
 

@@ -19,6 +19,7 @@ from results.loading.configs import config_of
 from results.schema import Dtype, Row, typed_frame
 from trainer.errors import InputError
 from trainer.presets.resolve import flatten
+from trainer.records.text import count_of
 
 _ROUNDING = 1e-12  # a residual below this share of the values' size is floating-point rounding
 _DTYPES: dict[str, Dtype] = {
@@ -67,7 +68,7 @@ def effects(
     notes = [
         reason,
         f"{len(asked) - len(rows)} of {len(asked)} trials have no result" if len(rows) < len(asked) else None,
-        f"{over_cap} trials over the cap are in the means" if over_cap else None,
+        f"{count_of(over_cap, 'trial')} over the cap in the means" if over_cap else None,
         *circumstances(rows, arms.reference),
     ]
     scale = nats_per_unit(metric, rows)
