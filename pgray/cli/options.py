@@ -53,6 +53,7 @@ ControlOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of run folders.")]
+AddressOption = Annotated[str | None, typer.Option(help="Ray cluster to run on. Default: this machine.")]
 PresetOption = Annotated[
     str | None,
     typer.Option("--preset", help="Replace the sweep's preset and its machine; cpu-smoke runs any sweep on a laptop."),
@@ -67,7 +68,7 @@ def load_sweep(path: Path, preset: str | None, seeds: str | None, overrides: lis
     """Read a sweep file and apply the options of the command line."""
     texts = split_pairs(overrides or [], "--set", "--set train.iterations=100")
     values = {key: parse_yaml(text, f"--set {key}") for key, text in texts.items()}
-    return Sweep.from_yaml(path, preset=preset, seeds=_parse_seeds(seeds), overrides=values)
+    return Sweep.from_yaml(path, preset=preset, seeds=parse_seeds(seeds), overrides=values)
 
 
 def read_states(run: Path) -> dict[str, LedgerEntry]:
@@ -109,7 +110,7 @@ def split_pairs(texts: Iterable[str], option: str, example: str) -> dict[str, st
     return pairs
 
 
-def _parse_seeds(text: str | None) -> list[int] | None:
+def parse_seeds(text: str | None) -> list[int] | None:
     """Parse `1,2,3`; None stays None."""
     if text is None:
         return None

@@ -11,6 +11,7 @@ from pgray.planning.model_check import ModelCheck
 from pgray.planning.planner import decide, decide_without_data, make_plan
 from pgray.planning.render import print_plan
 from pgray.planning.summary import summarize
+from pgray.spec.sweep import Sweep
 from trainer.records.layout import RunLayout
 
 
@@ -26,7 +27,10 @@ def plan(
     ] = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    loaded = options.load_sweep(sweep, preset, seeds, overrides)
+    show_plan(options.load_sweep(sweep, preset, seeds, overrides), runs, without_data=without_data, as_json=as_json)
+
+
+def show_plan(loaded: Sweep, runs: Path, *, without_data: bool = False, as_json: bool = False) -> None:
     layout = RunLayout(runs.absolute() / loaded.name)
     planned = make_plan(loaded, layout=layout, reads_data=not without_data)
     with ModelCheck(planned.expansion.arms, loaded.origin) as check:

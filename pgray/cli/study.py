@@ -1,6 +1,7 @@
 """`pgray study`: the proposals of a search, and its export to Optuna's dashboard."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -11,7 +12,10 @@ from rich.text import Text
 from pgray.cli.options import JsonOption, RunArgument, print_json, print_line, print_table, read_states
 from pgray.planning.planner import make_plan
 from pgray.scheduler.provenance import launched_sweep
+from pgray.search.proposals import Proposal
 from pgray.search.study import MIN_FOR_IMPORTANCES, Study
+from results.analysis.confirmation import confirmed_arms, selection_lines
+from results.loading.study import StudySummary
 from trainer.errors import InputError
 from trainer.records.layout import RunLayout
 from trainer.records.text import count_of
@@ -26,6 +30,9 @@ def study(
             help="Copy the search to this Optuna storage, for example sqlite:///searches.db, for optuna-dashboard.",
         ),
     ] = None,
+    sort: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Order by this objective or constraint, or by proposal.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     read_states(run)  # raises if this is not a run folder
@@ -33,6 +40,9 @@ def study(
     found = make_plan(launched_sweep(layout), layout=layout, reads_data=False).study
     if found is None:
         raise InputError(str(layout.sweep), "search", "missing", "this sweep has no search section; see pgray table")
+    columns = found.columns
+    if sort not in (None, "proposal", *columns):
+        raise InputError("--sort", "column", sort, f"use proposal or one of {', '.join(columns)}")
     if to is not None:
         exported = found.export(to)
         if as_json:
@@ -41,19 +51,28 @@ def study(
             print(f"{count_of(exported.num_trials, 'trial')} in study {exported.study} of {exported.storage}", end="; ")
             print(f"to see them: optuna-dashboard {exported.storage}")
     elif as_json:
-        print_json(found.summary())
+        confirmed = [asdict(arm) for arm in confirmed_arms(run)]
+        print_json({**found.summary(), "confirmed": confirmed})
     else:
-        _show(found)
+        _show(found, found.proposals if sort == "proposal" else found.ranked(sort))
+        for line in selection_lines(run, StudySummary.model_validate(found.summary())):
+            print_line(line)
 
 
-def _show(study: Study) -> None:
+def _show(study: Study, proposals: Sequence[Proposal]) -> None:
     objectives = study.space.objectives
+    limits = {bound.column: bound.text.removeprefix(f"{bound.column} ") for bound in study.search.bounds}
     best = [proposal.name for proposal in study.best()]
-    table = Table("proposal", "state", *objectives, "changes")
-    for proposal in study.proposals:
+    table = Table("proposal")
+    table.add_column("state", no_wrap=True)
+    for name in study.columns:
+        table.add_column(f"{name}\n{limits.get(name, '')}".strip(), justify="right")
+    table.add_column("changes", overflow="fold", min_width=24)
+    for proposal in proposals:
         score = study.score(proposal.name)
-        state = "breaks a constraint" if score.state == "complete" and not score.is_feasible else score.state
-        values = [_number(score.means.get(name), score.stds.get(name)) for name in objectives]
+        broken = [f"{text.split()[0]} by {_number(over, None)}" for text, over in score.excess.items() if over > 0]
+        state = f"breaks {' and '.join(broken)}" if broken else score.state
+        values = [_number(score.means.get(name), score.stds.get(name)) for name in study.columns]
         changes = " ".join(f"{key}={_short(value)}" for key, value in proposal.changes.items())
         note = f" ({score.reason})" if score.reason else ""
         table.add_row(proposal.name, "best" if proposal.name in best else state, *values, Text(changes + note))
@@ -76,6 +95,8 @@ def _show(study: Study) -> None:
 def _number(mean: float | None, std: float | None) -> str:
     if mean is None:
         return ""
+    if abs(mean) >= 1e5:  # bytes
+        return f"{mean:,.0f}" if std is None else f"{mean:,.0f} ± {std:,.0f}"
     return f"{mean:.6g}" if std is None else f"{mean:.6g} ± {std:.2g}"
 
 

@@ -5,14 +5,14 @@ the results of a run folder; it is called again once the run folder is locked.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from pgray.data.check import DataReport, preflight
 from pgray.execution.launchers.base import find_launchers
+from pgray.planning.checked_data import CheckData, DataKey, data_hashes
 from pgray.planning.config_warnings import config_warnings
 from pgray.spec.expand import Arm, Expansion, Trial, arm_config, expand
 from pgray.spec.expressions import Condition
@@ -35,21 +35,9 @@ from trainer.run.bundle import code_sha
 if TYPE_CHECKING:
     from pgray.search.study import Study
 
-CheckData = Callable[..., DataReport]
-"""`pgray.data.check.preflight`, with its arguments."""
-
 Action = Literal["run", "finished", "recover", "leave"]
 """run: launch it. finished: nothing to do. recover: its result is on disk, but not in the ledger.
 leave: it failed or was killed in a way that a rerun does not fix."""
-
-
-class DataKey(NamedTuple):
-    """What is checked of the data once for all trials that share it."""
-
-    folder: str
-    tokenizer: str
-    vocab_size: int
-    longest_sequence: int  # tokens
 
 
 @dataclass(frozen=True)
@@ -200,7 +188,7 @@ def _plan_trial(
     config = trial.config.model_copy(update={"data": data.model_copy(update=absolute)})
     try:
         hashes = (
-            (config.data.path, config.data.tokenizer) if checked is None else _data_hashes(config, checked, check_data)
+            (config.data.path, config.data.tokenizer) if checked is None else data_hashes(config, checked, check_data)
         )
     except DataError as error:
         key = "data.tokenizer" if str(error.path) == config.data.tokenizer else "data.path"
@@ -210,21 +198,6 @@ def _plan_trial(
     fingerprint = train_fingerprint(*facts)
     identity = trial_id(trial.arm, config, fingerprint)
     return PlannedTrial(trial.arm, trial.seed, identity, fingerprint, config_sha(*facts), config, trial.changes)
-
-
-def _data_hashes(config: Config, checked: dict[DataKey, DataReport], check_data: CheckData) -> tuple[str, str]:
-    """Return the hashes of a config's data and tokenizer. Reads each folder once."""
-    longest = max(config.train.seq_len, config.eval.seq_len)
-    key = DataKey(config.data.path, config.data.tokenizer, config.model.vocab_size, longest)
-    if key not in checked:
-        checked[key] = check_data(Path(key.folder), *key[1:])
-    report = checked[key]
-    if report.train_tokens <= config.train.batch_tokens:
-        problem = f"{report.train_tokens} training tokens, fewer than one batch"
-        raise DataError(config.data.path, problem, f"lower train.batch_tokens {config.train.batch_tokens}, or get more")
-    assert report.data_sha is not None
-    assert report.tokenizer_sha is not None
-    return report.data_sha, report.tokenizer_sha
 
 
 def decide_without_data(plan: Plan) -> Decision:

@@ -143,9 +143,9 @@ def run_sweep(
                     monitor = CurveMonitor(rules, plan.expansion.control, queue.trials, layout)
                     _run_jobs(launch, executor, SweepLoop(queue, monitor, reporter, log, interrupt))
             if is_changed or not (is_refused or layout.table("md").exists()):
-                write_tables(layout)
                 if plan.study is not None:
-                    write_json(layout.study, plan.study.summary())
+                    write_json(layout.study, plan.study.summary())  # before the table, which repeats it
+                write_tables(layout)
                 _write_report(layout, reporter)
         except (RayLostError, RunFolderGoneError) as error:
             unwritable = str(error)

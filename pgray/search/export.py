@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -13,6 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from pgray.search.optuna_adapter import ScoredProposals, directions, frozen_trial, quiet
+from pgray.search.proposals import Proposal, Score
 from pgray.search.space import Space
 from trainer.errors import InputError
 
@@ -39,7 +41,7 @@ def export(name: str, space: Space, scored: ScoredProposals, storage_url: str) -
     Raises:
         InputError: the storage cannot be used, or has a study of this name from elsewhere.
     """
-    trials = [frozen_trial(space, *pair) for pair in scored]
+    trials = [_exported(space, *pair) for pair in scored]
     try:
         with quiet(), ExitStack() as at_end:
             storage = RDBStorage(storage_url)
@@ -51,6 +53,20 @@ def export(name: str, space: Space, scored: ScoredProposals, storage_url: str) -
         fix = f"cannot be used as an Optuna storage ({problem}); give for instance sqlite:///searches.db"
         raise InputError("--to", "storage", _without_password(storage_url), fix) from None
     return ExportedStudy(name, _without_password(storage_url), len(trials))
+
+
+def _exported(space: Space, proposal: Proposal, score: Score) -> FrozenTrial:
+    """Return a proposal as a trial with its true times, and with its constraints also in the form of Optuna 4 and older, a
+    list, since optuna-dashboard reads only that."""
+    trial = frozen_trial(space, proposal, score)
+    if trial.constraints:
+        trial.system_attrs = trial.system_attrs | {"constraints": list(trial.constraints.values())}
+    if proposal.began_at is not None:
+        trial.datetime_start = datetime.fromtimestamp(proposal.began_at)  # Optuna's times are local and naive
+    if proposal.ended_at is not None:
+        trial.datetime_complete = datetime.fromtimestamp(proposal.ended_at)
+        trial.datetime_start = min(trial.datetime_start or trial.datetime_complete, trial.datetime_complete)
+    return trial
 
 
 def _without_password(url: str) -> str:
@@ -80,4 +96,4 @@ def _write_study(name: str, space: Space, trials: Sequence[FrozenTrial], storage
 
 
 def _content(trial: FrozenTrial) -> tuple[Any, ...]:
-    return trial.state, trial.values, trial.params, trial.distributions, trial.constraints, trial.user_attrs
+    return trial.state, trial.values, trial.params, trial.distributions, trial.system_attrs, trial.user_attrs

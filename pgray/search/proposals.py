@@ -37,13 +37,16 @@ class Proposal:
     """`changes`: dotted key -> value on top of the sweep's base. `seeds`: one row per seed, in the ledger's order.
 
     `ended_after`: number of proposals that existed when the last seed ended; None while a seed is open. It shows which
-    results the sampler had at each draw.
+    results the sampler had at each draw. `began_at`, `ended_at`: when its first seed was started and its last one ended, Unix
+    seconds; only `read_proposals` knows them.
     """
 
     name: str
     changes: dict[str, Any]
     seeds: tuple[SeedRow, ...] = ()
     ended_after: int | None = None
+    began_at: float | None = field(default=None, compare=False)
+    ended_at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ def read_proposals(entries: Iterable[LedgerEntry], read_result: Callable[[str], 
     changes: dict[str, dict[str, Any]] = {}
     last: dict[str, dict[int, LedgerEntry]] = {}
     ended_after: dict[str, int] = {}
+    began_at: dict[str, float] = {}
     entries = list(entries)
     newest = set(newest_trials(entries).values())
     for entry in entries:
@@ -97,6 +101,8 @@ def read_proposals(entries: Iterable[LedgerEntry], read_result: Callable[[str], 
         if arm not in changes or entry.trial_id not in newest:
             continue
         last.setdefault(arm, {})[entry.seed] = entry
+        if entry.state == TrialState.RUNNING:
+            began_at.setdefault(arm, entry.at)
         if any(seed.state in _OPEN for seed in last[arm].values()):
             ended_after.pop(arm, None)
         else:
@@ -106,7 +112,8 @@ def read_proposals(entries: Iterable[LedgerEntry], read_result: Callable[[str], 
         results = (read_result(e.trial_id) if e.state == TrialState.FINISHED else None for e in seeds.values())
         rows = tuple(map(seed_row, seeds.values(), results))
         is_open = any(row.is_open for row in rows)
-        proposals.append(Proposal(arm, changes[arm], rows, None if is_open else ended_after[arm]))
+        ended = (None, None) if is_open else (ended_after[arm], max(entry.at for entry in seeds.values()))
+        proposals.append(Proposal(arm, changes[arm], rows, ended[0], began_at.get(arm), ended[1]))
     return proposals
 
 

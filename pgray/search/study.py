@@ -70,6 +70,11 @@ class Study:
         """The number of proposals with a seed that has not ended."""
         return sum(proposal.ended_after is None for proposal in self.proposals)
 
+    @property
+    def columns(self) -> list[str]:
+        """The objectives, then the other columns with a constraint."""
+        return list(dict.fromkeys([*self.space.objectives, *(bound.column for bound in self.search.bounds)]))
+
     def score(self, name: str) -> Score:
         return self._scored[name][1]
 
@@ -128,6 +133,25 @@ class Study:
             front = optuna_study(self.space, self._feasible()).best_trials
         best = [self._scored[trial.user_attrs["name"]] for trial in front]
         return [proposal for proposal, _ in sorted(best, key=lambda pair: sign * pair[1].means[column])]
+
+    def ranked(self, column: str | None = None) -> list[Proposal]:
+        """Return all proposals: feasible ones, then those that break a constraint, then those without a score.
+
+        Args:
+            column: orders the scored ones; default: the first objective. A constraint's column is ordered from its allowed
+                side.
+        """
+        column = column or next(iter(self.space.objectives))
+        bounds = {bound.column: bound.sign for bound in self.search.bounds}
+        is_max = self.space.objectives.get(column) == "max" or bounds.get(column, 1) < 0
+        order = {"complete": 1, "failed": 2, "outside": 3, "open": 4}
+
+        def key(pair: tuple[Proposal, Score]) -> tuple[int, float]:
+            scored = pair[1]
+            value = scored.means.get(column, 0.0)
+            return 0 if scored.is_feasible else order[scored.state], -value if is_max else value
+
+        return [proposal for proposal, _ in sorted(self._scored.values(), key=key)]
 
     def importances(self) -> dict[str, float]:
         """Return key -> its share, 0 to 1, in what separates the best tenth of the feasible proposals, largest first.

@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pgray.spec.designs import NamedArms, check_name, check_num_trials, design_arms, flatten_overrides, grid_name
+from pgray.spec.designs import (
+    NamedArms,
+    Overrides,
+    check_name,
+    check_num_trials,
+    design_arms,
+    flatten_overrides,
+    grid_name,
+)
 from pgray.spec.expressions import Condition
 from pgray.spec.sweep import Sweep
 from results.loading.arm_labels import arm_labels, find_arm
@@ -77,12 +85,17 @@ def arm_config(sweep: Sweep, label: str, changes: Mapping[str, Any]) -> Config:
     """Return the config of an arm that makes `changes`, with the first seed. `label` names the arm in errors."""
     overrides = {
         **sweep.preset.overrides,
-        **flatten_overrides(sweep.file.set, f"{sweep.origin}: set"),
-        **flatten_overrides(sweep.at.set, f"{sweep.origin}: at.{sweep.preset.name}.set"),
+        **shared_overrides(sweep),
         **changes,
         **flatten_overrides(sweep.overrides, "--set"),
     }
     return build_config({**overrides, "seed": sweep.seeds[0]}, f"{sweep.origin}: {label}")
+
+
+def shared_overrides(sweep: Sweep) -> Overrides:
+    """Return what the file sets for every arm at the preset in use, dotted."""
+    at = flatten_overrides(sweep.at.set, f"{sweep.origin}: at.{sweep.preset.name}.set")
+    return flatten_overrides(sweep.file.set, f"{sweep.origin}: set") | at
 
 
 def identical_arms(arms: tuple[Arm, ...]) -> list[list[str]]:

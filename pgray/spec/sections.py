@@ -42,6 +42,18 @@ class PresetOverrides(Section):
     constraints: Constraints = Field(default_factory=dict)  # only in a search
 
 
+class Confirmation(Section):
+    """Says that the arms were chosen from another run. `pgray confirm` writes it.
+
+    `run`: the folder's name. `metric`: the column that ranked the arms. `seeds`: those of that run; this sweep must use others,
+    since the best of many arms was lucky on the seeds that chose it.
+    """
+
+    run: str
+    metric: str | None = None
+    seeds: list[int] = Field(min_length=1)
+
+
 class Budget(Section):
     """Limits of a sweep over all its launches. `usd_per_gpu_hour` also sets the price in the column `cost_usd`."""
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 from pydantic import Field
 
 from pgray.spec.search import Search
-from pgray.spec.sections import Budget, FailurePolicy, LeaveOneOut, PresetOverrides, Resources
+from pgray.spec.sections import Budget, Confirmation, FailurePolicy, LeaveOneOut, PresetOverrides, Resources
 from pgray.spec.stopping import StoppingSections
 from trainer.errors import InputError
 from trainer.presets.resolve import Preset, load_preset, preset_names, validate
@@ -47,6 +47,7 @@ class SweepFile(StoppingSections):
     resources: Resources | None = None
     nproc: int | None = Field(None, ge=1)
     launcher: str | None = None
+    confirms: Confirmation | None = None
     budget: Budget | None = None
     failures: FailurePolicy = Field(default_factory=FailurePolicy)
     on_failed_seeds: Literal["incomplete", "ignore"] = "incomplete"
@@ -124,6 +125,9 @@ class Sweep:
         if "script" in raw:
             raise InputError(origin, "script", "given", "not supported yet; remove it")
         file = validate(SweepFile, raw, origin)
+        seeds_in_use = _check_seeds(file.seeds, origin) if seeds is None else _check_seeds(seeds, "--seeds")
+        if file.confirms:
+            _check_fresh(file.confirms, seeds_in_use, origin if seeds is None else "--seeds")
         loaded = load_preset(preset or file.preset, "--preset" if preset else origin)
         return cls(
             file=file,
@@ -131,7 +135,7 @@ class Sweep:
             text=text,
             preset=loaded,
             machine=loaded.machine if preset else _machine(file, loaded.machine, origin),
-            seeds=_check_seeds(file.seeds, origin) if seeds is None else _check_seeds(seeds, "--seeds"),
+            seeds=seeds_in_use,
             overrides=dict(options.get("overrides") or {}),
         )
 
@@ -147,6 +151,13 @@ def _check_seeds(seeds: Sequence[int], origin: str) -> tuple[int, ...]:
             raise InputError(origin, f"seeds.{index}", seed, "the same seed twice gives the same trial; remove one")
         seen.add(seed)
     return tuple(seeds)
+
+
+def _check_fresh(confirms: Confirmation, seeds: Sequence[int], origin: str) -> None:
+    for seed in seeds:
+        if seed in confirms.seeds:
+            fix = f"was used in run {confirms.run}, which chose these arms by their luck on it; use fresh seeds"
+            raise InputError(origin, "seeds", seed, fix)
 
 
 def _machine(file: SweepFile, default: Machine, origin: str) -> Machine:

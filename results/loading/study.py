@@ -14,7 +14,7 @@ class ProposalSummary(Record):
     """One proposal. Only a `complete` one is scored.
 
     `values`: objectives and constrained columns, means over seeds. `excess`: constraint -> how far the worst seed is on the
-    wrong side. `params`: config key -> value.
+    wrong side. `params`: config key -> value. `seeds`: seed -> state.
     """
 
     name: str
@@ -24,6 +24,12 @@ class ProposalSummary(Record):
     params: dict[str, Any] = Field(default_factory=dict)
     values: dict[str, float] = Field(default_factory=dict)
     excess: dict[str, float] = Field(default_factory=dict)
+    seeds: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def broken(self) -> str | None:
+        """`steps >= 100 by 1`; None if no constraint is broken."""
+        return " and ".join(f"{text} by {excess:,.6g}" for text, excess in self.excess.items() if excess > 0) or None
 
 
 class StudySummary(Record):

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from results.analysis.ablation import ablation
+from results.analysis.confirmation import notes_on_choice
 from results.analysis.headline import fallback_note, headline
 from results.loading.arm_labels import labelled
 from results.loading.runs import current, load
@@ -106,7 +107,11 @@ def build_table(run: str | Path, control: str | None = None) -> RunTable:
         by_arm[row["arm"]].append(row)
     done = {arm: [row for row in own_rows if _has_result(row)] for arm, own_rows in by_arm.items()}
     notes = {line["arm"]: line["reason"].split("; ") if line["reason"] else [] for line in lines}
+    broken, choice = notes_on_choice(trials.attrs["runs"])
+    for arm, note in broken.items():
+        notes.get(arm, []).append(note)
     footnotes = list(dict.fromkeys(note for own_notes in notes.values() for note in own_notes))
+    remarks += choice
     superseded = len(trials) - len(rows)
     if superseded:
         kind = "trial of an earlier configuration is" if superseded == 1 else "trials of earlier configurations are"

@@ -45,9 +45,12 @@ def run(tmp_path: Path) -> Path:
         proposal = study_of(layout).ask()
         assert proposal is not None
         name, bpb = f"{proposal.name}-1", next(bpbs, None)
-        about = {"at": 0.0, "sweep": "lr", "arm": proposal.name, "seed": 1, "trial_id": name, "train_fingerprint": "f"}
-        ledger.append(LedgerEntry(**about, state="queued", changes=proposal.changes))
-        ledger.append(LedgerEntry(**about, state="running" if bpb is None else "finished"))
+        about = {"sweep": "lr", "arm": proposal.name, "seed": 1, "trial_id": name, "train_fingerprint": "f"}
+        began_at = 1000.0 + 100 * int(proposal.name[1:])
+        ledger.append(LedgerEntry(**about, at=began_at - 1, state="queued", changes=proposal.changes))
+        ledger.append(LedgerEntry(**about, at=began_at, state="running"))
+        if bpb is not None:
+            ledger.append(LedgerEntry(**about, at=began_at + 60, state="finished"))
         if bpb is not None:
             numbers = {"post_quant_bpb": bpb, "artifact_bytes": 9_000_000, "steps": 99 if bpb == 1.0 else 100}
             write_json(layout.trial(name).result, RESULT | numbers | {"trial_id": name, "seed": 1})
@@ -73,9 +76,11 @@ def test_it_shows_proposals_best_and_what_breaks_a_constraint(run: Path, capsys:
     assert "complete" in states["t000"]
     assert "1.5 " in states["t000"]
     assert " best " in states["t001"]
-    assert "breaks a constraint" in states["t002"]
+    assert "breaks steps by 1" in states["t002"]
+    assert [line.split()[0] for line in lines if line.strip().startswith("t00")] == ["t001", "t000", "t002", "t003"]
+    assert " 99 " in states["t002"]
     assert " open " in states["t003"]
-    assert "optim.matrix_lr=" in states["t003"]
+    assert "optim.matrix_l" in states["t003"]
     assert "3 of 4 proposals done, 1 open" in lines
     assert "best (min post_quant_bpb): t001" in lines
     assert "Importances need 20 feasible proposals (2 so far)." in lines
@@ -83,7 +88,7 @@ def test_it_shows_proposals_best_and_what_breaks_a_constraint(run: Path, capsys:
 
 def test_json_is_the_summary(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", str(run), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == study_of(RunLayout(run)).summary()
+    assert json.loads(capsys.readouterr().out) == {**study_of(RunLayout(run)).summary(), "confirmed": []}
 
 
 def test_an_export_can_be_opened(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,6 +101,12 @@ def test_an_export_can_be_opened(run: Path, tmp_path: Path, capsys: pytest.Captu
     storage = optuna.storages.RDBStorage(url)
     study = optuna.load_study(study_name="lr", storage=storage)
     assert study.best_trial.user_attrs["name"] == "t001"
+    infeasible = study.trials[2]
+    assert infeasible.system_attrs["constraints"] == [-7_000_000.0, 1.0]  # what optuna-dashboard reads
+    assert [(t.datetime_start.timestamp(), t.datetime_complete.timestamp()) for t in study.trials[:2]] == [
+        (1000.0, 1060.0),
+        (1100.0, 1160.0),
+    ]
     storage.remove_session()
     storage.engine.dispose()
 
