@@ -14,6 +14,7 @@ import yaml
 
 from pgray.planning.planner import Plan
 from pgray.spec.expand import shared_overrides
+from results.loading.arm_labels import find_arm
 from trainer.errors import InputError
 from trainer.presets.resolve import preset_names
 from trainer.records.files import read_json
@@ -41,7 +42,8 @@ def select_arms(plan: Plan, layout: RunLayout, top: int | None, names: Sequence[
     """
     control = plan.expansion.control
     others = [arm.name for arm in plan.expansion.arms if arm.name != control]
-    for name in names:
+    named = [find_arm(name, plan.expansion.labels) or name for name in names]
+    for name in named:
         if name not in others:
             what = "is the control, which is added anyway" if name == control else "no such arm"
             raise InputError("--arm", "arm", name, f"{what}; use one of {', '.join(others)}")
@@ -50,7 +52,7 @@ def select_arms(plan: Plan, layout: RunLayout, top: int | None, names: Sequence[
         found = f"arms that finished all seeds within the constraints: {', '.join(ranked) or 'none'}"
         raise InputError("--top", "arms", top or MAX_TOP, f"{found}; lower it, or name arms with --arm")
     seeds = sorted({entry.seed for entry in last_entries(read_ledger(layout.ledger)[0]).values()})
-    return Selection(tuple(dict.fromkeys([*ranked[: top or MAX_TOP], *names])), metric, tuple(seeds))
+    return Selection(tuple(dict.fromkeys([*ranked[: top or MAX_TOP], *named])), metric, tuple(seeds))
 
 
 def _ranked(plan: Plan, layout: RunLayout) -> tuple[str, list[str]]:
@@ -93,6 +95,8 @@ def confirming_sweep(plan: Plan, layout: RunLayout, name: str, selection: Select
         "nproc": sweep.machine.nproc,
         "launcher": sweep.machine.launcher,
     }
+    if kept := {arm: label for arm, label in plan.expansion.labels.items() if arm in arms and label != arm}:
+        content["names"] = kept
     sections = {"budget": file.budget, "failures": file.failures}
     content |= {
         key: section.model_dump(mode="json", exclude_unset=True) for key, section in sections.items() if section

@@ -146,12 +146,12 @@ def make_plan(
     for arm in expansion.arms:
         check_machine(sweep, arm)
     configs = {arm.name: arm.config for arm in expansion.arms}
-    check_rules(sweep.file.kill, configs, expansion.control, sweep.origin)
+    check_rules(sweep.file, configs, expansion.control, sweep.origin)
     checked: dict[DataKey, DataReport] = {}
     trials = tuple(
         _plan_trial(sweep, t, checked if reads_data else None, check_data or preflight) for t in expansion.trials
     )
-    return Plan(sweep, expansion, trials, checked, tuple(config_warnings(expansion)), study)
+    return Plan(sweep, expansion, trials, checked, (*config_warnings(expansion), *sweep.warnings), study)
 
 
 def plan_proposal(plan: Plan, name: str, changes: dict[str, Any]) -> list[PlannedTrial]:

@@ -66,6 +66,11 @@ class Budget(Section):
         yield is_unpriced, "usd", "needs a price; add usd_per_gpu_hour, above 0"
 
     @property
+    def limits(self) -> list[str]:
+        """The keys that limit something; a price alone does not."""
+        return [key for key in ("gpu_hours", "usd") if getattr(self, key) is not None]
+
+    @property
     def limit_gpu_s(self) -> float:
         """The GPU seconds that may be spent: the lower of the two limits, infinity without a limit."""
         by_hours = math.inf if self.gpu_hours is None else self.gpu_hours * 3600

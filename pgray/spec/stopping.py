@@ -3,7 +3,7 @@
 A new rule needs its section model here, a field in `StoppingSections`, and one file in `pgray/stopping/`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -100,22 +100,25 @@ class StoppingSections(Section):
         return [section for value in values if value for section in (value if isinstance(value, list) else [value])]
 
 
-def check_rules(rules: Sequence[KillRule], configs: Mapping[str, Config], control: str, origin: str) -> None:
+def check_rules(sections: StoppingSections, configs: Mapping[str, Config], control: str, origin: str) -> None:
     """Refuse a rule that could never apply. `configs`: arm -> configuration.
 
     Raises:
-        InputError: a rule covers no arm, or the control or an arm that it covers does not measure its metric.
+        InputError: a kill rule covers no arm, or an arm that a rule judges or compares with does not measure its metric.
     """
-    for index, rule in enumerate(rules):
+    judged: list[tuple[str, str, list[str]]] = []  # key of the rule, metric, arms
+    for index, rule in enumerate(sections.kill):
         covered = [arm for arm in configs if rule.covers(arm, control)]
         if not covered:
             fix = f"covers no arm other than the control; use one of {', '.join(a for a in configs if a != control)}"
             raise InputError(origin, f"kill.{index}.arm", rule.arm, fix)
-        for arm in (control, *covered):
-            missing = _missing_setting(rule.metric, configs[arm])
-            if missing:
-                fix = f"arm {arm} does not measure it; set {missing}"
-                raise InputError(origin, f"kill.{index}.metric", rule.metric, fix)
+        judged.append((f"kill.{index}", rule.metric, [control, *covered]))
+    if sections.race:
+        judged.append(("race", sections.race.metric, list(configs)))
+    for key, metric, arms in judged:
+        for arm in arms:
+            if missing := _missing_setting(metric, configs[arm]):
+                raise InputError(origin, f"{key}.metric", metric, f"arm {arm} does not measure it; set {missing}")
 
 
 def _missing_setting(metric: str, config: Config) -> str | None:

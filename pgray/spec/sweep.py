@@ -109,6 +109,11 @@ class Sweep:
     def usd_per_gpu_hour(self) -> float | None:
         return self.file.budget.usd_per_gpu_hour if self.file.budget else None
 
+    @property
+    def warnings(self) -> list[str]:
+        idle = self.file.budget.limits if self.file.budget and not self.machine.gpus else []
+        return [f"budget.{key} limits nothing here: it counts GPU-hours, and a job holds no GPU" for key in idle]
+
     @classmethod
     def from_yaml(cls, path: str | Path, **options: Unpack[SweepOptions]) -> Self:
         """Read a sweep file. `options`: see `SweepOptions`. Raises InputError, which names file, key, value and fix."""
@@ -129,12 +134,16 @@ class Sweep:
         if file.confirms:
             _check_fresh(file.confirms, seeds_in_use, origin if seeds is None else "--seeds")
         loaded = load_preset(preset or file.preset, "--preset" if preset else origin)
+        machine = loaded.machine if preset else _machine(file, loaded.machine, origin)
+        if file.budget and file.budget.limits and not machine.gpus and not preset:
+            fix = "would limit nothing: it counts GPU-hours, and a job holds no GPU; remove it, or set resources.gpus"
+            raise InputError(origin, "budget", ", ".join(file.budget.limits), fix)
         return cls(
             file=file,
             origin=origin,
             text=text,
             preset=loaded,
-            machine=loaded.machine if preset else _machine(file, loaded.machine, origin),
+            machine=machine,
             seeds=seeds_in_use,
             overrides=dict(options.get("overrides") or {}),
         )

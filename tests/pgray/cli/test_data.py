@@ -54,7 +54,7 @@ def test_plan_and_run_refuse_what_data_check_refuses(
     for verb in ("plan", "run"):
         assert main([verb, sweep, "--set", f"data.path={copy}", "--runs", str(tmp_path / "runs")]) == 2
         captured = capsys.readouterr()
-        assert captured.err.startswith(f"error: {copy}/{problem}")
+        assert f": arm int8: data.path: {copy}/{problem}" in captured.err
         assert captured.err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
     assert main(["data", "check", str(copy)]) == 2
