@@ -33,7 +33,7 @@ VERBS = {
     "logs": ("logs", "Print the log of a trial, or of the driver if no trial is given."),
     "report": ("report", "Write RUN/report.html: table, charts, configs, failures and cost in one offline file."),
     "study": ("study", "Print the proposals of a search, the best ones, and how important each key is."),
-    "confirm": ("confirm", "Run the best arms of a run again, on fresh seeds, as a sweep of their own."),
+    "confirm": ("run", "Run the best arms of a run again, on fresh seeds, as a sweep of their own."),
     "import": ("imports", "Import other people's run logs as rows. Values that cannot be determined are null."),
     "show": ("imports", "Print every column of a trial, and the file and line or the record it came from."),
     "pack": ("pack", "Check the challenge's rules, then write a submission folder that repeats the run."),
