@@ -178,7 +178,7 @@ def _evaluation_events(text: str, number: int) -> Iterator[Event]:
     if "ttt" not in text.lower():
         pass
     elif tuned := TUNED_ON_VALIDATION.fullmatch(text):
-        epochs = tuned["epochs"] or tuned["count"] or tuned["of"]
+        epochs = tuned["epochs"] or tuned["passes"] or tuned["count"] or tuned["of"]
         if int(epochs[:9]):
             yield Event("tuned", number, {"epochs": int(epochs[:9])})
     elif TUNES_AS_IT_SCORES.fullmatch(text):

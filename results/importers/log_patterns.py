@@ -107,7 +107,8 @@ TUNED_ON_VALIDATION = re.compile(
     # training batches.
     r"(?i:(?!.{0,20}burst)[^=]{0,30}?ttt\w*:? ?"
     r"(?:(?:start|rank\d|starting)\b(?!.*\bchunks?=).*?\bepochs[=: ]{1,2}(?P<epochs>\d+)"
-    r"|starting (?P<count>\d+) epochs|[:_ ]? ?epoch[ :]*\d+/(?P<of>\d+)).*)",
+    r"|starting rank=\d.{0,40}?\bepochs=(?P<passes>\d+)"
+    r"|starting (?P<count>\d+) epochs|(?:\w+ )?[:_ ]? ?epoch[ :]*\d+/(?P<of>\d+)).*)",
     re.A,
 )
 TUNES_AS_IT_SCORES = re.compile(

@@ -19,7 +19,7 @@ _NEUTRAL = re.compile(
     r"zlib|zstd|lzma|brotli|xz|bz|bshuf|rans|ans|arith|arithcode|gptq|awq|lqer|pergroup|lite|packed|trinity|codebook|vq|nf|mx"
     r"|int|q|w|b|s|x|bits?|mixed|ternary|binary|quinary|xnor|quantization|codec|mode|native|default|standard|plain|nonsliding"
     r"|final|exact|diagnostics?|post|eval|evaluation|val|validation|bpb|loss|score|model|weights|full|exported|export"
-    r"|research|results?|submission|artifact|storage|the|of"
+    r"|research|pass|results?|submission|artifact|storage|the|of"
 )
 _FOREIGN = re.compile(
     r"n-?gram|ppm|slot|cache|knn|hedge|mix(?:er|ture)\b|dyneval|etlb|tilt|two_pass|agree|blend|correction|rescor|chained|hash"

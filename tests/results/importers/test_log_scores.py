@@ -1,5 +1,6 @@
 """The evaluation that a score line belongs to, and rows from logs that end early."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,22 @@ def test_lines_that_do_not_change_the_evaluation(between: list[str], tmp_path: P
     parts = (made.header(), made.training(), made.POST_EMA, EXPORT, made.PLAIN, between, made.SLIDING)
     run = made.read_one(tmp_path, *parts)
     assert (run.get("post_quant_bpb"), run.get("sliding_bpb"), run.get("other_bpb")) == (1.14500258, 1.12156083, None)
+
+
+def test_a_score_that_nothing_confirms_is_refused_if_no_model_reaches_it(tmp_path: Path) -> None:
+    run = made.read_one(tmp_path, made.header(), EXPORT, made.score("final_ttt_lora", 0.5, 0.2966))
+    assert (run.get("ttt_bpb"), run.get("other_bpb")) == (None, 0.2966)
+    assert "no other score confirms it" in run.nulls["ttt_bpb"]
+
+
+@pytest.mark.parametrize(
+    "piece", ["ttt ", "ttt:start ", "qat on ", "a:1 ", "1,", "sliding val_bpb:", "[rank0] ", "=", " epochs=1"]
+)
+def test_a_hostile_line_takes_no_time(piece: str, tmp_path: Path) -> None:
+    lines = [(piece * 999)[:999]] * 200
+    began = time.process_time()
+    made.read_one(tmp_path, made.header(), made.training()[:3], lines)
+    assert time.process_time() - began < 2.0
 
 
 def test_a_float_score_of_other_weights_than_the_exported_ones_is_refused(tmp_path: Path) -> None:
