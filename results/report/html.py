@@ -18,6 +18,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from results import plots
+from results.analysis.verdicts import MEANINGS
 from results.loading.curves import curves
 from results.loading.runs import current
 from results.loading.study import StudySummary, read_study
@@ -137,10 +138,12 @@ def _chart_data(figure: go.Figure) -> dict[str, Any]:
 
 @cache
 def _template() -> jinja2.Template:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("results.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
-    ).get_template("report.html")  # fmt: skip
+    )  # fmt: skip
+    environment.globals["meanings"] = MEANINGS
+    return environment.get_template("report.html")
 
 
 @cache

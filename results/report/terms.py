@@ -1,6 +1,5 @@
 """Explanations of the words in a report: column headings and verdicts."""
 
-from results.analysis.verdicts import MEANINGS
 from results.schema import COLUMNS
 
 VERDICT_KINDS = {
@@ -15,7 +14,7 @@ _WORDS = {
     "Δ ± 95 % CI": "Mean difference from the control and its 95 % confidence interval (t). Below 0 is better.",
     "p (Holm)": "Two-sided p of the difference, after Holm's correction for the number of arms.",
     "p (perm.)": "Exact two-sided p of the sign-flip permutation test, without correction; from 8 pairs on.",
-    "verdict": " ".join(f"{verdict}: {meaning}." for verdict, meaning in MEANINGS.items() if verdict != "CONTROL"),
+    "verdict": "Hover a verdict for its meaning. docs/verdicts.md lists all of them.",
     "seeds needed": "Further seeds until a difference of this size would be a WIN or LOSS. ≥: at least.",
     "float": "float_bpb: the averaged weights before quantization; non-sliding.",
     "post-quant": "post_quant_bpb: the unpacked artifact; non-sliding.",

@@ -14,10 +14,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from markupsafe import escape
 from plotly.offline import get_plotlyjs
 
 import results
 from pgray.cli.entry import main
+from results.analysis.verdicts import MEANINGS, Verdict
 from results.loading.study import StudySummary
 from results.present.column_layout import one_line
 from results.present.table_model import build_table
@@ -232,8 +234,9 @@ def test_arm_delta_and_verdict_are_the_first_columns(page: Page) -> None:
 
 def test_verdicts_have_a_shape_and_a_colour_and_terms_an_explanation(root: Path) -> None:
     text, style = report(root), (Path(html.__file__).parent / "templates" / "report.css").read_text()
-    for verdict, kind in {"WIN": "good", "LOSS": "bad", "NOISE": "even"}.items():
-        assert f'<span class="badge {kind}">{verdict}</span>' in text
+    kinds: dict[Verdict, str] = {"WIN": "good", "LOSS": "bad", "NOISE": "even"}
+    for verdict, kind in kinds.items():
+        assert f'<span class="badge {kind}" title="{escape(MEANINGS[verdict])}">{verdict}</span>' in text
     for kind in set(VERDICT_KINDS.values()) - {"even"}:
         assert f".badge.{kind}::before" in style
     assert '<span class="badge even">NEVER SEEN</span>' in verdict_cell("NEVER SEEN [1]")
