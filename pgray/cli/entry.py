@@ -31,7 +31,7 @@ VERBS = {
     "status": ("status", "Print the status of every trial, and whether a driver is running."),
     "table": ("table", "Print the ablation table. `--format parquet` prints bytes: redirect it to a file."),
     "logs": ("logs", "Print the log of a trial, or of the driver if no trial is given."),
-    "report": ("report", "Write RUN/report.html: table, charts, configs, failures and cost in one offline file."),
+    "report": ("table", "Write RUN/report.html: table, charts, configs, failures and cost in one offline file."),
     "study": ("study", "Print the proposals of a search, the best ones, and how important each key is."),
     "confirm": ("run", "Run the best arms of a run again, on fresh seeds, as a sweep of their own."),
     "import": ("imports", "Import other people's run logs as rows. Values that cannot be determined are null."),

@@ -1,4 +1,4 @@
-"""`pgray table`: the ablation table of a run, on screen or in a file format."""
+"""`pgray table`: the ablation table of a run, on screen or in a file format. `pgray report`: all of it as one HTML file."""
 
 import sys
 from typing import Annotated, Literal
@@ -45,3 +45,20 @@ def table(
         terminal.print_run(run, control, wide=wide)
         for pull_request in published:
             publications.print_published(pull_request)
+
+
+def report(
+    run: RunArgument,
+    control: ControlOption = None,
+    opens: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    from results.report.html import write_report  # Plotly takes a second
+
+    path = write_report(run, control or None).absolute()
+    if as_json:
+        print_json({"report": str(path), "bytes": path.stat().st_size})
+    else:
+        print(path)
+    if opens:
+        typer.launch(path.as_uri())
