@@ -154,6 +154,8 @@ class TrainingRun:
     def _resume(self) -> TrainingClock:
         state = self.checkpoint.load(self.weights, self.optimizer, self.averages)
         if state is None:
+            if self.checkpoint.problem:
+                self.events.write("fresh_start", reason=f"the checkpoint is not used: {self.checkpoint.problem}")
             return TrainingClock(self.dist)
         self.step, self.qat_on_step = state.step, state.qat_on_step
         self.qat, self.recurrence_on_step = state.qat, state.recurrence_on_step

@@ -16,7 +16,7 @@ from trainer.errors import InputError, PgrayError
 from trainer.evaluation.harness import EvalHarness
 from trainer.loop import TrainingRun
 from trainer.model.shapes import check_patterns
-from trainer.quant.artifact import equal_weights, pack, read_artifact
+from trainer.quant.artifact import equal_weights, pack, read_artifact, unpack
 from trainer.quant.export import assemble, store_weights
 from trainer.records.events import EventLog
 from trainer.records.files import write_bytes, write_json
@@ -24,9 +24,9 @@ from trainer.records.fingerprint import LAST_WEIGHTS, average_key
 from trainer.records.job import Job, TrialSpec
 from trainer.records.layout import RunLayout, TrainedLayout, TrialLayout
 from trainer.records.results import JobFailure, TrainingRecord, TrialResult
-from trainer.records.trained import usable_training
+from trainer.records.trained import find_training, usable_result
 from trainer.run.bundle import code_sha
-from trainer.run.checkpoint import Checkpoint, load_weights, save_weights
+from trainer.run.checkpoint import Checkpoint, WeightsFile, load_weights, save_weights
 from trainer.run.describe import describe_training, describe_trial
 from trainer.run.dist import DistContext
 from trainer.run.hardware import node_name, probe_tflops
@@ -51,9 +51,11 @@ def run_job(job: Job, out: Path, dist: DistContext) -> list[TrialResult]:
         check_patterns(trial.config, trial.trial_id)
     harness = EvalHarness(job.config, dist)
     folder = layout.trained(job.train_fingerprint)
-    record = usable_training(folder, (trial.config for trial in job.trials))
+    record, damage = find_training(folder, (trial.config for trial in job.trials))
     training_share_s = 0.0
     if not dist.all_true(record is not None) or record is None:
+        if damage and dist.is_main:
+            EventLog(folder.events).write("training_again", reason=damage)
         record = train(job, folder, harness)
         training_share_s = record.wall_s / len(job.trials)
     results = [export(trial, record, layout, job, harness, training_share_s) for trial in job.trials]
@@ -83,10 +85,11 @@ def train(job: Job, folder: TrainedLayout, harness: EvalHarness) -> TrainingReco
         trained = run.run()
     finally:
         stream.close()
-    record = describe_training(job, harness, trained, node_tflops, time.perf_counter() - started)
+    sha256 = {}
     if dist.is_main:
-        for key, weights in trained.weights.items():
-            save_weights(folder.weights(key), weights)
+        sha256 = {key: save_weights(folder.weights(key), weights) for key, weights in trained.weights.items()}
+    record = describe_training(job, harness, trained, node_tflops, time.perf_counter() - started, sha256)
+    if dist.is_main:
         write_json(folder.record, record.model_dump(mode="json"))
     run.checkpoint.remove()
     events.write("trained", steps=trained.steps, train_s=trained.train_s, step_ms=record.step_ms)
@@ -106,11 +109,13 @@ def export(
     """
     started, config, dist = time.perf_counter(), trial.config, harness.dist
     folder, trained = layout.trial(trial.trial_id), layout.trained(record.train_fingerprint)
-    if dist.all_true(folder.result.is_file()):
-        return TrialResult.model_validate_json(folder.result.read_text())
+    before = usable_result(folder)
+    if dist.all_true(before is not None):
+        return before
     harness.forward.is_looped = config.recurrence.kind != "partial" or record.recurrence_on_step is not None
     events = EventLog(folder.events if dist.is_main else None)
-    average = trained.weights(average_key(config))
+    sha256 = {average.key: average.sha256 for average in record.averages}
+    average, last = (WeightsFile(trained.weights(key), sha256[key]) for key in (average_key(config), LAST_WEIGHTS))
 
     failure, export_s = None, 0.0
     if dist.is_main:
@@ -122,17 +127,17 @@ def export(
     if not dist.all_true(failure is None):
         _write_failure(failure, folder)
         return None
-    artifact = read_artifact(folder.artifact)
-    model_bytes = folder.artifact.stat().st_size
+    packed = folder.artifact.read_bytes()
+    artifact, model_bytes = unpack(packed, folder.artifact), len(packed)
     events.write("packed", trial_id=trial.trial_id, model_bytes=model_bytes, export_s=export_s)
 
-    evaluation = harness.evaluate(artifact.weights, average, trained.weights(LAST_WEIGHTS), config.eval)
+    evaluation = harness.evaluate(artifact.weights, average, last, config.eval)
     if not evaluation.is_finite:
         reason = f"evaluation gave {', '.join(f'{score.nats:.6g}' for score in evaluation.scores)} nats"
         _write_failure(JobFailure(kind="diverged", reason=reason) if dist.is_main else None, folder)
         return None
     wall_s = time.perf_counter() - started + training_share_s
-    result = describe_trial(trial, record, job, evaluation, artifact, model_bytes, export_s, wall_s)
+    result = describe_trial(trial, record, job, evaluation, artifact, packed, export_s, wall_s)
     if dist.is_main:
         write_json(folder.config, config.model_dump(mode="json"))
         events.write(

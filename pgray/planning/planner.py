@@ -4,6 +4,7 @@
 the results of a run folder; it is called again once the run folder is locked.
 """
 
+import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pgray.data.check import DataReport, preflight
 from pgray.execution.launchers.base import find_launchers
 from pgray.planning.checked_data import CheckData, DataKey, data_hashes
 from pgray.planning.config_warnings import config_warnings
+from pgray.planning.damage import check_finished, check_weights
 from pgray.spec.expand import Arm, Expansion, Trial, arm_config, expand
 from pgray.spec.expressions import Condition
 from pgray.spec.paths import data_path
@@ -81,6 +83,7 @@ class Decision:
         replaced: the last entries of finished trials that this run takes out of the table: their arm has another
             configuration now.
         codes: `code_sha` of the results on disk -> how many have it.
+        damage: lines about damaged files, and what is done about them.
     """
 
     plan: Plan
@@ -90,11 +93,12 @@ class Decision:
     outdated: tuple[PlannedTrial, ...] = ()
     replaced: tuple[LedgerEntry, ...] = ()
     codes: Mapping[str | None, int] = field(default_factory=dict)
+    damage: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> list[str]:
-        """Warn about finished trials that no longer count, and if trials will run with other code than earlier ones."""
-        found = _replaced_warnings(self.replaced)
+        """Warn about damaged files, finished trials that no longer count, and other code than earlier trials had."""
+        found = [*self.damage, *_replaced_warnings(self.replaced)]
         now = code_sha()
         others = {sha or "unknown": count for sha, count in self.codes.items() if sha != now}
         if not others or not self.with_action("run"):
@@ -211,13 +215,17 @@ def decide(plan: Plan, layout: RunLayout) -> Decision:
     states, failures = last_entries(entries), failures_that_count(entries)
     newest = set(newest_trials(entry for entry in entries if entry.sweep == plan.sweep.name).values())
     asked = {t.arm: t.config_sha for t in plan.trials}
+    last = {t.trial_id: states[t.trial_id] for t in plan.trials if t.trial_id in states}
+    results = {t.trial_id: read_result(layout.trial(t.trial_id)) for t in plan.trials}
+    codes = Counter(result.code_sha for result in results.values() if result)
+    has_finished = {name for name, entry in last.items() if entry.state == TrialState.FINISHED}
+    done = [t for t in plan.trials if results[t.trial_id] or t.trial_id in has_finished]
+    damage = check_finished(done, results, layout)
     actions: dict[str, Action] = {}
-    codes: Counter[str | None] = Counter()
     for t in plan.trials:
-        result = read_result(layout.trial(t.trial_id))
-        codes += Counter([result.code_sha] if result else [])
-        before, failed = states.get(t.trial_id), failures.get(t.trial_id, Counter())
-        actions[t.trial_id] = _action(before, result is not None, plan.sweep.file.failures, failed)
+        is_done = results[t.trial_id] is not None and t.trial_id not in damage.repeated
+        failed = failures.get(t.trial_id, Counter())
+        actions[t.trial_id] = _action(last.get(t.trial_id), is_done, plan.sweep.file.failures, failed)
     outdated = [
         t
         for t in plan.trials
@@ -240,8 +248,9 @@ def decide(plan: Plan, layout: RunLayout) -> Decision:
         and entry.state in (TrialState.QUEUED, TrialState.RUNNING, TrialState.LOST)
         and entry.sweep == plan.sweep.name
     ]
-    last = {name: entry for name, entry in states.items() if name in actions}
-    return Decision(plan, actions, last, tuple(superseded), tuple(outdated), tuple(replaced), codes)
+    decision = Decision(plan, actions, last, tuple(superseded), tuple(outdated), tuple(replaced), codes, damage.lines)
+    weights = check_weights(decision.jobs_to_run(), layout)
+    return dataclasses.replace(decision, damage=(*damage.lines, *weights))
 
 
 def _replaced_warnings(replaced: Sequence[LedgerEntry]) -> list[str]:

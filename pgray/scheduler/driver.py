@@ -235,10 +235,6 @@ def _announce_plan(
     """Show and log the warnings, and what this run will do."""
     warnings = [*(forecast(decision, layout).warnings if cluster else decision.plan.warnings), *decision.warnings]
     finished = decision.with_action("finished")
-    lost = [trial.trial_id for trial in finished if not layout.trial(trial.trial_id).artifact.exists()]
-    if lost:
-        missing = f"{count_of(len(lost), 'finished trial')} without an artifact, such as {lost[0]}"
-        warnings.append(f"{missing}; delete a trial's result.json to export it again")
     groups = decision.jobs_to_run()
     num_run = sum(len(group) for group in groups)
     parts = [f"{count_of(len(decision.plan.trials), 'trial')}: {len(finished)} finished"]

@@ -23,6 +23,7 @@ from trainer.limits import (
     WIN_P_VALUE,
     latest_train_s,
 )
+from trainer.records.files import file_problem
 from trainer.run.bundle import code_sha
 
 Status = Literal["PASS", "WARN", "FAIL"]
@@ -46,6 +47,7 @@ def check(s: Submission) -> list[Rule]:
         _results(s),
         _configuration(s),
         _evaluation(s),
+        _artifacts(s),
         _bytes(s),
         _training_clock(s),
         Rule("evaluation time", _status(eval_s <= EVAL_CAP_S), f"{eval_s:.1f} s", f"<= {EVAL_CAP_S:.0f} s"),
@@ -90,6 +92,20 @@ def _evaluation(s: Submission) -> Rule:
     problem = mismatch(s.rows, s.rows, s.metric)
     measured = "same on all seeds" if problem is None else "differs"
     return Rule("one evaluation", _status(problem is None), measured, "same on all seeds", problem or "")
+
+
+def _artifacts(s: Submission) -> Rule:
+    """Check that every artifact is still the file whose score the row has."""
+    bad, unknown = [], []
+    for row in s.rows:
+        problem = file_problem(s.layout.trial(row["trial_id"]).artifact, row["artifact_sha256"])
+        if problem:
+            bad.append(problem)
+        elif row["artifact_sha256"] is None:
+            unknown.append(str(row["seed"]))
+    note = "; ".join([*bad, *([f"no hash was recorded for {_seed_list(unknown)}: not checked"] if unknown else [])])
+    measured = f"{len(s.rows) - len(bad) - len(unknown)} of {len(s.rows)} seeds"
+    return Rule("artifacts as measured", "FAIL" if bad else _status(not unknown, "WARN"), measured, "all seeds", note)
 
 
 def _bytes(s: Submission) -> Rule:

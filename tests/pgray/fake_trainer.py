@@ -21,12 +21,12 @@ from typing import IO
 from trainer.__main__ import report_failure
 from trainer.errors import DivergedError
 from trainer.records.events import EventLog
-from trainer.records.files import write_json, write_text
+from trainer.records.files import sha256_of, write_json, write_text
 from trainer.records.fingerprint import LAST_WEIGHTS, average_key
 from trainer.records.job import Job, load_job
 from trainer.records.layout import RunLayout
 from trainer.records.results import AverageRecord, TrainingRecord, TrialResult
-from trainer.records.trained import usable_training
+from trainer.records.trained import usable_result, usable_training
 
 ACCIDENTS = {
     0: "none",
@@ -110,11 +110,12 @@ def finish_training(job: Job, layout: RunLayout) -> None:
     trained = layout.trained(job.train_fingerprint)
     keys = {*job.averages, LAST_WEIGHTS}
     for key in keys:
-        write_text(trained.weights(key), "not weights\n")
+        write_text(trained.weights(key), f"not weights, but those of {job.train_fingerprint}\n")
+    averages = [AverageRecord(key=key, sha256=sha256_of(trained.weights(key))) for key in keys]
     record = TrainingRecord(
         train_fingerprint=job.train_fingerprint, steps=job.config.train.iterations, train_s=1.0, step_ms=10.0,
         tokens=1000, final_train_loss_nats=None, qat_on_step=None, qat_coverage=None, qat_is_live=None,
-        averages=[AverageRecord(key=key) for key in keys], num_params=1000, peak_memory_mib=None,
+        averages=averages, num_params=1000, peak_memory_mib=None,
         world_size=int(os.environ.get("WORLD_SIZE", 1)), hardware="1 x fake", node="fake", torch_version="0",
         data_sha="d", tokenizer_sha="t", wall_s=2.0,
     )  # fmt: skip
@@ -144,7 +145,7 @@ def accident(job: Job) -> None:
 def export(trial_id: str, job: Job, layout: RunLayout) -> None:
     folder = layout.trial(trial_id)
     config = next(trial.config for trial in job.trials if trial.trial_id == trial_id)
-    if folder.result.exists():
+    if usable_result(folder) is not None:
         return
     if job.config.optim.muon_momentum_steps == 8:
         folder.result.write_text('{"trial_id": "' + trial_id)
@@ -162,7 +163,8 @@ def export(trial_id: str, job: Job, layout: RunLayout) -> None:
         git_sha=job.git_sha, code_sha=job.code_sha, node_tflops=50.0 if config.seed == 13 else 100.0, data_sha="d",
         tokenizer_sha="t", scored_tokens=10, scored_bytes=20, eval_seq_len=8, eval_stride=None,
     )  # fmt: skip
-    write_text(folder.artifact, "not a model\n")
+    write_text(folder.artifact, f"not a model, but that of {trial_id}\n")
+    result = result.model_copy(update={"artifact_sha256": sha256_of(folder.artifact)})
     write_json(folder.result, result.model_dump(mode="json"))
 
 

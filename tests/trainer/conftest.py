@@ -82,7 +82,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny(tiny_data: Path) -> Callable[..., Config]:
     """tiny(**{"qat.enabled": True}) -> a Config of the tiny model on the tiny data."""
 
@@ -92,7 +92,7 @@ def tiny(tiny_data: Path) -> Callable[..., Config]:
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def alone() -> DistContext:
     return DistContext(0, 1, torch.device("cpu"))
 

@@ -15,7 +15,7 @@ from trainer.evaluation.diagnostics import antilayer
 from trainer.evaluation.scoring import Score, Validation, make_forward
 from trainer.evaluation.ttt import TestTimeTraining
 from trainer.model.model import build_model
-from trainer.run.checkpoint import load_weights
+from trainer.run.checkpoint import WeightsFile, load_weights
 from trainer.run.dist import DistContext
 
 
@@ -48,7 +48,7 @@ class EvalHarness:
         self.model = build_model(config, dist.device)
         self.validation = Validation(self.folder, config.data.tokenizer, dist, config.model.vocab_size)
         self.forward = make_forward(self.model, config, dist.device)
-        self._float_scores: dict[tuple[Path, EvalConfig], Score] = {}
+        self._float_scores: dict[tuple[WeightsFile, EvalConfig], Score] = {}
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -65,13 +65,15 @@ class EvalHarness:
         self.load(weights)
         return TestTimeTraining(self.model, self.forward, self.validation, settings, self.dist).run()
 
-    def float_score(self, path: Path, settings: EvalConfig) -> Score:
+    def float_score(self, file: WeightsFile, settings: EvalConfig) -> Score:
         """Evaluate float weights on disk without sliding windows. Trials that export the same average share the score."""
-        if (path, settings) not in self._float_scores:
-            self._float_scores[path, settings] = self.score(load_weights(path), settings, settings.seq_len)
-        return self._float_scores[path, settings]
+        if (file, settings) not in self._float_scores:
+            self._float_scores[file, settings] = self.score(load_weights(file), settings, settings.seq_len)
+        return self._float_scores[file, settings]
 
-    def evaluate(self, weights: Mapping[str, Tensor], average: Path, last: Path, settings: EvalConfig) -> Evaluation:
+    def evaluate(
+        self, weights: Mapping[str, Tensor], average: WeightsFile, last: WeightsFile, settings: EvalConfig
+    ) -> Evaluation:
         """Evaluate one export.
 
         Args:

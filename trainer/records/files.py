@@ -1,10 +1,12 @@
-"""Writes files atomically and reads JSON files; names the cache folder."""
+"""Writes files atomically, reads JSON files, and tells if a file is still the one that was written; names the cache folder."""
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -75,3 +77,33 @@ def read_model(cls: "type[Model]", path: Path) -> "Model | None":
         return cls.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's content, in hex. A process reads a file once, and again only if it has changed."""
+    stat = path.stat()
+    return _sha256_of(path, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
+
+
+@lru_cache(maxsize=100_000)
+def _sha256_of(path: Path, *stat: int) -> str:  # noqa: ARG001
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_problem(path: Path, sha256: str | None) -> str | None:
+    """Return what is wrong with a file, in words; None if nothing is.
+
+    Args:
+        sha256: of the content that was written. None, as in records of versions before 3: the content is not checked.
+    """
+    name = "/".join(path.parts[-3:])
+    try:
+        found = sha256_of(path)
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name} cannot be read ({error.strerror})"
+    if sha256 in (None, found):
+        return None
+    return f"{name} is not the file that was written (sha256 {found[:12]}, recorded {str(sha256)[:12]})"

@@ -25,6 +25,7 @@ class AverageRecord(Record):
     updates: int | None = None  # number of EMA updates
     initial_share: float | None = None  # share of the initial weights in the average, 0..1
     never_began: bool = False  # nothing was averaged: these are the last weights
+    sha256: str | None = None  # of the file of weights; from version 3
 
 
 class TrainingFacts(Record):
@@ -160,6 +161,8 @@ class TrialResult(TrainingFacts):
     antilayer: list[dict[str, float]] | None = None  # per layer: bpb with that layer silenced
     code_sha: str | None = None  # `bundle.code_sha` of the trainer that exported; from version 2
     """Hash of the trainer's program without comments: rows that differ were made by different code."""
+    artifact_sha256: str | None = None  # from version 3
+    """Hash of the artifact that was measured; null in records of earlier versions, whose artifacts are not checked."""
     notes: list[str] = Field(default_factory=list)
 
 

@@ -1,26 +1,51 @@
-"""Decides whether a job must train or finds its trained weights on disk. The plan, the queue and the trainer all ask here."""
+"""Decides whether a job must train and export, or finds intact results on disk. The plan, the queue and the trainer ask here.
+
+Files on disk are not trusted: a record names the sha256 of every file of weights and of the artifact. A file that is no
+longer the one that was written is never used.
+"""
 
 from collections.abc import Iterable
 
 from trainer.config import Config
-from trainer.records.files import read_model
+from trainer.records.files import file_problem, read_model
 from trainer.records.fingerprint import LAST_WEIGHTS, average_key
-from trainer.records.layout import TrainedLayout
-from trainer.records.results import TrainingRecord
+from trainer.records.layout import TrainedLayout, TrialLayout
+from trainer.records.results import TrainingRecord, TrialResult
 
 
-def usable_training(folder: TrainedLayout, configs: Iterable[Config]) -> TrainingRecord | None:
-    """Return the record of a finished training run whose weights are enough to export these trials.
+def find_training(folder: TrainedLayout, configs: Iterable[Config]) -> tuple[TrainingRecord | None, str | None]:
+    """Look for a finished training run whose weights are enough to export these trials.
 
     Args:
         folder: `RUN/trained/<train_fingerprint>`.
         configs: of the trials that a job exports.
     Returns:
-        None if the job must train: there is no readable record, or the run did not keep the last weights or an average
-        that one of the trials exports.
+        Its record, and None. Otherwise None: the job must train. Then the second value says what is damaged; None if
+        nothing is: there was no training run, or it did not keep an average that one of the trials exports.
     """
     record = read_model(TrainingRecord, folder.record)
+    name = f"trained/{folder.root.name}/{folder.record.name}"
     if record is None:
+        return None, f"{name} cannot be read" if folder.record.is_file() else None
+    if record.train_fingerprint != folder.root.name:
+        return None, f"{name} is that of {record.train_fingerprint}"
+    hashes = {average.key: average.sha256 for average in record.averages}
+    wanted = {LAST_WEIGHTS, *map(average_key, configs)}
+    if not wanted <= hashes.keys():
+        return None, None
+    problems = (file_problem(folder.weights(key), hashes[key]) for key in sorted(wanted))
+    problem = next(filter(None, problems), None)
+    return (None, problem) if problem else (record, None)
+
+
+def usable_training(folder: TrainedLayout, configs: Iterable[Config]) -> TrainingRecord | None:
+    """Return the record that `find_training` finds; None if the job must train."""
+    return find_training(folder, configs)[0]
+
+
+def usable_result(folder: TrialLayout) -> TrialResult | None:
+    """Return a trial's result if it is that trial's, and its artifact is still the one that was measured."""
+    result = read_model(TrialResult, folder.result)
+    if result is None or result.trial_id != folder.root.name:
         return None
-    kept = {average.key for average in record.averages if folder.weights(average.key).is_file()}
-    return record if {LAST_WEIGHTS, *map(average_key, configs)} <= kept else None
+    return None if file_problem(folder.artifact, result.artifact_sha256) else result

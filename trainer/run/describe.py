@@ -1,5 +1,8 @@
 """Builds the records of a training run and of a trial from what was measured."""
 
+import hashlib
+from collections.abc import Mapping
+
 import torch
 
 from trainer.data.shards import data_sha, find_tokenizer, tokenizer_sha
@@ -17,8 +20,9 @@ from trainer.run.hardware import describe_hardware, node_name, peak_memory_mib
 
 
 def describe_training(
-    job: Job, harness: EvalHarness, trained: Trained, node_tflops: float, wall_s: float
+    job: Job, harness: EvalHarness, trained: Trained, node_tflops: float, wall_s: float, sha256: Mapping[str, str]
 ) -> TrainingRecord:
+    """Return the record of a training run. `sha256`: average key -> hash of its file of weights; {} except on rank 0."""
     config, dist = harness.config, harness.dist
     return TrainingRecord(
         train_fingerprint=job.train_fingerprint,
@@ -32,7 +36,7 @@ def describe_training(
         qat_is_live=trained.qat.is_live if trained.qat else None,
         qat_note=trained.qat.note if trained.qat else None,
         recurrence_on_step=trained.recurrence_on_step,
-        averages=[average.record() for average in trained.averages],
+        averages=[a.record().model_copy(update={"sha256": sha256.get(a.key)}) for a in trained.averages],
         num_params=num_params(harness.model),
         peak_memory_mib=peak_memory_mib(dist.device),
         world_size=dist.world_size,
@@ -50,10 +54,11 @@ def describe_training(
 
 
 def describe_trial(
-    trial: TrialSpec, record: TrainingRecord, job: Job, evaluation: Evaluation, artifact: Artifact, model_bytes: int,
+    trial: TrialSpec, record: TrainingRecord, job: Job, evaluation: Evaluation, artifact: Artifact, packed: bytes,
     export_s: float, wall_s: float,
 ) -> TrialResult:  # fmt: skip
     config, post_quant, num_code_bytes = trial.config, evaluation.post_quant, code_bytes(trial.config)
+    model_bytes = len(packed)
     tensors = byte_ledger(artifact.stored)
     average = record.average(average_key(config))
     return TrialResult(
@@ -85,6 +90,7 @@ def describe_trial(
         eval_stride=config.eval.stride or None,
         tensors=tensors,
         antilayer=evaluation.antilayer,
+        artifact_sha256=hashlib.sha256(packed).hexdigest(),
         notes=result_notes(config, record, code_sha(), evaluation.eval_s),
         **record.model_dump(include=set(TrainingFacts.model_fields)),
     )

@@ -1,6 +1,7 @@
 """The rule check of a submission: every rule on run folders made of real records."""
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.results.synthetic import Run
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.presets.resolve import build_config
-from trainer.records.files import write_json, write_text
+from trainer.records.files import write_bytes, write_json, write_text
 from trainer.records.results import AverageRecord, TrainingRecord
 from trainer.run.bundle import code_bytes, code_sha
 
@@ -40,8 +41,11 @@ def add(
     run: Run, arm: str, seed: int, config: dict[str, Any] | None = None, has_log: bool = True, **changes: Any
 ) -> str:
     own = config_of(seed, **(config or {}))
-    name = run.finish(arm, seed, **{"code_bytes": code_bytes(own), "code_sha": code_sha()} | RECORD | changes)
+    artifact = f"artifact of {arm} seed {seed}".encode()
+    own_facts = {"code_bytes": code_bytes(own), "code_sha": code_sha(), "artifact_sha256": sha256(artifact).hexdigest()}
+    name = run.finish(arm, seed, **own_facts | RECORD | changes)
     folder = run.layout.trial(name)
+    write_bytes(folder.artifact, artifact)
     write_json(folder.config, own.model_dump(mode="json"))
     if has_log:
         write_text(folder.log, "trained\n")
@@ -203,3 +207,27 @@ def test_what_cannot_be_packed_at_all(run: Run, break_it: Callable[[Run], object
     break_it(run)
     with pytest.raises(InputError, match=message):
         gather(run.layout.root, "arm")
+
+
+@pytest.mark.parametrize(
+    ("damage", "note"),
+    [
+        (lambda path: path.write_bytes(b"artifact of base seed 42"), "is not the file that was written (sha256 "),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "is not the file that was written (sha256 "),
+        (lambda path: path.unlink(), "trials/arm-s7-0/artifact.pgz is missing"),
+    ],
+)
+def test_an_artifact_that_was_exchanged_or_damaged_is_refused(
+    run: Run, damage: Callable[[Path], object], note: str
+) -> None:
+    submission = fill(run)
+    assert named(check(submission))["artifacts as measured"].status == "PASS"
+    damage(run.layout.trial("arm-s7-0").artifact)
+    (rule,) = failed(check(submission))
+    assert (rule.name, rule.measured) == ("artifacts as measured", "2 of 3 seeds")
+    assert note in rule.note
+
+
+def test_artifacts_of_earlier_versions_are_not_checked_and_that_is_said(run: Run) -> None:
+    rule = named(check(fill(run, artifact_sha256=None)))["artifacts as measured"]
+    assert (rule.status, rule.note) == ("WARN", "no hash was recorded for seed 7: not checked")
