@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from pgray.cli import options
+from pgray.planning.decision import decide, decide_without_data
 from pgray.planning.forecast import forecast
 from pgray.planning.model_check import ModelCheck
-from pgray.planning.planner import decide, decide_without_data, make_plan
+from pgray.planning.planner import make_plan
 from pgray.planning.render import print_plan
 from pgray.planning.summary import summarize
 from pgray.spec.sweep import Sweep

@@ -6,10 +6,10 @@ Uses the finished trials of the run folder if there are any. Writes nothing.
 import math
 from dataclasses import dataclass
 
+from pgray.planning.decision import Decision
 from pgray.planning.forecast_warnings import budget_warnings, forecast_warnings
 from pgray.planning.job_cost import JobEstimate, estimate_jobs
 from pgray.planning.past_trials import finished_trials
-from pgray.planning.planner import Decision
 from pgray.planning.size.fit import SizeModel, SizePrediction
 from pgray.planning.step_time import StepTime, expected_step_time
 from pgray.store.budget import spent_gpu_s

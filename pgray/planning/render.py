@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pgray.planning.decision import Decision
 from pgray.planning.forecast import Forecast
 from pgray.planning.model_check import ModelFacts
-from pgray.planning.planner import Decision
 from pgray.spec.designs import changes_text
 from trainer.limits import ARTIFACT_CAP_BYTES
 from trainer.records.text import count_of

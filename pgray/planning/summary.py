@@ -5,9 +5,10 @@ from typing import Any
 
 from pgray.data.check import DataReport
 from pgray.planning.config_warnings import qat_coverage
+from pgray.planning.decision import Action, Decision
 from pgray.planning.forecast import Forecast
 from pgray.planning.model_check import ModelFacts
-from pgray.planning.planner import Action, Decision, Plan, PlannedTrial
+from pgray.planning.planner import Plan, PlannedTrial
 from pgray.spec.expand import Arm
 from trainer.limits import ARTIFACT_CAP_BYTES
 

@@ -22,9 +22,10 @@ from pgray.execution.executor import Executor, RayLostError, RunNeeds, make_exec
 from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.orphans import end_orphans
 from pgray.execution.run_lock import hold_lock
+from pgray.planning.decision import Decision, decide
 from pgray.planning.forecast import forecast
 from pgray.planning.model_check import ModelCheck
-from pgray.planning.planner import Decision, Plan, decide, make_plan
+from pgray.planning.planner import Plan, make_plan
 from pgray.scheduler.curve_monitor import CurveMonitor
 from pgray.scheduler.driver_log import open_driver_log
 from pgray.scheduler.ledger_writer import LedgerWriter, close_dead_jobs

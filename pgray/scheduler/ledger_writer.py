@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pgray.planning.planner import Decision, PlannedTrial
+from pgray.planning.decision import Decision
+from pgray.planning.planner import PlannedTrial
 from pgray.spec.sweep import Sweep
 from pgray.store.exit_record import ExitRecord
 from pgray.store.ledger import Ledger, failures_that_count

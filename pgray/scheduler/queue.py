@@ -11,7 +11,8 @@ from typing import Any
 
 from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.worker import write_job
-from pgray.planning.planner import Decision, PlannedTrial
+from pgray.planning.decision import Decision
+from pgray.planning.planner import PlannedTrial
 from pgray.scheduler.circuit_breaker import CircuitBreaker
 from pgray.scheduler.ledger_writer import LedgerWriter
 from pgray.stopping.rule import StoppingRule, arms_to_drop

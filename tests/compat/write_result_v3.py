@@ -12,7 +12,12 @@ from trainer.records.record import SCHEMA_VERSION
 from trainer.records.results import TrialResult
 
 HERE = Path(__file__).parent
-ADDED_TO_RESULT: dict[str, Any] = {"train_limit_s": 600.0, "initial_share": 0.001, "never_began": False, "artifact_sha256": "ab" * 32}
+ADDED_TO_RESULT: dict[str, Any] = {
+    "train_limit_s": 600.0,
+    "initial_share": 0.001,
+    "never_began": False,
+    "artifact_sha256": "ab" * 32,
+}
 ADDED_TO_LEDGER: dict[str, Any] = {"config_sha": "0123456789"}
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from pgray.cli.entry import main
 from pgray.execution.run_lock import hold_lock
-from pgray.planning.planner import decide, make_plan
+from pgray.planning.decision import decide
+from pgray.planning.planner import make_plan
 from pgray.spec.sweep import Sweep
 from pgray.store.ledger import Ledger
 from trainer.records.layout import RunLayout

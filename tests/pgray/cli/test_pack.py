@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from pgray.cli.entry import main
-from pgray.planning.planner import decide, make_plan
+from pgray.planning.decision import decide
+from pgray.planning.planner import make_plan
 from pgray.scheduler.provenance import write_provenance
 from pgray.spec.sweep import Sweep
 from pgray.store.ledger import Ledger

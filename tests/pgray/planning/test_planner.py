@@ -10,11 +10,12 @@ import pytest
 
 from pgray.cli.entry import main
 from pgray.planning.config_warnings import config_warnings, qat_coverage
+from pgray.planning.decision import decide
 from pgray.planning.forecast import forecast
 from pgray.planning.forecast_warnings import forecast_warnings
 from pgray.planning.job_cost import ON_CPU, ON_GPU, estimate_jobs
 from pgray.planning.past_trials import finished_trials
-from pgray.planning.planner import decide, make_plan
+from pgray.planning.planner import make_plan
 from pgray.planning.size.fit import SizePrediction
 from pgray.planning.step_time import StepTime, expected_step_time
 from pgray.spec.expand import expand

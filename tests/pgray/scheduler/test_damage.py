@@ -19,7 +19,8 @@ from pgray.cli.entry import main
 from pgray.execution.code_snapshot import snapshot_code
 from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.run_lock import is_held
-from pgray.planning.planner import decide, make_plan
+from pgray.planning.decision import decide
+from pgray.planning.planner import make_plan
 from pgray.scheduler.ledger_writer import LedgerWriter
 from pgray.scheduler.queue import JobQueue
 from pgray.spec.sweep import Sweep

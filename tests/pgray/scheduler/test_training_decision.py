@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgray.execution.launchers.base import LaunchSettings
+from pgray.planning.decision import decide
 from pgray.planning.forecast import forecast
-from pgray.planning.planner import decide, make_plan
+from pgray.planning.planner import make_plan
 from pgray.scheduler.ledger_writer import LedgerWriter
 from pgray.scheduler.queue import JobQueue
 from pgray.spec.sweep import Sweep
