@@ -48,5 +48,10 @@ def _coverage_warnings(config: Config) -> Iterator[str]:
             yield f"{name} covers nothing: no tensor is stored as integers"
         elif config.qat.enabled and config.qat.start.kind == "immediately":
             yield f"{name} has no effect: it ends when QAT starts, and QAT is on from the first step"
+    schemes = [plan.scheme for plan in plan_tensors(parameter_shapes(config), config.quant).values() if plan.scheme]
+    few = min((scheme.bits for scheme in schemes), default=8)
+    if config.quant.clip_floor and few < 6:
+        step = config.quant.clip_floor / (2 ** (few - 1) - 1)
+        yield f"quant.clip_floor {config.quant.clip_floor:g} with {few} bits: no scale is below {step:.2g}; null removes it"
     if config.average.start == "qat" and config.average.kind in ("ema", "sqwa") and not config.qat.enabled:
         yield "the average never starts: average.start is qat, and QAT is off"

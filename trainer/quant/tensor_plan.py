@@ -59,8 +59,16 @@ def plan_tensor(name: str, shape: tuple[int, ...], quant: QuantConfig) -> Tensor
         for stored in plan.stored_names
     )
     clip = quant.int8_clip if bits == 8 and quant.int8_clip else quant.clip
-    scheme = Scheme(bits, quant.group_rows, clip, quant.clip_sigma, quant.clip_percentile, quant.scale_floor)
+    scheme = Scheme(bits, quant.group_rows, clip, quant.clip_sigma, quant.clip_percentile, _scale_floor(bits, quant))
     return replace(plan, scheme=scheme, int_layers=flags) if any(flags) else plan
+
+
+def _scale_floor(bits: int, quant: QuantConfig) -> float | None:
+    """Return the smallest scale of matrices of these bits. A floor of the clip value is one of the scale, by bits."""
+    floors = [quant.scale_floor] if quant.scale_floor is not None else []
+    if quant.clip_floor is not None:
+        floors.append(quant.clip_floor / Scheme(bits).q_max)
+    return max(floors, default=None)
 
 
 def plan_tensors(shapes: Mapping[str, tuple[int, ...]], quant: QuantConfig) -> dict[str, TensorPlan]:

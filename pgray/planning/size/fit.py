@@ -62,6 +62,7 @@ class _Candidate:
             (self.model != other.model) * min(1.0 + 1.5 * abs(self.log_params - other.log_params), TOO_FAR)
             + 0.5 * abs(self.half_decays - other.half_decays)
             + 4.0 * (self.config.quant.scale_floor != other.config.quant.scale_floor)
+            + 4.0 * (self.config.quant.clip_floor != other.config.quant.clip_floor)
             + 1.0 * sum(a != b for a, b in zip(self.scheme, other.scheme, strict=True))
             + 0.5 * (self.training != other.training)
             + 0.25 * (self.average != other.average)

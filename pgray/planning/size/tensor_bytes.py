@@ -8,12 +8,12 @@ corrects the Gaussian figure by finished trials, `pgray/planning/size/reference.
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
 from trainer.config import Config
-from trainer.model.shapes import parameter_shapes
+from trainer.model.shapes import num_params, parameter_shapes
 from trainer.quant.codecs import load_codec
 from trainer.quant.scheme import Scheme, factors_are_smaller, num_groups
 from trainer.quant.tensor_plan import plan_tensors
@@ -26,6 +26,10 @@ FLOAT_FACTOR = 0.93  # zlib on fp16 scales and values; measured: 0.92 to 0.945
 
 CLASS_FACTOR: dict[str, float] = {"mlp": 1.01, "attn": 1.025, "embed": 1.0, "bigram": 1.02, "value_embed": 1.04}
 """Bits per symbol over a Gaussian's, for weights that training has not moved far; measured on small trained models."""
+
+
+LARGE_PARAMS = 4e6  # published models have more than 17 million parameters, the `cpu-smoke` ones half a million
+PUBLISHED_BITS = 6  # the fewest of the published models with a floor
 
 
 @dataclass
@@ -42,6 +46,7 @@ class StoredBytes:
 
     def __init__(self, config: Config) -> None:
         self._codec = load_codec(config.export.codec)
+        is_large = num_params(config) >= LARGE_PARAMS
         self.groups: dict[Group, StoredGroup] = defaultdict(StoredGroup)
         for plan in plan_tensors(parameter_shapes(config), config.quant).values():
             num_int = sum(plan.int_layers)
@@ -58,7 +63,8 @@ class StoredBytes:
             found = self.groups["svd" if is_svd else "int", plan.tensor_class, plan.scheme.bits]
             found.num_tensors += num_int
             for r, c in [(rows, rank), (rank, cols)] if is_svd else [(rows, cols)]:
-                found.gaussian_bytes += num_int * r * c * _gaussian_bits(plan.scheme, c, config.quant.prune_frac) / 8
+                bits = _gaussian_bits(_floored(plan.scheme, config, is_large), c, config.quant.prune_frac)
+                found.gaussian_bytes += num_int * r * c * bits / 8
                 found.float_bytes += num_int * 2.0 * num_groups(r, plan.scheme.group_rows)
         self.gaussian_bytes = {
             group: found.gaussian_bytes for group, found in self.groups.items() if found.gaussian_bytes
@@ -84,6 +90,16 @@ class StoredBytes:
     def default_factors(self, training_factor: float) -> dict[Group, float]:
         """Return bits per symbol over a Gaussian's where nothing was measured."""
         return {group: CLASS_FACTOR.get(group[1], 1.02) * training_factor for group in self.gaussian_bytes}
+
+
+def _floored(scheme: Scheme, config: Config, is_large: bool) -> Scheme:
+    """Return the scheme whose Gaussian bits to take.
+
+    The published models that the training factor comes from have a floor under the clip value at 6 and 8 bits, so that
+    the factor contains its effect. At fewer bits, and for small models, the floor acts on the Gaussian bits.
+    """
+    is_in_factor = is_large and scheme.bits >= PUBLISHED_BITS
+    return replace(scheme, scale_floor=config.quant.scale_floor) if is_in_factor else scheme
 
 
 @cache

@@ -15,7 +15,9 @@ from trainer.records.layout import RunLayout
 from trainer.records.trained import usable_result
 
 pytestmark = pytest.mark.usefixtures("executor")
-ARMS = "  int8: {}\n  int6: {quant.bits.mlp: 6}\n  other: {optim.matrix_lr: 0.03}\n"  # int8 and int6 share their training
+ARMS = (
+    "  int8: {}\n  int6: {quant.bits.mlp: 6}\n  other: {optim.matrix_lr: 0.03}\n"  # int8 and int6 share their training
+)
 DAMAGES: dict[str, Callable[[Path, Path], object]] = {
     "changed": lambda path, _: path.write_bytes(path.read_bytes()[:-2] + b"?\n"),
     "another's": lambda path, other: shutil.copyfile(other, path),

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,3 +197,30 @@ def test_svd_at_full_rank_changes_nothing_and_low_rank_is_stored_as_factors(tiny
     assert by_name["mlp_up.0"].dequantize().shape == (96, 32)
     left, right = svd_factors(weights["mlp_up"][0], 32)
     torch.testing.assert_close(left @ right, weights["mlp_up"][0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["sp1024-9l", "sp1024-11l"])
+def test_the_presets_export_with_the_floors_of_the_published_scripts(preset: str) -> None:
+    """Every row's clip value is at least 1: the scales have a floor of 1/31 at int6 and of 1/127 at int8."""
+    config = build_config(load_preset(preset).overrides, "test")
+    plans = plan_tensors(parameter_shapes(config), config.quant).values()
+    floors = {plan.scheme.bits: plan.scheme.scale_floor for plan in plans if plan.scheme}
+    assert floors == ({8: 1 / 127} if preset == "sp1024-9l" else {6: 1 / 31, 8: 1 / 127})
+    for plan in plans:
+        if plan.scheme:
+            w = 0.01 * torch.randn(1, 4, 64, generator=torch.Generator().manual_seed(0))
+            assert (quantize(w, plan.scheme).scale_LG == torch.tensor(1 / plan.scheme.q_max).half()).all()
+            assert quantize(100 * w, plan.scheme).scale_LG.min() > 1.5 / plan.scheme.q_max
+
+
+def test_a_floor_of_the_clip_value_and_of_the_scale() -> None:
+    def floor(**quant: Any) -> float | None:
+        config = build_config({**load_preset("sp1024-11l").overrides, **quant}, "test")
+        scheme = plan_tensors(parameter_shapes(config), config.quant)["mlp_up"].scheme
+        assert scheme is not None
+        return scheme.scale_floor
+
+    assert floor(**{"quant.clip_floor": None}) is None
+    assert floor(**{"quant.clip_floor": None, "quant.scale_floor": 0.01}) == 0.01
+    assert floor(**{"quant.clip_floor": 0.5, "quant.scale_floor": 0.01}) == 0.5 / 31
+    assert floor(**{"quant.clip_floor": 0.5, "quant.scale_floor": 0.1}) == 0.1
