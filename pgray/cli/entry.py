@@ -25,9 +25,9 @@ from trainer.errors import DataError, InputError
 # Name -> the module of its function, and the help text.
 VERBS = {
     "plan": ("plan", "Check a sweep and forecast what a run would do. Launches nothing."),
-    "init": ("init", "Write an annotated sweep file to start from."),
+    "init": ("plan", "Write an annotated sweep file to start from."),
     "run": ("run", "Run the trials that are not finished, then print the table. Never repeats a finished trial."),
-    "list": ("runs", "Print every run folder with its verdict, trials and age."),
+    "list": ("status", "Print every run folder with its verdict, trials and age."),
     "status": ("status", "Print the status of every trial, and whether a driver is running."),
     "table": ("table", "Print the ablation table. `--format parquet` prints bytes: redirect it to a file."),
     "logs": ("logs", "Print the log of a trial, or of the driver if no trial is given."),

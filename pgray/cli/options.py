@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pgray.spec.sweep import Sweep
 from pgray.store.ledger import Ledger
+from results.present.console import open_console
 from trainer.errors import InputError
 from trainer.presets.yamlfile import parse_yaml
 from trainer.records.layout import RunLayout
@@ -86,14 +86,16 @@ def print_json(record: object) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Print a table without a frame."""
+    """Print a table without a frame, and with all characters of every cell."""
     table.box, table.pad_edge = None, False
-    Console(highlight=False).print(table)
+    for column in table.columns:
+        column.overflow = "fold"
+    open_console().print(table)
 
 
 def print_line(text: str, style: str = "") -> None:
     """Print one line in a style, without markup and without wrapping."""
-    Console(highlight=False).print(Text(text, style=style), soft_wrap=True)
+    open_console().print(Text(text, style=style), soft_wrap=True)
 
 
 def split_pairs(texts: Iterable[str], option: str, example: str) -> dict[str, str]:

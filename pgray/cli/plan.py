@@ -1,5 +1,7 @@
-"""`pgray plan`: check a sweep and forecast what a run would do."""
+"""`pgray init` and `pgray plan`: write a sweep file, check it, and forecast what a run would do."""
 
+import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,8 @@ from pgray.planning.planner import make_plan
 from pgray.planning.render import print_plan
 from pgray.planning.summary import summarize
 from pgray.spec.sweep import Sweep
+from trainer.errors import InputError
+from trainer.records.files import write_text
 from trainer.records.layout import RunLayout
 
 
@@ -42,3 +46,22 @@ def show_plan(loaded: Sweep, runs: Path, *, without_data: bool = False, as_json:
         options.print_json(summarize(decision, ahead, models, runs / loaded.name))
     else:
         print_plan(decision, ahead, models, runs / loaded.name)
+
+
+def init(
+    path: Annotated[
+        Path, typer.Argument(metavar="SWEEP", help="The new sweep file, for example sweeps/late-qat.yaml.")
+    ],
+    as_json: options.JsonOption = False,
+) -> None:
+    if path.exists():
+        raise InputError(str(path), "file", "exists", "give another name; nothing has been written")
+    if path.suffix not in (".yaml", ".yml"):
+        raise InputError(str(path), "file", path.suffix or "no suffix", "give a name that ends with .yaml")
+    name = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "sweep"
+    template = files("pgray.spec").joinpath("template.yaml").read_text(encoding="utf-8")
+    write_text(path, template.replace("name: my-sweep", f"name: {name}"))
+    if as_json:
+        options.print_json({"path": str(path), "name": name})
+    else:
+        print(f"{path}: edit it, then: pgray plan {path}")

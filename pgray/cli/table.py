@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pgray.cli.options import ControlOption, JsonOption, RunArgument, print_json
+from pgray.cli.options import ControlOption, JsonOption, RunsArgument, print_json
 from pgray.cli.streams import print_file
 from results.present import files, publications, terminal
 from results.schema import records
@@ -15,7 +15,7 @@ Format = Literal["md", "csv", "json", "latex", "parquet"]
 
 
 def table(
-    run: RunArgument,
+    run: RunsArgument,
     form: Annotated[
         Format | None, typer.Option("--format", help="Print this format instead of the table on screen.")
     ] = None,
@@ -26,6 +26,16 @@ def table(
             "--with", metavar="published:PR", help="Add that pull request's table below, with caveats. Repeatable."
         ),
     ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Metric to compare by. Default: the best that all finished trials have.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Show these columns, for example mean,delta,verdict,quant_gap,steps."),
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Order the arms by a column; -COLUMN: from high to low.")
+    ] = None,
     wide: Annotated[bool, typer.Option("--wide", help="Show all columns, on lines of any length.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -33,16 +43,18 @@ def table(
     if published and form not in (None, "md"):
         raise InputError("--with", "--format", form, "use --with on screen, or with --format md or --json")
     control = control or None  # `--control "$UNSET"` is an empty string
+    names = [name.strip() for name in (columns or "").split(",") if name.strip()]
+    chosen: files.Chosen = {"metric": metric or None, "sort": sort or None, "columns": names}
     if form == "parquet":
-        sys.stdout.buffer.write(files.render_parquet(run, control))
+        sys.stdout.buffer.write(files.render_parquet(run, control, **chosen))
     elif form is not None:
-        rendered = files.render(run, form, control, wide=wide)
+        rendered = files.render(run, form, control, **chosen)
         print_file("\n".join([rendered, *map(publications.markdown, published)]))
     elif as_json:
         others = {"published": {name: records(publications.published(name)) for name in published}} if published else {}
-        print_json(files.overview(run, control) | others)
+        print_json(files.overview(run, control, **chosen) | others)
     else:
-        terminal.print_run(run, control, wide=wide)
+        terminal.print_run(run, control, wide=wide, **chosen)
         for pull_request in published:
             publications.print_published(pull_request)
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -10,6 +9,7 @@ from pgray.planning.decision import Decision
 from pgray.planning.forecast import Forecast
 from pgray.planning.model_check import ModelFacts
 from pgray.spec.designs import changes_text
+from results.present.console import open_console
 from trainer.limits import ARTIFACT_CAP_BYTES
 from trainer.records.text import count_of
 
@@ -18,7 +18,7 @@ MAX_NAMES_CHARS = 200  # arm names in a warning; `--json` has all of them
 
 def print_plan(decision: Decision, ahead: Forecast, models: dict[str, ModelFacts], run: Path) -> None:
     """Print the whole plan. `run`: the run folder, relative if the user's path was."""
-    console = Console()
+    console = open_console()
     sweep, machine = decision.plan.sweep, decision.plan.sweep.machine
     console.print(Text(f"{sweep.name}: {sweep.file.question}" if sweep.file.question else sweep.name))
     holds = ", ".join([count_of(machine.gpus, "GPU"), count_of(machine.cpus, "CPU"), count_of(machine.nproc, "rank")])

@@ -8,9 +8,6 @@ from tabulate import tabulate
 
 NONE = "–"
 _ENTITY = re.compile(r"&(?=#?\w+;)")  # only this is read as a character; in `R&D` the sign stands for itself
-PAGE_WIDTH = 120
-"""Characters per line of a table in Markdown and LaTeX. Only long arm names exceed it."""
-
 Parts = tuple[str, ...]
 """A cell in parts, such as a mean and its spread. Each part is aligned with the same part of the other cells."""
 
@@ -68,11 +65,6 @@ def fit_columns(
     return {key: shown[key] for key in columns if key in shown}, hidden
 
 
-def markdown_width(columns: Sequence[TextColumn]) -> int:
-    """Return the width that tabulate's pipe format gives to a table: 2 blanks per heading, 3 characters between columns."""
-    return sum(max(column.width(), len(one_line(column.heading)) + 2) + 3 for column in columns) + 1
-
-
 def pipe_table(heading: Sequence[str], rows: Iterable[Sequence[object]], left: Collection[str] | None = None) -> str:
     """Return a Markdown table. `left`: headings of the columns that are aligned left; None: all."""
     cells = [[markdown_text(str(cell)) for cell in row] for row in rows]
@@ -95,6 +87,6 @@ def number(value: float | str | None, spec: str, unknown: str = NONE) -> str:
     return unknown if value is None else format(value, spec)
 
 
-def half_width(low: float | None, high: float | None) -> str:
+def half_width(low: float | None, high: float | None, spec: str = ".4f") -> str:
     """Format a confidence interval as ±, empty without one."""
-    return "" if low is None or high is None else f"±{(high - low) / 2:.4f}"
+    return "" if low is None or high is None else f"±{(high - low) / 2:{spec}}"

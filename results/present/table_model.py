@@ -5,8 +5,8 @@ numbers are means over the finished seeds.
 """
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,9 +14,10 @@ import pandas as pd
 from results.analysis.ablation import ablation
 from results.analysis.confirmation import notes_on_choice
 from results.analysis.headline import fallback_note, headline
-from results.loading.arm_labels import labelled
-from results.loading.runs import current, load
+from results.loading.runs import current
+from results.present.chosen_columns import chosen_columns, sorted_by
 from results.present.column_layout import NONE, HideStep, Parts, TextColumn, half_width, number
+from results.present.several_runs import Runs, load_labelled
 from results.schema import Row, records
 from trainer.errors import InputError
 from trainer.limits import ARTIFACT_CAP_BYTES, WIN_MIN_SEEDS, WIN_NATS
@@ -76,17 +77,26 @@ class RunTable:
     ablation: pd.DataFrame = field(repr=False)
 
 
-def build_table(run: str | Path, control: str | None = None) -> RunTable:
+def build_table(
+    run: Runs,
+    control: str | None = None,
+    *,
+    metric: str | None = None,
+    sort: str | None = None,
+    columns: Sequence[str] = (),
+) -> RunTable:
     """Load a run and return the content of its table.
 
     Args:
-        run: the run folder.
+        run: the run folder, or several to show side by side.
         control: the arm to compare with; None: that of sweep.yaml, else the first arm.
+        metric: to compare by; None: the best one that all finished trials have.
+        sort: a column to order the arms by, with `-` before it from high to low; None: the order of the sweep.
+        columns: make one table of these columns of `results.ablation` and `results.schema`, instead of the usual two.
     Raises:
-        InputError: no run there, or `control` is not among its arms.
+        InputError: no run there, or `control`, `metric`, `sort` or `columns` names nothing.
     """
-    stored = load(run)
-    trials, control = labelled(stored, control)
+    stored, trials, control = load_labelled(run, control)
     remarks = [str(problem) for problem in trials.attrs["problems"]]
     remarks += [f"data: {warning}" for warning in trials.attrs.get("data_warnings", [])]
     arms = list(dict.fromkeys(trials["arm"]))
@@ -97,8 +107,10 @@ def build_table(run: str | Path, control: str | None = None) -> RunTable:
         remarks.append(f"the control {own} has no trial; differences are from the first arm")
     control = control or (own if own in arms else None) or (arms[0] if arms else None)
     rows = records(current(trials))
-    metric = headline(rows)
-    fallback = fallback_note(rows, metric)
+    if metric is not None and metric not in METRICS:
+        raise InputError("--metric", "metric", metric, f"use one of {', '.join(METRICS)}")
+    fallback = fallback_note(rows, headline(rows)) if metric is None else None
+    metric = metric or headline(rows)
     remarks += [fallback] if fallback else []
     compared = ablation(trials, control, metric, on_mismatch="mark") if arms else pd.DataFrame()
     lines = records(compared)
@@ -106,6 +118,10 @@ def build_table(run: str | Path, control: str | None = None) -> RunTable:
     for row in rows:
         by_arm[row["arm"]].append(row)
     done = {arm: [row for row in own_rows if _has_result(row)] for arm, own_rows in by_arm.items()}
+    if sort and lines:
+        lines = sorted_by(sort, lines, done, compared)
+        compared = compared.set_index("arm").loc[[line["arm"] for line in lines]].reset_index()
+        by_arm = {line["arm"]: by_arm[line["arm"]] for line in lines}
     notes = {line["arm"]: line["reason"].split("; ") if line["reason"] else [] for line in lines}
     broken, choice = notes_on_choice(trials.attrs["runs"])
     for arm, note in broken.items():
@@ -125,7 +141,9 @@ def build_table(run: str | Path, control: str | None = None) -> RunTable:
             ArmSummary(name, name == control, line["verdict"], _sentence(line, notes[name], control, metric))
             for name, line in zip(by_arm, lines, strict=True)
         ],
-        tables=[_comparison(lines, notes, footnotes, str(control), metric), _measurements(by_arm, done, lines)],
+        tables=[ArmTable(f"compared with {control}", chosen_columns(columns, metric, lines, done, compared), ())]
+        if columns and lines
+        else [_comparison(lines, notes, footnotes, str(control), metric), _measurements(by_arm, done, lines)],
         footnotes=footnotes,
         lost=_lost(rows),
         pending=_pending(rows),
@@ -160,7 +178,9 @@ def _comparison(
     lines: list[Row], notes: dict[str, list[str]], footnotes: list[str], control: str, metric: str
 ) -> ArmTable:
     """Return the table of differences from the control and their verdicts."""
-    name = METRICS[metric].label.removesuffix(" bpb")
+    title = METRICS[metric].label or metric
+    heading = title.replace(" bpb", "\nbpb")
+    spec = METRICS[metric].spec.lstrip("+") or ",.4g"
     has_permutation = any(line["p_permutation"] is not None for line in lines)
     rows: list[dict[str, Parts]] = []
     for line in lines:
@@ -171,8 +191,8 @@ def _comparison(
             {
                 "arm": (line["arm"],),
                 "seeds": (str(line["n_pairs"]), line["test"] or "") if is_compared else (str(line["n"]), ""),
-                f"{name}\nbpb": (number(line["mean"], ".4f"),),
-                "Δ\n± 95 % CI": (number(line["delta"], "+.4f"), half_width(line["ci_low"], line["ci_high"])),
+                heading: (number(line["mean"], spec),),
+                "Δ\n± 95 % CI": (number(line["delta"], f"+{spec}"), half_width(line["ci_low"], line["ci_high"], spec)),
                 "p (Holm)": (number(line["p_holm"], ".2g"),),
                 **({"p (perm.)": (number(line["p_permutation"], ".2g"),)} if has_permutation else {}),
                 "verdict": (line["verdict"] or NONE, f"[{marks}]" if marks else ""),
@@ -180,13 +200,13 @@ def _comparison(
             }
         )
     return _table(
-        f"{name} bpb against {control}",
+        f"{title} against {control}",
         rows,
-        HideStep(f"{name}\nbpb", f"{name} bpb"),
-        HideStep("seeds", "test", slice(0, 1), "seeds"),
         HideStep("seeds\nneeded", "seeds needed"),
+        HideStep("seeds", "test", slice(0, 1), "seeds"),
         HideStep("p (perm.)", "p of the permutation test"),
         HideStep("p (Holm)", "p (Holm)"),
+        HideStep(heading, title),
     )
 
 
@@ -237,14 +257,15 @@ def _qat(done: list[Row]) -> Parts:
 
 def _sentence(line: Row, notes: list[str], control: str | None, metric: str) -> str:
     """Summarize one arm: mean, difference, verdict, footnotes."""
-    name = METRICS[metric].label.removesuffix(" bpb")
-    text = f"{line['arm']}: no {name} bpb yet" if line["mean"] is None else f"{line['arm']}: {name} {line['mean']:.4f}"
+    label, spec = METRICS[metric].label or metric, METRICS[metric].spec.lstrip("+") or ",.4g"
+    mean = f"no {label} yet" if line["mean"] is None else f"{label.removesuffix(' bpb')} {line['mean']:{spec}}"
+    text = f"{line['arm']}: {mean}"
     if line["verdict"] == "CONTROL":
         text += ", the control"
     elif line["delta"] is not None:
-        interval = "" if line["ci_low"] is None else f" [{line['ci_low']:+.4f}, {line['ci_high']:+.4f}]"
+        interval = "" if line["ci_low"] is None else f" [{line['ci_low']:+{spec}}, {line['ci_high']:+{spec}}]"
         p = "" if line["p_holm"] is None else f", p (Holm) {line['p_holm']:.2g}"
-        text += f" ({line['delta']:+.4f}{interval} against {control}{p})"
+        text += f" ({line['delta']:+{spec}}{interval} against {control}{p})"
     if line["verdict"] not in (None, "CONTROL"):
         text += f": {line['verdict']}"
     if line["verdict"] == "TOO FEW SEEDS":

@@ -1,13 +1,17 @@
 """The table of a run in a terminal. Columns that do not fit are hidden and named."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from typing import Unpack
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from results.present.column_layout import TextColumn, fit_columns
+from results.present.console import open_console
+from results.present.effects_table import HEADINGS, effect_rows
+from results.present.files import Chosen
+from results.present.several_runs import Runs
 from results.present.table_model import ArmTable, RunTable, build_table
 
 _GAP = 2  # blanks between columns
@@ -15,16 +19,23 @@ _STYLES = {"WIN": "bold green", "LOSS": "bold red", "INFEASIBLE": "bold red", "N
 
 
 def print_run(
-    run_root: str | Path, control: str | None = None, console: Console | None = None, *, wide: bool = False
+    run: Runs,
+    control: str | None = None,
+    console: Console | None = None,
+    *,
+    wide: bool = False,
+    **chosen: Unpack[Chosen],
 ) -> None:
-    """Print question, tables of arms, footnotes and trials without a result; see `build_table` for arguments and errors.
+    """Print question, tables of arms, footnotes, effects of factors and trials without a result.
+
+    See `build_table` for the other arguments and errors.
 
     Args:
-        console: None: standard output.
+        console: None: standard output; without a terminal nothing is hidden or wrapped.
         wide: hide no columns; lines may be longer than the screen is wide.
     """
-    table = build_table(run_root, control)
-    out = console or Console(highlight=False)
+    table = build_table(run, control, **chosen)
+    out = console or open_console()
     if wide and table.arms:
         out.width = max(out.width, *(_width(list(own.columns.values())) for own in table.tables))
     out.print(Text(table.sweep, "bold"))
@@ -33,11 +44,13 @@ def print_run(
     if not table.arms:
         out.print("No trials yet.")
         return
-    comparison, measurements = table.tables
+    comparison, *others = table.tables
     _print_table(out, table, comparison)
     for number, note in enumerate(table.footnotes, start=1):
         out.print(_hanging(Text(f"[{number}]", "dim"), Text(note)))
-    _print_table(out, table, measurements)
+    for other in others:
+        _print_table(out, table, other)
+    _print_effects(out, table)
     if table.lost:
         out.print(Text("\nTrials without a result", "bold"))
         for trial in table.lost:
@@ -46,6 +59,21 @@ def print_run(
         _print_item(out, "pending", table.pending, "yellow")
     for remark in table.remarks:
         _print_item(out, "note", remark, "yellow")
+
+
+def _print_effects(out: Console, run_table: RunTable) -> None:
+    rows, cautions = effect_rows(run_table)
+    if not rows:
+        return
+    table = empty_table(HEADINGS)
+    for column in table.columns[:2]:
+        column.justify, column.no_wrap = "left", False
+    for row in rows:
+        table.add_row(*map(Text, row))
+    out.print(Text("\neffects of the factors, each averaged over the others", "dim italic"))
+    out.print(table)
+    for caution in cautions:
+        _print_item(out, "note", caution, "yellow")
 
 
 def _print_table(out: Console, run_table: RunTable, arm_table: ArmTable) -> None:

@@ -7,15 +7,14 @@ from urllib.parse import quote
 import pandas as pd
 
 from results.analysis.decomposition import decompose
-from results.analysis.effects import effects
 from results.loading.configs import Change, changes, config_of
 from results.loading.runs import current
 from results.loading.study import ProposalSummary, StudySummary
-from results.present.column_layout import half_width, number, one_line
+from results.present.column_layout import number, one_line
+from results.present.effects_table import HEADINGS, effect_rows
 from results.present.table_model import ArmTable, RunTable
 from results.report.terms import explain
 from results.schema import Row, listed_scores, records
-from trainer.errors import InputError
 from trainer.records.layout import RunLayout
 
 _MOST_TRIALS = 500  # rows in the list of trials, so that the report of a large search stays small
@@ -86,16 +85,10 @@ def decomposition_grid(table: RunTable, logged: pd.DataFrame) -> Grid | None:
 
 def effect_grid(table: RunTable) -> Grid | None:
     """Return main effects and interactions if the arms are a full cross of two or more factors."""
-    try:
-        estimates = effects(table.trials, None, table.control, table.metric)
-    except InputError:  # no full cross, or arms that cannot be compared; the table of arms shows the latter
+    rows, reasons = effect_rows(table)
+    if not rows:
         return None
-    rows, reasons = [], []
-    for line in records(estimates):
-        estimate = f"{number(line['estimate'], '+.4f')} {half_width(line['ci_low'], line['ci_high'])}".rstrip()
-        rows.append([line["term"], line["levels"], estimate, number(line["p_holm"], ".2g")])
-        reasons += [line["reason"]] if line["reason"] and line["reason"] not in reasons else []
-    return Grid("effects", "", ["effect", "levels", "Δ ± 95 % CI", "p (Holm)"], rows, reasons)
+    return Grid("effects", "", list(HEADINGS), rows, reasons)
 
 
 def proposal_grid(study: StudySummary) -> Grid:

@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from results.present.terminal import print_run
 from results.schema import COLUMNS, NAMES
 from tests.results.synthetic import Run
 from trainer.errors import InputError
+from trainer.records.files import write_json
 
 SEEDS = (42, 1337, 7)
 
@@ -38,7 +40,7 @@ def root(tmp_path: Path) -> Path:
     return run.layout.root
 
 
-def printed(root: Path, width: int, control: str | None = None, *, wide: bool = False) -> str:
+def printed(root: Path | list[Path], width: int, control: str | None = None, *, wide: bool = False) -> str:
     console = Console(file=io.StringIO(), width=width)
     print_run(root, control, console, wide=wide)
     assert isinstance(console.file, io.StringIO)
@@ -111,19 +113,88 @@ def test_markdown_has_the_same_content(root: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["md", "latex"])
-def test_files_are_120_columns_wide(root: Path, form: str) -> None:
-    assert max(map(len, render(root, form).splitlines())) <= 120
-
-
-def test_a_long_name_hides_columns_and_names_them(tmp_path: Path) -> None:
+def test_files_hide_no_column(tmp_path: Path, form: str) -> None:
     run = Run(tmp_path / "bits", "name: bits\n")
-    for arm in ("a", "four bits in the MLP, and late QAT"):
+    for arm in ("a", "four bits in the MLP, and late QAT, and a name that fills the line"):
         run.finish(arm, 42, 2.5, qat_on_step=3, qat_coverage=1.0, qat_is_live=True)
-    markdown = render(run.layout.root, "md")
-    assert "Hidden at this width: QAT coverage, steps and step time" in markdown
-    assert "Hidden at this width" not in render(run.layout.root, "md", wide=True)
-    assert "four bits in the MLP, and late QAT" in markdown
-    assert max(map(len, markdown.partition("## Trials")[0].splitlines())) <= 120
+    text = render(run.layout.root, form)
+    for heading in ("p (Holm)", "seeds needed", "QAT start, coverage"):
+        assert heading in text
+    assert "Hidden" not in text
+
+
+def test_columns_are_hidden_on_a_terminal_in_the_order_of_their_worth(root: Path) -> None:
+    hidden = []
+    for width in range(100, 50, -1):
+        block = " ".join(printed(root, width).partition("measured: ")[0].split())
+        found = block.partition("Hidden at this width: ")[2].partition(" (use --wide)")[0]
+        hidden += [found] if found and found not in hidden else []
+    assert hidden[-1] == "seeds needed, test, p (Holm), sliding bpb"
+    assert all(hidden[-1].startswith(shorter) for shorter in hidden)
+
+
+def test_nothing_is_hidden_without_a_terminal(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_run(root)  # as in `pgray table RUN | less`, however narrow the screen is
+    text = capsys.readouterr().out
+    assert "Hidden" not in text
+    assert "int4-mlp+qat seed 7: failed (diverged): loss is not finite at step 120 [bold]" in text  # on one line
+
+
+def test_chosen_columns_metric_and_order(root: Path) -> None:
+    text = render(root, "md", metric="post_quant_bpb", columns=["delta", "verdict", "steps", "hardware"], sort="-mean")
+    table = [" ".join(line.replace("|", " ").split()) for line in text.splitlines() if line.startswith("|")][:6]
+    assert table[0] == "arm delta verdict steps hardware"
+    assert [line.split()[0] for line in table[2:]] == ["int6", "int8", "int4-mlp+qat", "huge"]
+    assert table[2] == "int6 +0.0045 ±0.0019 INCONCLUSIVE 300 cpu x2"
+    assert table[3] == "int8 – CONTROL 300 cpu x2"
+    lines = overview(root, sort="delta")["arms"]
+    assert [line["arm"] for line in lines] == ["huge", "int4-mlp+qat", "int8", "int6"]  # type: ignore[index,union-attr,attr-defined]
+    csv = render(root, "csv", columns=["steps", "quant_gap"], sort="-steps").splitlines()
+    assert csv[0] == "arm,seed,steps,quant_gap"
+    bytes_table = printed(root, 200)
+    assert "artifact_bytes against int8" in render(root, "md", metric="artifact_bytes").lower()
+    assert "sliding bpb against int8" in bytes_table
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"columns": ["stepz"]}, "--columns: column: stepz: did you mean steps?"),
+        ({"sort": "-delt"}, "--sort: column: delt: did you mean delta?"),
+        ({"metric": "bpb"}, "--metric: metric: bpb: use one of "),
+    ],
+)
+def test_a_wrong_choice(root: Path, chosen: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message.replace("?", r"\?")):
+        render(root, "md", **chosen)
+    with pytest.raises(InputError, match="not a column of single trials"):
+        render(root, "csv", columns=["delta"])
+
+
+def test_two_runs_side_by_side(root: Path, tmp_path: Path) -> None:
+    other = Run(tmp_path / "later", "name: later\ncontrol: int8\n")
+    for seed in SEEDS:
+        other.finish("int8", seed, 2.45 + seed * 1e-7, sliding_bpb=2.4 + seed * 1e-6, eval_stride=64)
+    text = printed([root, other.layout.root], 200)
+    assert "bits and later" in text
+    assert "sliding bpb against bits/int8" in text
+    assert row(text, "later/int8").startswith("later/int8 3 paired 2.4005")
+    assert "sliding bpb against later/int8" in printed([root, other.layout.root], 200, "later/int8")
+    assert pd.read_csv(io.StringIO(render([root, other.layout.root], "csv")))["arm"].nunique() == 5
+
+
+def test_effects_of_a_cross_are_in_the_tables(tmp_path: Path) -> None:
+    run = Run(tmp_path / "bits", "name: bits\n")
+    for bits in (4, 6):
+        for decay in (0.9, 0.99):
+            arm = f"quant.bits.mlp={bits},average.decay={decay}"
+            for seed in SEEDS:
+                name = run.finish(arm, seed, 2.5 + 0.01 * (bits == 4) + 1e-5 * seed * decay)
+                config = {"quant": {"bits": {"mlp": bits}}, "average": {"decay": decay}}
+                write_json(run.layout.trial(name).config, config)
+    for text in (printed(run.layout.root, 200), render(run.layout.root, "md")):
+        assert "quant.bits.mlp × average.decay" in text
+        assert "-0.0100" in next(line for line in text.splitlines() if "6 against 4" in line)
 
 
 def test_an_arm_that_is_not_compared_has_a_footnote_with_the_reason(root: Path) -> None:
