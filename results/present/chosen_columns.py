@@ -7,6 +7,7 @@ the mean over the arm's finished seeds, of others the different values.
 import difflib
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -47,7 +48,7 @@ def sorted_by(sort: str, lines: Sequence[Row], rows: Mapping[str, Sequence[Row]]
     """
     name = sort.removeprefix("-")
     check_columns([name], compared, "--sort")
-    keyed = []
+    keyed: list[tuple[Any, Row]] = []
     for line in lines:
         value = column_value(name, line, rows[line["arm"]])
         keyed.append(

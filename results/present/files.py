@@ -77,7 +77,7 @@ def _stored(run: Runs, control: str | None, **chosen: Unpack[Chosen]) -> pd.Data
             raise InputError(
                 "--columns", "column", name, "not a column of single trials, which this format has; see docs/columns.md"
             )
-    table = build_table(run, control, **{**chosen, "columns": ()})
+    table = build_table(run, control, metric=chosen.get("metric"), sort=chosen.get("sort"))
     trials = table.stored
     if chosen.get("sort"):
         order = {arm.name: index for index, arm in enumerate(table.arms)}

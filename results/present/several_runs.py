@@ -1,6 +1,6 @@
 """Loads the trials of one run, or of several side by side, with the labels of their arms."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def load_labelled(runs: Runs, control: str | None) -> tuple[pd.DataFrame, pd.Dat
     names = [Path(folder).resolve().name for folder in folders]
     names = names if len(set(names)) == len(names) else [str(folder) for folder in folders]
     shown = [labelled(frame)[0] for frame in frames]
-    attrs: dict[str, Any] = {
+    attrs: dict[Hashable | None, Any] = {
         "runs": [run for frame in frames for run in frame.attrs["runs"]],
         "problems": [problem for frame in frames for problem in frame.attrs["problems"]],
         "sweep": " and ".join(names),
@@ -40,7 +40,7 @@ def load_labelled(runs: Runs, control: str | None) -> tuple[pd.DataFrame, pd.Dat
     return _joined(names, frames, attrs), _joined(names, shown, attrs), control
 
 
-def _joined(names: Sequence[str], frames: Sequence[pd.DataFrame], attrs: dict[str, Any]) -> pd.DataFrame:
+def _joined(names: Sequence[str], frames: Sequence[pd.DataFrame], attrs: dict[Hashable | None, Any]) -> pd.DataFrame:
     named = [
         frame.assign(arm=(name + "/" + frame["arm"]).astype("string"))
         for name, frame in zip(names, frames, strict=True)
