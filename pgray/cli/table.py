@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pgray.cli.options import ControlOption, JsonOption, RunsArgument, print_json
+from pgray.cli.options import ControlOption, JsonOption, RunArgument, RunsArgument, print_json
 from pgray.cli.streams import print_file
 from results.present import files, publications, terminal
 from results.schema import records
