@@ -27,7 +27,7 @@ Shards = Sequence[tuple[Split, Path]]
 """The readable shards of a folder with their splits, each split in name order."""
 
 MAX_SHARE_OF_SHARD = 0.001  # of the validation tokens, in one training shard: above it the data is refused
-MAX_SHARE_OF_FOLDER = 0.01  # in all training shards together; web text repeats itself a little everywhere
+MAX_SHARE_OF_FOLDER = 0.05  # in all training shards together: crawls repeat each other, which no single shard shows
 SMALL_TOKENS = 20_000_000  # such a folder is always read whole: it takes a fraction of a second
 _CHECK_VERSION = 1  # raise it when a check changes: remembered answers are then out of date
 _CHUNK_TOKENS = 4_000_000
