@@ -35,8 +35,9 @@ class QuantConfig(Section):
     clip_percentile: float = Field(99.99984, gt=0, le=100)  # only for clip percentile: of each row's magnitudes
     int8_clip: Clip | None = None  # clip of matrices of 8 bits, which have levels to spare; null = as clip
     scale_floor: float | None = Field(None, gt=0)  # smallest scale; null = the smallest positive fp16
-    # smallest clip value; null = none. The published scripts have 1: no scale below 1/31 at int6 and 1/127 at int8
-    clip_floor: float | None = Field(None, gt=0)
+    clip_floor: float | None = Field(
+        None, gt=0
+    )  # smallest clip value; null = none; published: 1, a scale of 1/31 at int6
     keep_fp16: Annotated[tuple[str, ...], Field(strict=False)] = ()  # names or patterns, such as `attn_*`, kept in fp16
     fp16_max_elements: int = Field(65_536, ge=0)  # tensors up to this size stay fp16
     prune_frac: float = Field(0.0, ge=0, lt=1)  # smallest share of each matrix set to zero before quantization
