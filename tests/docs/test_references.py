@@ -15,7 +15,7 @@ MENTION = re.compile(r"(?<![\w./:*<{-])[\w-][\w./-]*\.(?:py|md|yaml)\b(?!\()")
 # Files of a run folder, of a submission, of the challenge's repository, of a user; and a name that must not exist.
 ELSEWHERE = {
     "utils.py", "train_gpt.py", "cached_challenge_fineweb.py", "table.md", "README.md", "sweep.yaml", "job.yaml",
-    "late_qat.yaml",
+    "late_qat.yaml", "mlp-bits.yaml",
 }  # fmt: skip
 FOLDERS = ("bench", "docs", "pgray", "results", "sweeps", "tests", "trainer")
 
