@@ -122,7 +122,9 @@ class HostedRay:
                 start_new_session=True,
             )
         there.close()
-        self._host = RayHost(**vars(processes.identity_of(self._process.pid)), scratch=str(self._scratch))
+        self._host = RayHost(
+            **vars(processes.identity_of(self._process.pid)), scratch=str(self._scratch), run=str(needs.run_root)
+        )
         write_json(needs.run_root / RAY_FILE, asdict(self._host))
 
     def connect(self, say: Callable[[str], None], is_interrupted: Callable[[], bool]) -> Cluster | None:

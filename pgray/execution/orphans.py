@@ -8,14 +8,15 @@ from pathlib import Path
 import psutil
 
 from pgray.execution import processes
-from pgray.store.process_records import RAY_FILE, ProcessIdentity, RayHost, SupervisorSpec, read_record
+from pgray.store.process_records import RAY_FILE, ProcessIdentity, RayHost, SupervisorSpec, is_copied, read_record
 from trainer.records.layout import JobLayout, RunLayout
 
 
 def end_orphans(layout: RunLayout, grace_s: float) -> int:
     """End every process of this run folder, and the Ray of a dead driver. Call it only while holding the run's lock.
 
-    A supervisor whose driver died is already ending its job; it gets the time to do so and to write the exit record.
+    A supervisor whose driver died is already ending its job; it gets the time to do so and to write the exit record. The
+    records in a copy of a run folder name processes of the original, which are left alone.
 
     Args:
         grace_s: how long a job may take to end by itself.
@@ -23,9 +24,10 @@ def end_orphans(layout: RunLayout, grace_s: float) -> int:
         the number of processes ended.
     """
     host = read_record(RayHost, layout.root / RAY_FILE)
-    num_of_ray = end_ray(host) if host else 0
+    num_of_ray = end_ray(host) if host and not is_copied(host.run, layout.root) else 0
     (layout.root / RAY_FILE).unlink(missing_ok=True)
-    files = (file for file in layout.jobs.glob("*/supervisor*.json") if not JobLayout(file.parent).exit.exists())
+    jobs = (JobLayout(folder) for folder in layout.jobs.glob("*"))
+    files = (file for job in jobs if _may_run(job, layout) for file in job.root.glob("supervisor*.json"))
     identities = (read_record(ProcessIdentity, file) for file in files)
     supervisors = [identity for identity in identities if identity and processes.is_alive(identity)]
     for identity in supervisors:
@@ -39,6 +41,12 @@ def end_orphans(layout: RunLayout, grace_s: float) -> int:
             psutil.Process(identity.pid).kill()
     killed, _ = processes.kill_all(lambda: processes.of_run(str(layout.root)))
     return num_of_ray + len(supervisors) + len(killed)
+
+
+def _may_run(job: JobLayout, layout: RunLayout) -> bool:
+    """Whether a job may still have processes, of this folder and not of one that it is a copy of."""
+    spec = SupervisorSpec.read(job.launch)
+    return not job.exit.exists() and not (spec and is_copied(spec.run_dir, layout.root))
 
 
 def end_ray(host: RayHost) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pgray.execution.processes import is_alive, is_local, own_identity
-from pgray.store.process_records import DRIVER_FILE, Driver, read_driver
+from pgray.store.process_records import DRIVER_FILE, Driver, is_copied, read_driver
 from trainer.errors import InputError
 from trainer.records.files import write_json
 
@@ -29,7 +29,7 @@ def is_held(root: Path) -> bool:
     then the lock is tried as a reader, so that others who look are not in the way; `hold_lock` waits for them.
     """
     driver = read_driver(root)
-    if driver is None:
+    if driver is None or is_copied(driver.run, root):
         return False
     return is_alive(driver) if is_local(driver) else _is_locked(root)
 
@@ -56,7 +56,7 @@ def hold_lock(root: Path, verb: str = "run") -> Iterator[Driver]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=_LOOKING_S)
-        driver = Driver(**vars(own_identity()), since=time.time(), verb=verb)
+        driver = Driver(**vars(own_identity()), since=time.time(), verb=verb, run=str(root.absolute()))
         write_json(root / DRIVER_FILE, asdict(driver))
     except Timeout:
         holder = "held by another driver"

@@ -46,6 +46,7 @@ class Driver(ProcessIdentity):
 
     since: float = 0.0  # seconds since the epoch
     verb: str = "run"
+    run: str = ""  # the run folder
 
 
 def read_driver(root: Path) -> Driver | None:
@@ -58,6 +59,16 @@ class RayHost(ProcessIdentity):
     """The process in which a driver's Ray runs. `scratch`: the folder of Ray's temporary files."""
 
     scratch: str = ""
+    run: str = ""  # the run folder
+
+
+def is_copied(run: str, root: Path) -> bool:
+    """Whether a record in the folder `root` was written for another folder `run`: then `root` is a copy of it.
+
+    A folder that was moved is not a copy: the other one does not exist.
+    """
+    written_for = Path(run)
+    return bool(run) and written_for.is_dir() and root.is_dir() and not written_for.samefile(root)
 
 
 @dataclass(frozen=True)

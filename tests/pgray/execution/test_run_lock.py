@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,3 +110,17 @@ def test_a_broken_note_is_no_driver(note: str, tmp_path: Path) -> None:
     assert not is_held(tmp_path)
     with hold_lock(tmp_path):
         assert is_held(tmp_path)
+
+
+def test_a_copy_of_a_folder_that_is_in_use_has_no_driver(tmp_path: Path) -> None:
+    """Else `pgray stop COPY` would stop the driver of the original."""
+    original, copy, link = tmp_path / "run", tmp_path / "copy", tmp_path / "link"
+    with hold_lock(original):
+        shutil.copytree(original, copy)
+        link.symlink_to(original)
+        assert is_held(original)
+        assert is_held(link)
+        assert not is_held(copy)
+        original.rename(tmp_path / "moved")
+        assert is_held(tmp_path / "moved")
+        (tmp_path / "moved").rename(original)

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.orphans import end_orphans
 from pgray.execution.run_lock import hold_lock
 from pgray.execution.worker import archive_attempt, follow_job, write_job
-from pgray.store.process_records import RAY_FILE, RayHost, read_driver
+from pgray.store.process_records import RAY_FILE, RayHost, SupervisorSpec, read_driver
 from tests.pgray.conftest import marked, wait_for
 from trainer.records.files import write_json
 from trainer.records.job import Job
@@ -217,14 +218,17 @@ def test_leftovers_of_a_dead_drivers_ray_are_found_by_its_folder_and_ended(tmp_p
         host.wait()
     layout, scratch = RunLayout(tmp_path / "run"), tmp_path / "pgray-1"
     scratch.mkdir()
-    write_json(layout.root / RAY_FILE, asdict(RayHost(**vars(identity), scratch=str(scratch))))
+    write_json(layout.root / RAY_FILE, asdict(RayHost(**vars(identity), scratch=str(scratch), run=str(layout.root))))
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    shutil.copytree(layout.root, tmp_path / "copy")
     with (
         subprocess.Popen([*command, f"--session-dir={scratch}/session_1"]) as agent,
         subprocess.Popen([*command, f"--session-dir={scratch}7/session_1"]) as other,
         subprocess.Popen([*command, f"{scratch}/session_1/logs/x"]) as reader,
     ):
         wait_for(lambda: [process.pid for process in processes.of_ray(scratch)] == [agent.pid])
+        assert end_orphans(RunLayout(tmp_path / "copy"), grace_s=1) == 0
+        assert agent.poll() is None
         assert end_orphans(layout, grace_s=1) == 1
         assert agent.wait(5) == -signal.SIGKILL
         assert (other.poll(), reader.poll()) == (None, None)
@@ -232,6 +236,19 @@ def test_leftovers_of_a_dead_drivers_ray_are_found_by_its_folder_and_ended(tmp_p
         reader.kill()
     assert not scratch.exists()
     assert not (layout.root / RAY_FILE).exists()
+
+
+def test_a_copy_of_a_run_folder_leaves_the_supervisors_of_the_original_alone(tmp_path: Path) -> None:
+    original, copy = RunLayout(tmp_path / "run"), RunLayout(tmp_path / "copy")
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as supervisor:
+        job = original.job("j")
+        write_json(job.launch, asdict(SupervisorSpec("token", str(original.root), "j")))
+        write_json(job.supervisor, asdict(processes.identity_of(supervisor.pid)))
+        shutil.copytree(original.root, copy.root)
+        assert end_orphans(copy, grace_s=1) == 0
+        assert supervisor.poll() is None
+        assert end_orphans(original, grace_s=1) == 1
+        assert supervisor.wait(5) == -signal.SIGTERM
 
 
 def test_a_new_attempt_keeps_the_files_of_the_old_one(tmp_path: Path) -> None:
