@@ -19,7 +19,7 @@ from trainer.model.shapes import check_patterns
 from trainer.quant.artifact import equal_weights, pack, read_artifact, unpack
 from trainer.quant.export import assemble, store_weights
 from trainer.records.events import EventLog
-from trainer.records.files import write_bytes, write_json
+from trainer.records.files import write_bytes, write_json, write_sealed
 from trainer.records.fingerprint import LAST_WEIGHTS, average_key
 from trainer.records.job import Job, TrialSpec
 from trainer.records.layout import RunLayout, TrainedLayout, TrialLayout
@@ -87,10 +87,10 @@ def train(job: Job, folder: TrainedLayout, harness: EvalHarness) -> TrainingReco
         stream.close()
     sha256 = {}
     if dist.is_main:
-        sha256 = {key: save_weights(folder.weights(key), weights) for key, weights in trained.weights.items()}
+        sha256 = {key: save_weights(folder, key, weights) for key, weights in trained.weights.items()}
     record = describe_training(job, harness, trained, node_tflops, time.perf_counter() - started, sha256)
     if dist.is_main:
-        write_json(folder.record, record.model_dump(mode="json"))
+        write_sealed(folder.record, record.model_dump(mode="json"))
     run.checkpoint.remove()
     events.write("trained", steps=trained.steps, train_s=trained.train_s, step_ms=record.step_ms)
     dist.barrier()
@@ -144,7 +144,7 @@ def export(
             "finished", trial_id=trial.trial_id, float_bpb=result.float_bpb, post_quant_bpb=result.post_quant_bpb,
             quant_gap=result.quant_gap, sliding_bpb=result.sliding_bpb, artifact_bytes=result.artifact_bytes,
         )  # fmt: skip
-        write_json(folder.result, result.model_dump(mode="json"))
+        write_sealed(folder.result, result.model_dump(mode="json"))
     dist.barrier()
     return result
 

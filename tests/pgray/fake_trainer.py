@@ -21,7 +21,7 @@ from typing import IO
 from trainer.__main__ import report_failure
 from trainer.errors import DivergedError
 from trainer.records.events import EventLog
-from trainer.records.files import sha256_of, write_json, write_text
+from trainer.records.files import sha256_of, write_sealed, write_text
 from trainer.records.fingerprint import LAST_WEIGHTS, average_key
 from trainer.records.job import Job, load_job
 from trainer.records.layout import RunLayout
@@ -119,7 +119,7 @@ def finish_training(job: Job, layout: RunLayout) -> None:
         world_size=int(os.environ.get("WORLD_SIZE", 1)), hardware="1 x fake", node="fake", torch_version="0",
         data_sha="d", tokenizer_sha="t", wall_s=2.0,
     )  # fmt: skip
-    write_json(trained.record, record.model_dump(mode="json"))
+    write_sealed(trained.record, record.model_dump(mode="json"))
 
 
 def accident(job: Job) -> None:
@@ -165,7 +165,7 @@ def export(trial_id: str, job: Job, layout: RunLayout) -> None:
     )  # fmt: skip
     write_text(folder.artifact, f"not a model, but that of {trial_id}\n")
     result = result.model_copy(update={"artifact_sha256": sha256_of(folder.artifact)})
-    write_json(folder.result, result.model_dump(mode="json"))
+    write_sealed(folder.result, result.model_dump(mode="json"))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel  # a supervisor imports this module, and has no time for pydantic
 
 Model = TypeVar("Model", bound="BaseModel")
+_SEAL = re.compile(rb',\s*"own_sha256":\s*"([^"]*)"\s*\}\s*\Z')
 
 
 def user_cache() -> Path:
@@ -62,6 +64,30 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write an object as JSON whose last key, `own_sha256`, is the sha256 of the text before it: see `is_changed`."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
+    seal = hashlib.sha256(text.encode()).hexdigest()
+    write_text(path, f'{text},\n "own_sha256": "{seal}"\n}}\n')
+
+
+def is_changed(content: bytes) -> bool:
+    """Return whether the content of a file from `write_sealed` is not what was written.
+
+    A file without `own_sha256`, as older versions write it, does not count as changed.
+    """
+    seal = _SEAL.search(content)
+    return seal is not None and hashlib.sha256(content[: seal.start()]).hexdigest().encode() != seal[1]
+
+
+def changed_problem(path: Path) -> str | None:
+    """Return that a file from `write_sealed` is not what was written, in words; None if it is, or cannot be read."""
+    try:
+        return f"{_named(path)} has been changed since it was written" if is_changed(path.read_bytes()) else None
+    except OSError:
+        return None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; {} if the file is missing, broken or holds something else."""
     try:
@@ -97,7 +123,7 @@ def file_problem(path: Path, sha256: str | None) -> str | None:
     Args:
         sha256: of the content that was written. None, as in records of versions before 3: the content is not checked.
     """
-    name = "/".join(path.parts[-3:])
+    name = _named(path)
     try:
         found = sha256_of(path)
     except FileNotFoundError:
@@ -107,3 +133,8 @@ def file_problem(path: Path, sha256: str | None) -> str | None:
     if sha256 in (None, found):
         return None
     return f"{name} is not the file that was written (sha256 {found[:12]}, recorded {str(sha256)[:12]})"
+
+
+def _named(path: Path) -> str:
+    """Return a path from the run folder on, such as `trials/<trial_id>/artifact.pgz`."""
+    return "/".join(path.parts[-3:])

@@ -2,7 +2,8 @@
 
 Each rank writes a file with its shard of the optimizer and its random generator; rank 0 also writes a common file. A
 checkpoint is complete once `checkpoint/latest.json` names it, which rank 0 writes last; then it deletes older ones. The file
-also has the training run's fingerprint and the sha256 of every other file: one that was damaged or exchanged is not used.
+also has the training run's fingerprint and the sha256 of every other file and of itself: one that was damaged or exchanged is
+not used.
 """
 
 import hashlib
@@ -23,7 +24,9 @@ from trainer.errors import DataError, PgrayError
 from trainer.evaluation.diagnostics import QatCheck
 from trainer.optim.optimizer import Optimizer
 from trainer.optim.weights import Weights
-from trainer.records.files import write_json
+from trainer.records.files import is_changed, write_sealed
+from trainer.records.layout import TrainedLayout
+from trainer.records.trained import weights_origin
 from trainer.run.dist import DistContext
 
 _COMMON = "common.safetensors"
@@ -68,7 +71,7 @@ class Checkpoint:
         if self._dist.is_main:
             kept = [average.key for average in averages]
             about = {"run": self._folder.parent.name, "folder": target.name, "averages": kept, "sha256": sha256}
-            write_json(self._folder / "latest.json", {**about, **asdict(position)})
+            write_sealed(self._folder / "latest.json", {**about, **asdict(position)})
             for other in self._folder.glob("step-*"):
                 if other != target:
                     shutil.rmtree(other, ignore_errors=True)
@@ -106,7 +109,11 @@ class Checkpoint:
         latest = self._folder / "latest.json"
         if not latest.is_file():
             return None
-        raw = json.loads(latest.read_text())
+        content = latest.read_bytes()
+        if is_changed(content):
+            raise _UnfitError("latest.json has been changed since it was written")
+        raw = json.loads(content)
+        raw.pop("own_sha256", None)
         run, target, kept, sha256, qat = (raw.pop(key) for key in ("run", "folder", "averages", "sha256", "qat"))
         position = TrainState(**raw, qat=QatCheck(**qat) if qat else None)
         if run != self._folder.parent.name:
@@ -148,10 +155,10 @@ def _of_rank(rank: int) -> str:
     return f"rank-{rank}.safetensors"
 
 
-def _save(path: Path, named: dict[str, Tensor]) -> str:
+def _save(path: Path, named: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
     """Write tensors as safetensors and return the sha256 of the content."""
     temporary = path.with_suffix(".partial")
-    content = save({name: w.detach().cpu().contiguous() for name, w in named.items()})
+    content = save({name: w.detach().cpu().contiguous() for name, w in named.items()}, metadata)
     with temporary.open("wb") as file:
         file.write(content)
         file.flush()
@@ -160,10 +167,10 @@ def _save(path: Path, named: dict[str, Tensor]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def save_weights(path: Path, named: dict[str, Tensor]) -> str:
-    """Write float weights as safetensors, atomically. Return the sha256 of the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return _save(path, named)
+def save_weights(folder: TrainedLayout, key: str, named: dict[str, Tensor]) -> str:
+    """Write one average's float weights as safetensors, atomically. Return the sha256 of the file."""
+    folder.root.mkdir(parents=True, exist_ok=True)
+    return _save(folder.weights(key), named, weights_origin(folder.root.name, key))
 
 
 class WeightsFile(NamedTuple):

@@ -12,10 +12,11 @@ from trainer.config import Config
 from trainer.errors import DataError, PgrayError
 from trainer.pipeline import run_job
 from trainer.records.events import read_events
+from trainer.records.files import sha256_of, write_json
 from trainer.records.fingerprint import LAST_WEIGHTS, average_key
 from trainer.records.job import Job, TrialSpec
 from trainer.records.layout import RunLayout
-from trainer.records.results import TrialResult
+from trainer.records.results import TrainingRecord, TrialResult
 from trainer.run.checkpoint import Checkpoint, WeightsFile, load_weights
 from trainer.run.dist import DistContext
 
@@ -84,6 +85,50 @@ def test_damaged_weights_are_trained_again(
     (reason,) = [event["reason"] for event in events if event["event"] == "training_again"]
     what = "is missing" if damage == "gone" else "is not the file that was written (sha256 "
     assert reason.startswith(f"trained/f/{key}.safetensors {what}")
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Change a digit as a flipped bit may, so that the file remains valid JSON."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_a_changed_training_record_is_not_used(finished: Finished, tmp_path: Path, alone: DistContext) -> None:
+    layout = RunLayout(shutil.copytree(finished.layout.root, tmp_path / "run"))
+    edit(layout.trained("f").record, '"steps": 4', '"steps": 6')
+    layout.trial("trial-f").result.unlink()
+    (result,) = run_job(finished.jobs["f"], layout.root, alone)
+    assert result.steps == 4
+    (reason,) = [e["reason"] for e in read_events(layout.trained("f").events) if e["event"] == "training_again"]
+    assert reason == "trained/f/training.json has been changed since it was written"
+
+
+def test_weights_of_another_run_are_not_used_with_a_record_that_fits_them(
+    finished: Finished, tmp_path: Path, alone: DistContext
+) -> None:
+    """A record that somebody has written again, with the hash of the exchanged file: the file names its training run."""
+    layout = RunLayout(shutil.copytree(finished.layout.root, tmp_path / "run"))
+    key = average_key(finished.jobs["f"].config)
+    weights = layout.trained("f").weights(key)
+    shutil.copyfile(layout.trained("g").weights(key), weights)
+    record = TrainingRecord.model_validate_json(layout.trained("f").record.read_bytes()).model_dump(mode="json")
+    for average in record["averages"]:
+        average["sha256"] = sha256_of(layout.trained("f").weights(average["key"]))
+    write_json(layout.trained("f").record, record)
+    layout.trial("trial-f").result.unlink()
+    (result,) = run_job(finished.jobs["f"], layout.root, alone)
+    assert result.post_quant_bpb == finished.results["f"].post_quant_bpb
+    (reason,) = [e["reason"] for e in read_events(layout.trained("f").events) if e["event"] == "training_again"]
+    assert reason == f"trained/f/{weights.name} is that of g/{key}"
+
+
+def test_a_changed_result_is_exported_again(finished: Finished, tmp_path: Path, alone: DistContext) -> None:
+    layout = RunLayout(shutil.copytree(finished.layout.root, tmp_path / "run"))
+    before = finished.results["f"].post_quant_bpb
+    edit(layout.trial("trial-f").result, str(before), str(before - 0.1))
+    (result,) = run_job(finished.jobs["f"], layout.root, alone)
+    assert result.post_quant_bpb == before
 
 
 def test_a_training_record_of_another_run_is_not_used(finished: Finished, tmp_path: Path, alone: DistContext) -> None:
@@ -167,3 +212,11 @@ def test_a_checkpoint_is_resumed_only_in_its_own_training_run(
         resume(finished, tmp_path / "exchanged", alone, exchange)["fresh_start"]
         == "the checkpoint is not used: it is that of g"
     )
+
+
+def test_a_checkpoint_whose_position_has_changed_is_not_resumed(
+    finished: Finished, tmp_path: Path, alone: DistContext
+) -> None:
+    events = resume(finished, tmp_path, alone, lambda folder: edit(folder / "latest.json", '"step": 4', '"step": 0'))
+    what = "latest.json has been changed since it was written"
+    assert events["fresh_start"] == f"the checkpoint is not used: {what}"
