@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainer.records.files import file_problem
+from trainer.records.files import changed_problem, file_problem
 from trainer.records.layout import RunLayout
 from trainer.records.results import TrialResult
 from trainer.records.text import count_of
@@ -33,8 +33,8 @@ def check_finished(
 ) -> Damage:
     """Check the result and the artifact of trials that have finished.
 
-    An artifact that is not the one that was measured is exported again if the trained weights are intact. Otherwise, and
-    if it was removed, the result stays, since its numbers are those that were measured.
+    A trial whose result was changed, or whose artifact is not the one that was measured, is exported again if the trained
+    weights are intact. Otherwise, and if the artifact was removed, the result stays: training again costs much more.
 
     Args:
         results: by trial id; None: the trial has finished, and its result is missing or broken.
@@ -46,7 +46,10 @@ def check_finished(
             lines.append(f"trials/{trial.trial_id}/result.json is missing or broken: the trial is exported again")
         elif not artifact.exists():
             gone.append(trial.trial_id)
-        elif problem := file_problem(artifact, result.artifact_sha256):
+        elif problem := (
+            changed_problem(layout.trial(trial.trial_id).result)
+            or file_problem(artifact, result.artifact_sha256, result.model_bytes)
+        ):
             if usable_training(layout.trained(trial.train_fingerprint), [trial.config]):
                 repeated.add(trial.trial_id)
                 lines.append(f"{problem}: the trial is exported again")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from results.importers.imported_run import ImportedRun
 from trainer.errors import InputError
-from trainer.records.files import read_model, write_text
+from trainer.records.files import changed_problem, read_model, write_sealed
 from trainer.records.fingerprint import digest, slug
 from trainer.records.layout import RunLayout
 from trainer.records.record import SCHEMA_VERSION
@@ -91,11 +91,13 @@ def plan_imports(
 def write_imports(layout: RunLayout, imports: Iterable[StoredImport]) -> None:
     """Write one file per import, each atomically."""
     for stored in imports:
-        write_text(layout.imported(stored.trial_id), stored.model_dump_json(indent=1) + "\n")
+        write_sealed(layout.imported(stored.trial_id), stored.model_dump(mode="json"))
 
 
 def read_imports(layout: RunLayout) -> tuple[list[StoredImport], list[str]]:
     """Return the imports of a run folder in the order of import, and a line per file that cannot be read."""
     found = {path: read_model(StoredImport, path) for path in sorted(layout.imports.glob("[!.]*.json"))}
     problems = [f"{path}: not an imported row; ignored" for path, stored in found.items() if stored is None]
+    changed = (changed_problem(path) for path, stored in found.items() if stored)
+    problems += [f"{problem}; import the log again" for problem in changed if problem]
     return sorted(filter(None, found.values()), key=lambda stored: stored.position), problems

@@ -24,7 +24,7 @@ from results.loading.slow_nodes import slow_node_notes
 from results.schema import NAMES, Row, frame
 from trainer.errors import InputError
 from trainer.presets.yamlfile import read_yaml
-from trainer.records.files import read_json
+from trainer.records.files import is_changed, read_json
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import LedgerEntry, job_costs, last_entries, newest_trials, read_ledger
 from trainer.records.record import Record
@@ -195,15 +195,22 @@ def _row(layout: RunLayout, entry: LedgerEntry) -> tuple[Row, str | None]:
         return row, f"result.json is that of {values['trial_id']} seed {values['seed']}, so it is not used"
     row = fill_older(layout, row | {name: values[name] for name in (*_FROM_RESULT, "notes")})
     tokens = values["scored_tokens"]
-    return row | {"bytes_per_token": values["scored_bytes"] / tokens if tokens else None}, None
+    row["bytes_per_token"] = values["scored_bytes"] / tokens if tokens else None
+    if not values["is_changed"]:
+        return row, None
+    problem = f"trials/{entry.trial_id}/result.json has been changed since it was written"
+    row["notes"] = "; ".join(filter(None, (row["notes"], problem)))
+    return row, f"{problem}; run the sweep again to repeat the trial"
 
 
 @lru_cache(maxsize=100_000)
 def _read_result(path: Path, mtime_ns: int, num_bytes: int) -> Row:  # noqa: ARG001
     """Read the columns from a result file. Cached by its time and size: the table is rewritten after every trial."""
-    result: Any = _Scalars.model_validate_json(path.read_bytes())
+    content = path.read_bytes()
+    result: Any = _Scalars.model_validate_json(content)
     notes = "; ".join(result.notes) or None
-    return {n: getattr(result, n) for n in (*_FROM_RESULT, "trial_id", "seed")} | {"notes": notes}
+    values = {n: getattr(result, n) for n in (*_FROM_RESULT, "trial_id", "seed")}
+    return values | {"notes": notes, "is_changed": is_changed(content)}
 
 
 def first_line(error: Exception) -> str:

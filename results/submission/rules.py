@@ -23,7 +23,9 @@ from trainer.limits import (
     WIN_P_VALUE,
     latest_train_s,
 )
-from trainer.records.files import file_problem
+from trainer.config import Config
+from trainer.records.files import changed_problem, file_problem
+from trainer.records.fingerprint import config_sha
 from trainer.run.bundle import code_sha
 
 Status = Literal["PASS", "WARN", "FAIL"]
@@ -83,9 +85,20 @@ def _results(s: Submission) -> Rule:
 
 def _configuration(s: Submission) -> Rule:
     keys = {seed: [change.key for change in differences(config, s.config)] for seed, config in s.configs.items()}
-    odd = {seed: own for seed, own in keys.items() if own}
-    note = "; ".join(f"seed {seed} differs in {', '.join(own)}" for seed, own in odd.items())
-    return Rule("one configuration", _status(not odd), f"{len(s.rows) - len(odd)} of {len(s.rows)} seeds", "all", note)
+    odd = {seed: f"differs in {', '.join(own)}" for seed, own in keys.items() if own}
+    changed = {row["seed"]: row["code_sha"] for row in s.rows if not _has_run(s.configs[row["seed"]], row)}
+    notes = {seed: "its config.json is not the config that ran, or is of another version" for seed in changed} | odd
+    is_certain = odd or code_sha() in changed.values()  # another version may compute another identity
+    status: Status = "FAIL" if is_certain else _status(not changed, "WARN")
+    note = "; ".join(f"seed {seed}: {text}" for seed, text in notes.items())
+    return Rule("one configuration", status, f"{len(s.rows) - len(notes)} of {len(s.rows)} seeds", "all", note)
+
+
+def _has_run(config: Config, row: Row) -> bool:
+    """Return whether a config is that of the trial, by the identity in the ledger; True if the ledger names none."""
+    facts = config, row["data_sha"], row["tokenizer_sha"], row["world_size"]
+    known = (config_sha(*facts, device) for device in ("cpu", "cuda"))
+    return row["config_sha"] is None or (config.seed == row["seed"] and row["config_sha"] in known)
 
 
 def _evaluation(s: Submission) -> Rule:
@@ -95,15 +108,18 @@ def _evaluation(s: Submission) -> Rule:
 
 
 def _artifacts(s: Submission) -> Rule:
-    """Check that every artifact is still the file whose score the row has."""
+    """Check that every result is unchanged, and every artifact still the file whose score it has."""
     bad, unknown = [], []
     for row in s.rows:
-        problem = file_problem(s.layout.trial(row["trial_id"]).artifact, row["artifact_sha256"])
+        folder = s.layout.trial(row["trial_id"])
+        problem = changed_problem(folder.result) or file_problem(
+            folder.artifact, row["artifact_sha256"], row["model_bytes"]
+        )
         if problem:
             bad.append(problem)
         elif row["artifact_sha256"] is None:
             unknown.append(str(row["seed"]))
-    note = "; ".join([*bad, *([f"no hash was recorded for {_seed_list(unknown)}: not checked"] if unknown else [])])
+    note = "; ".join([*bad, *([f"no hash was recorded for {_seed_list(unknown)}: only the size was checked"] if unknown else [])])
     measured = f"{len(s.rows) - len(bad) - len(unknown)} of {len(s.rows)} seeds"
     return Rule("artifacts as measured", "FAIL" if bad else _status(not unknown, "WARN"), measured, "all seeds", note)
 

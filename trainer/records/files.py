@@ -117,11 +117,12 @@ def _sha256_of(path: Path, *stat: int) -> str:  # noqa: ARG001
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def file_problem(path: Path, sha256: str | None) -> str | None:
+def file_problem(path: Path, sha256: str | None, num_bytes: int | None = None) -> str | None:
     """Return what is wrong with a file, in words; None if nothing is.
 
     Args:
         sha256: of the content that was written. None, as in records of versions before 3: the content is not checked.
+        num_bytes: its size, which is checked where no sha256 is known.
     """
     name = _named(path)
     try:
@@ -130,9 +131,12 @@ def file_problem(path: Path, sha256: str | None) -> str | None:
         return f"{name} is missing"
     except OSError as error:
         return f"{name} cannot be read ({error.strerror})"
-    if sha256 in (None, found):
-        return None
-    return f"{name} is not the file that was written (sha256 {found[:12]}, recorded {str(sha256)[:12]})"
+    if sha256 is not None:
+        facts = None if sha256 == found else f"sha256 {found[:12]}, recorded {sha256[:12]}"
+    else:
+        size = path.stat().st_size
+        facts = None if num_bytes in (None, size) else f"{size:,} bytes, recorded {num_bytes:,}"
+    return f"{name} is not the file that was written ({facts})" if facts else None
 
 
 def _named(path: Path) -> str:

@@ -162,7 +162,7 @@ class TrialResult(TrainingFacts):
     code_sha: str | None = None  # `bundle.code_sha` of the trainer that exported; from version 2
     """Hash of the trainer's program without comments: rows that differ were made by different code."""
     artifact_sha256: str | None = None  # from version 3
-    """Hash of the artifact that was measured; null in records of earlier versions, whose artifacts are not checked."""
+    """Hash of the artifact that was measured; null in records of earlier versions, where only the size is checked."""
     notes: list[str] = Field(default_factory=list)
 
 

@@ -56,7 +56,7 @@ def usable_result(folder: TrialLayout) -> TrialResult | None:
     result = read_model(TrialResult, folder.result)
     if result is None or result.trial_id != folder.root.name or changed_problem(folder.result):
         return None
-    return None if file_problem(folder.artifact, result.artifact_sha256) else result
+    return None if file_problem(folder.artifact, result.artifact_sha256, result.model_bytes) else result
 
 
 def weights_origin(train_fingerprint: str, key: str) -> dict[str, str]:

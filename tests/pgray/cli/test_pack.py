@@ -20,6 +20,7 @@ from pgray.store.ledger import Ledger
 from results.importers import read_logs
 from results.submission.gather import gather
 from trainer.pipeline import run_job
+from trainer.records.files import write_sealed
 from trainer.records.job import Job, TrialSpec
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import LedgerEntry
@@ -56,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> RunLayout:
     finished = [
         LedgerEntry(
             at=0.0, sweep="tiny", arm=t.arm, seed=t.seed, trial_id=t.trial_id, train_fingerprint=t.train_fingerprint,
-            state="finished", source="run",
+            config_sha=t.config_sha, state="finished", source="run",
         )
         for t in plan.trials
     ]  # fmt: skip
@@ -193,12 +194,33 @@ def test_pack_as_json(run: RunLayout, tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def copy_with_changes(run: RunLayout, copy: Path, **changes: Any) -> RunLayout:
-    """Copy the run and change results of the first seed of `qat`."""
+    """Copy the run and write other results of the first seed of `qat`."""
     shutil.copytree(run.root, copy)
     layout = RunLayout(copy)
     path = layout.trial(gather(copy, "qat").rows[0]["trial_id"]).result
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    written = json.loads(path.read_text())
+    del written["own_sha256"]
+    write_sealed(path, written | changes)
     return layout
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("result.json", '"steps": 6', '"steps": 7', "result.json has been changed since it was written"),
+        ("config.json", '"iterations": 6', '"iterations": 7', "seed 42: its config.json is not the config that ran"),
+    ],
+)
+def test_a_result_or_config_that_has_been_changed_is_refused(
+    run: RunLayout, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, old: str, new: str, message: str
+) -> None:
+    shutil.copytree(run.root, tmp_path / "run")
+    path = RunLayout(tmp_path / "run").trial(gather(run.root, "qat").rows[0]["trial_id"]).root / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    assert pack(RunLayout(tmp_path / "run"), tmp_path / "out") == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_broken_rule_is_refused_in_one_line_and_recorded_with_force(

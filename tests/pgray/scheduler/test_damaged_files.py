@@ -1,16 +1,19 @@
 """What a run does about weights, artifacts and results that were damaged, exchanged or removed since they were written."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import results
 from pgray.cli.entry import main
 from pgray.scheduler.driver import Outcome
 from pgray.store.outcomes import read_result
 from tests.pgray.conftest import RecordedProgress
 from tests.pgray.scheduler.test_driver import drive, launches
+from trainer.records.files import write_json
 from trainer.records.layout import RunLayout
 from trainer.records.trained import usable_result
 
@@ -102,3 +105,36 @@ def test_a_damaged_artifact_without_weights_is_named_and_nothing_is_trained(fini
     for _ in range(2):
         assert finished.run().num_launched_jobs == 0
         assert [line for line in finished.lines if f"{artifact.parent.name}/artifact.pgz is not the file" in line]
+
+
+def test_a_changed_result_is_noted_in_the_table_and_exported_again(
+    finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One digit of a score, as after a flipped bit: the file is still valid."""
+    name = finished.trial("int6").name
+    path = finished.layout.trial(name).result
+    before = results.load(finished.layout.root).set_index("trial_id").loc[name, "post_quant_bpb"]
+    path.write_text(path.read_text().replace(f'"post_quant_bpb": {before}', '"post_quant_bpb": 1.11'))
+    said = f"trials/{name}/result.json has been changed since it was written"
+    trials = results.load(finished.layout.root)
+    assert said in trials.set_index("trial_id").loc[name, "notes"]
+    assert [problem for problem in trials.attrs["problems"] if said in problem]
+    assert said in finished.planned(capsys)
+    assert finished.run().num_launched_trials == 1
+    assert [line for line in finished.lines if line == f"warning: {said}: the trial is exported again"]
+    trials = results.load(finished.layout.root).set_index("trial_id")
+    assert trials.loc[name, "post_quant_bpb"] == before
+    assert trials["notes"].isna().all()
+    assert finished.run().num_launched_jobs == 0
+
+
+def test_an_artifact_of_another_size_is_noticed_without_a_hash(finished: Finished) -> None:
+    """Records before version 3 have no hash, but they have the size."""
+    folder = finished.layout.trial(finished.trial("int6").name)
+    result = json.loads(folder.result.read_text())
+    del result["artifact_sha256"], result["own_sha256"]
+    write_json(folder.result, result | {"model_bytes": folder.artifact.stat().st_size})
+    assert finished.run().num_launched_jobs == 0
+    folder.artifact.write_bytes(folder.artifact.read_bytes()[:-5])
+    assert finished.run().num_launched_trials == 1
+    assert [line for line in finished.lines if f"{folder.root.name}/artifact.pgz is not the file" in line]

@@ -157,6 +157,15 @@ def test_a_broken_row_is_listed_as_a_problem(logs: dict[str, Path], tmp_path: Pa
     assert "x.json: not an imported row" in trials.attrs["problems"][0]
 
 
+def test_a_changed_row_is_listed_as_a_problem(logs: dict[str, Path], tmp_path: Path) -> None:
+    assert made.imported(tmp_path / "run", logs["base"], "base") == 0
+    (path,) = (tmp_path / "run/imported").glob("*.json")
+    assert results.load(tmp_path / "run").attrs["problems"] == []
+    path.write_text(path.read_text().replace("1.1215", "1.1015"))
+    (problem,) = results.load(tmp_path / "run").attrs["problems"]
+    assert problem == f"run/imported/{path.name} has been changed since it was written; import the log again"
+
+
 def test_a_run_with_a_sliding_score_alone_is_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made.imported(tmp_path / "run", made.write(tmp_path / "x.log", made.family(1002)), "x")
     capsys.readouterr()

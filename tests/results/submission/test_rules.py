@@ -228,6 +228,11 @@ def test_an_artifact_that_was_exchanged_or_damaged_is_refused(
     assert note in rule.note
 
 
-def test_artifacts_of_earlier_versions_are_not_checked_and_that_is_said(run: Run) -> None:
-    rule = named(check(fill(run, artifact_sha256=None)))["artifacts as measured"]
-    assert (rule.status, rule.note) == ("WARN", "no hash was recorded for seed 7: not checked")
+def test_of_artifacts_of_earlier_versions_the_size_is_checked_and_that_is_said(run: Run) -> None:
+    earlier = {"artifact_sha256": None, "model_bytes": len(b"artifact of arm seed 7")}
+    rule = named(check(fill(run, **earlier)))["artifacts as measured"]
+    assert (rule.status, rule.note) == ("WARN", "no hash was recorded for seed 7: only the size was checked")
+    rule = named(check(fill(run, **earlier | {"model_bytes": 9_000_000})))["artifacts as measured"]
+    assert (rule.status, rule.note) == (
+        "FAIL", "trials/arm-s7-0/artifact.pgz is not the file that was written (22 bytes, recorded 9,000,000)"
+    )  # fmt: skip
