@@ -14,6 +14,7 @@ from results.importers.score_columns import PUBLISHED_SPLIT_BYTES
 from results.present.column_layout import number
 from results.schema import Row
 from results.submission.gather import Submission, differences
+from trainer.config import Config
 from trainer.limits import (
     ARTIFACT_CAP_BYTES,
     EVAL_CAP_S,
@@ -23,7 +24,6 @@ from trainer.limits import (
     WIN_P_VALUE,
     latest_train_s,
 )
-from trainer.config import Config
 from trainer.records.files import changed_problem, file_problem
 from trainer.records.fingerprint import config_sha
 from trainer.run.bundle import code_sha
@@ -87,7 +87,7 @@ def _configuration(s: Submission) -> Rule:
     keys = {seed: [change.key for change in differences(config, s.config)] for seed, config in s.configs.items()}
     odd = {seed: f"differs in {', '.join(own)}" for seed, own in keys.items() if own}
     changed = {row["seed"]: row["code_sha"] for row in s.rows if not _has_run(s.configs[row["seed"]], row)}
-    notes = {seed: "its config.json is not the config that ran, or is of another version" for seed in changed} | odd
+    notes = dict.fromkeys(changed, "its config.json is not the config that ran, or is of another version") | odd
     is_certain = odd or code_sha() in changed.values()  # another version may compute another identity
     status: Status = "FAIL" if is_certain else _status(not changed, "WARN")
     note = "; ".join(f"seed {seed}: {text}" for seed, text in notes.items())
@@ -119,7 +119,9 @@ def _artifacts(s: Submission) -> Rule:
             bad.append(problem)
         elif row["artifact_sha256"] is None:
             unknown.append(str(row["seed"]))
-    note = "; ".join([*bad, *([f"no hash was recorded for {_seed_list(unknown)}: only the size was checked"] if unknown else [])])
+    note = "; ".join(
+        [*bad, *([f"no hash was recorded for {_seed_list(unknown)}: only the size was checked"] if unknown else [])]
+    )
     measured = f"{len(s.rows) - len(bad) - len(unknown)} of {len(s.rows)} seeds"
     return Rule("artifacts as measured", "FAIL" if bad else _status(not unknown, "WARN"), measured, "all seeds", note)
 
