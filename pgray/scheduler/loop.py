@@ -15,6 +15,7 @@ from pgray.execution.job_events import JobProgress
 from pgray.execution.orphans import end_job, end_run
 from pgray.execution.run_lock import LOCK_FILE
 from pgray.scheduler.curve_monitor import CurveMonitor
+from pgray.scheduler.live_report import LiveReport
 from pgray.scheduler.progress import ProgressReporter
 from pgray.scheduler.queue import JobQueue
 from pgray.scheduler.signals import Interrupt
@@ -53,10 +54,12 @@ class SweepLoop:
     _warned_nodes: set[str] = field(default_factory=set)
     _next_table_at: float = 0.0
     _announced: set[str] = field(default_factory=set)
-    _folder_id: tuple[int, int] = (0, 0)
+    _folder_id: tuple[int, int] = field(init=False)
+    _report: LiveReport = field(init=False)
 
     def __post_init__(self) -> None:
         self._folder_id = _identify(self.queue.layout.root / LOCK_FILE)
+        self._report = LiveReport(self.queue.layout.root, self.log)
 
     def next_job(self, slots: int) -> str | None:
         """Return the id of the next job to start, None if there is none now. `slots`: how many may be open at once."""
@@ -75,9 +78,11 @@ class SweepLoop:
         self._running[job_id] = _NEVER
         with self._pausing_if_unwritable():
             self.queue.history.started(job)
+        self._report.on_change()
         self.reporter.started(job, self.queue.history.label(job))
 
     def on_progress(self, job_id: str, progress: JobProgress) -> None:
+        self._report.on_change()  # the curves have grown
         self.reporter.progressed(job_id, progress)
 
     def on_ended(self, job_id: str, worker_error: str | None = None) -> None:
@@ -98,6 +103,7 @@ class SweepLoop:
         with self._pausing_if_unwritable():
             for job_id, reason in self.monitor.poll(self.queue.open).items():
                 self.log.info("killed job %s: %s", job_id, reason)
+        self._report.poll()
         if self.queue.paused is not None and self._is_first("paused"):
             self.log.info("paused: %s", self.queue.paused)
         if self.interrupt.is_draining and not self.is_stopping and self._is_first("draining"):
@@ -113,6 +119,7 @@ class SweepLoop:
 
     def finish(self) -> None:
         """Wait for the jobs that still run. By now all of them have ended or are being stopped."""
+        self._report.close()
         if self._has_folder_gone():
             end_run(self.queue.layout)
             return
@@ -123,6 +130,7 @@ class SweepLoop:
         while self._running:
             self.poll()
             time.sleep(0.05)
+        self._report.close()  # the driver writes the last one
 
     def _has_folder_gone(self) -> bool:
         """Whether the run folder is no longer the one that was locked. Any write would make a new one."""

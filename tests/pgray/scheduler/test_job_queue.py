@@ -12,7 +12,8 @@ import pgray.scheduler.queue
 from pgray.cli.entry import main
 from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.run_lock import LOCK_FILE
-from pgray.planning.planner import decide, make_plan
+from pgray.planning.decision import decide
+from pgray.planning.planner import make_plan
 from pgray.scheduler.curve_monitor import CurveMonitor
 from pgray.scheduler.driver import run_sweep
 from pgray.scheduler.ledger_writer import LedgerWriter
