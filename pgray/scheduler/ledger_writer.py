@@ -60,7 +60,7 @@ class LedgerWriter:
     def __init__(self, layout: RunLayout, decision: Decision, log: logging.Logger | None = None) -> None:
         self._layout, self._ledger = layout, Ledger(layout.ledger)
         self._log = log or logging.Logger("unused")
-        self._sweep = decision.plan.sweep
+        self._sweep, self._labels = decision.plan.sweep, decision.plan.expansion.labels
         self._trials = {trial.trial_id: trial for trial in decision.plan.trials}
         self._attempts = {name: entry.attempt for name, entry in decision.before.items()}
         self._failures = defaultdict(Counter[FailureKind], failures_that_count(self._ledger.entries()))
@@ -100,7 +100,7 @@ class LedgerWriter:
             self._attempts[spec.trial_id] = self._attempts.get(spec.trial_id, 0) + 1
         trials = [self._trials[spec.trial_id] for spec in job.trials]
         self._ledger.append(*[self._entry(trial, TrialState.RUNNING, job_id=job.job_id) for trial in trials])
-        self._log.info("launched job %s: %s", job.job_id, self.label(job))
+        self._log.info("launched job %s: %s", job.job_id, _job_text(job, [trial.arm for trial in trials]))
 
     def ended(self, job: Job, is_stopping: bool, worker_error: str | None) -> list[LedgerEntry]:
         """Write how each trial of an ended job ended; arguments as in `trial_ending`. Returns the entries."""
@@ -136,10 +136,12 @@ class LedgerWriter:
         return 0 if kind is None else self._failures[trial_id][kind]
 
     def label(self, job: Job) -> str:
-        """Return a job's arms and seed, for people."""
-        arms = [self._trials[spec.trial_id].arm for spec in job.trials]
-        shown = ", ".join(arms[:3]) + (f" and {len(arms) - 3} more" if len(arms) > 3 else "")
-        return f"{shown} seed {job.config.seed}"
+        """Return a job's arms, by the names that tables show, and its seed."""
+        return _job_text(job, [self.arm_label(self._trials[spec.trial_id].arm) for spec in job.trials])
+
+    def arm_label(self, arm: str) -> str:
+        """Return the name of an arm that tables show; a search has no other than the arm's own."""
+        return self._labels.get(arm, arm)
 
     def _entry(self, trial: PlannedTrial, state: TrialState, **fields: Any) -> LedgerEntry:
         return LedgerEntry(
@@ -155,6 +157,11 @@ class LedgerWriter:
             attempt=self._attempts.get(trial.trial_id, 0),
             **fields,
         )
+
+
+def _job_text(job: Job, arms: list[str]) -> str:
+    shown = ", ".join(arms[:3]) + (f" and {len(arms) - 3} more" if len(arms) > 3 else "")
+    return f"{shown} seed {job.config.seed}"
 
 
 def _ending_text(entry: LedgerEntry, ending: Ending) -> str:

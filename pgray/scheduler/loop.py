@@ -6,7 +6,7 @@ A job has ended when its supervisor has written the exit record, not when the ex
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from pgray.execution.orphans import end_job, end_run
 from pgray.execution.run_lock import LOCK_FILE
 from pgray.scheduler.curve_monitor import CurveMonitor
 from pgray.scheduler.live_report import LiveReport
-from pgray.scheduler.progress import ProgressReporter
+from pgray.scheduler.progress import EndedTrial, ProgressReporter
 from pgray.scheduler.queue import JobQueue
 from pgray.scheduler.signals import Interrupt
 from pgray.store.outcomes import read_result
 from pgray.store.storage_errors import why_unwritable
 from trainer.records.layout import RunLayout
-from trainer.records.ledger import LedgerEntry
+from trainer.records.results import TrialResult
 from trainer.records.states import TrialState
 from trainer.records.text import count_of
 
@@ -68,7 +68,6 @@ class SweepLoop:
         job = None
         with self._pausing_if_unwritable():
             job = self.queue.next()
-        self.reporter.planned(self.queue.num_started + self.queue.num_waiting)
         return job.job_id if job else None
 
     def on_started(self, job_id: str) -> None:
@@ -80,6 +79,7 @@ class SweepLoop:
             self.queue.history.started(job)
         self._report.on_change()
         self.reporter.started(job, self.queue.history.label(job))
+        self._report_plan()
 
     def on_progress(self, job_id: str, progress: JobProgress) -> None:
         self._report.on_change()  # the curves have grown
@@ -157,21 +157,30 @@ class SweepLoop:
         if not self.queue.layout.job(job_id).exit.exists():
             end_job(self.queue.layout.job(job_id))
         entries = self.queue.history.ended(job, self.is_stopping, self._worker_errors.pop(job_id, None))
-        self.reporter.ended(job_id, entries)
+        finished = [entry.trial_id for entry in entries if entry.state == TrialState.FINISHED]
+        results = {name: r for name in finished if (r := read_result(self.queue.layout.trial(name)))}
         self.queue.on_ended(job, entries, self.is_stopping)
-        self._warn_of_slow_nodes(entries)
+        self._report_plan()
+        shown = [
+            EndedTrial(entry, self.queue.history.arm_label(entry.arm), r.wall_s if r else None)
+            for entry, r in ((entry, results.get(entry.trial_id)) for entry in entries)
+        ]
+        self.reporter.ended(job_id, shown)
+        self._warn_of_slow_nodes(results.values())
         if time.monotonic() >= self._next_table_at:
             start = time.monotonic()
             write_tables(self.queue.layout)
             self._next_table_at = time.monotonic() + (time.monotonic() - start) / _TABLE_SHARE
 
-    def _warn_of_slow_nodes(self, entries: Sequence[LedgerEntry]) -> None:
+    def _report_plan(self) -> None:
+        to_come, is_over = self.queue.to_come, self.interrupt.is_draining or self.queue.paused is not None
+        self.reporter.planned(self.queue.num_started + len(to_come), [] if is_over else to_come)
+
+    def _warn_of_slow_nodes(self, results: Iterable[TrialResult]) -> None:
         """Warn once about each slow node, as soon as its speed is known. The table's rows repeat the note."""
         from results.loading.slow_nodes import is_judged, slow_node_notes
 
-        finished = [entry.trial_id for entry in entries if entry.state == TrialState.FINISHED]
-        results = (read_result(self.queue.layout.trial(name)) for name in finished)
-        new = [r.model_dump(include={"hardware", "node", "node_tflops"}) for r in results if r]
+        new = [result.model_dump(include={"hardware", "node", "node_tflops"}) for result in results]
         self._speeds += filter(is_judged, new)
         for speed, note in zip(self._speeds, slow_node_notes(self._speeds), strict=True):
             if note and speed["node"] not in self._warned_nodes:

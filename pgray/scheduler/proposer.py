@@ -30,6 +30,11 @@ class Searcher(Proposer):
     def is_exhausted(self) -> bool:
         return len(self._rows) >= self._study.search.trials or self._study.why_exhausted is not None
 
+    @property
+    def num_to_come(self) -> int:
+        left = 0 if self.is_exhausted else self._study.search.trials - len(self._rows)
+        return left * len(self._plan.sweep.seeds)
+
     def propose(self) -> list[PlannedTrial]:
         """Return the trials of the next proposal; [] if `search.parallel` are open already, or the space is exhausted."""
         at_once = self._study.search.parallel

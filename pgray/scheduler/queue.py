@@ -15,6 +15,7 @@ from pgray.planning.decision import Decision
 from pgray.planning.planner import PlannedTrial
 from pgray.scheduler.circuit_breaker import CircuitBreaker
 from pgray.scheduler.ledger_writer import LedgerWriter
+from pgray.scheduler.time_left import JobToCome
 from pgray.stopping.rule import StoppingRule, arms_to_drop
 from pgray.store.budget import BudgetTracker, spent_gpu_s
 from pgray.store.ledger import Ledger
@@ -34,6 +35,11 @@ class Proposer:
     @property
     def is_exhausted(self) -> bool:
         return True
+
+    @property
+    def num_to_come(self) -> int:
+        """The number of trials that it has not proposed yet; each is a job."""
+        return 0
 
     def start(self) -> None:
         """Read the ledger, in which the driver has just written which trials are asked for."""
@@ -104,8 +110,10 @@ class JobQueue:
         return not self.open and (self.paused is not None or (not self._waiting and self._proposer.is_exhausted))
 
     @property
-    def num_waiting(self) -> int:
-        return len(self._waiting)
+    def to_come(self) -> list[JobToCome]:
+        """The jobs that have not started, with those that a search will still propose."""
+        waiting = [JobToCome(self._trains(group), len(group)) for group in self._waiting]
+        return waiting + [JobToCome(trains=True, num_trials=1)] * self._proposer.num_to_come
 
     def next(self) -> Job | None:
         """Write and open the next job. Returns None if none can start now; one may later."""

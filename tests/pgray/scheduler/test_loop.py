@@ -5,7 +5,7 @@ import logging
 import re
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,10 +13,14 @@ import pytest
 from pgray.execution.run_lock import is_held
 from pgray.scheduler.driver_log import open_driver_log
 from pgray.scheduler.loop import SweepLoop
+from pgray.scheduler.progress import EndedTrial, ProgressReporter
+from pgray.scheduler.time_left import JobToCome
 from pgray.store.ledger import Ledger
 from tests.pgray.conftest import RecordedProgress
 from tests.pgray.fake_executor import FakeExecutor, send
 from tests.pgray.scheduler.test_driver import drive, states
+from trainer.records.files import read_json
+from trainer.records.job import Job
 from trainer.records.layout import RunLayout
 
 pytestmark = pytest.mark.usefixtures("executor")
@@ -237,3 +241,32 @@ def test_a_full_log_is_rotated_and_a_crash_is_logged(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), open_driver_log(path):
         _ = 1 / 0
     assert "ZeroDivisionError" in path.read_text()
+
+
+def test_the_reporter_gets_labels_own_times_and_the_jobs_to_come(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    class Shown(ProgressReporter):
+        def __init__(self) -> None:
+            self.labels: list[str] = []
+            self.trials: list[EndedTrial] = []
+            self.to_come: list[list[JobToCome]] = []
+
+        def started(self, job: Job, label: str) -> None:
+            self.labels.append(label)
+
+        def planned(self, num_jobs: int, to_come: Sequence[JobToCome] = ()) -> None:
+            assert num_jobs == 2
+            self.to_come.append(list(to_come))
+
+        def ended(self, job_id: str, trials: Sequence[EndedTrial]) -> None:
+            self.trials += trials
+
+    arms = "  quant.bits.mlp=8: {quant.bits.mlp: 8}\n  quant.bits.mlp=6: {quant.bits.mlp: 6}\n"
+    path, shown = write_sweep(arms=arms, seeds="[1, 2]"), Shown()
+    path.write_text(path.read_text().replace("control: int8", "control: mlp=8"))
+    outcome = drive(path, tmp_path / "runs", reporter=shown)
+    assert shown.labels == ["mlp=8, mlp=6 seed 1", "mlp=8, mlp=6 seed 2"]
+    assert shown.to_come[0] == [JobToCome(trains=True, num_trials=2)]
+    assert shown.to_come[-1] == []
+    layout = RunLayout(outcome.run_root)
+    own_s = [read_json(layout.trial(trial.entry.trial_id).result)["wall_s"] for trial in shown.trials]
+    assert [(trial.label, trial.own_s) for trial in shown.trials] == list(zip(["mlp=8", "mlp=6"] * 2, own_s, strict=True))
