@@ -1,4 +1,4 @@
-"""Rewrites a run's report while the sweep runs, in a process of its own: drawing takes seconds, which the loop does not have."""
+"""Rewrites a run's report while the sweep runs, in a process of its own: the loop cannot wait the seconds that drawing takes."""
 
 import contextlib
 import logging

@@ -78,9 +78,7 @@ def test_a_report_that_fails_is_logged_once_and_one_that_is_late_is_ended(
         live.poll()
         drawn.end(1)
         live.poll()
-    assert caplog.messages == [
-        f"the report could not be written while the sweep runs; try pgray report {tmp_path}"
-    ]
+    assert caplog.messages == [f"the report could not be written while the sweep runs; try pgray report {tmp_path}"]
     drawn.now = 300.0
     live.on_change()
     live.poll()

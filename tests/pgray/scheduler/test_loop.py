@@ -269,4 +269,6 @@ def test_the_reporter_gets_labels_own_times_and_the_jobs_to_come(write_sweep: Wr
     assert shown.to_come[-1] == []
     layout = RunLayout(outcome.run_root)
     own_s = [read_json(layout.trial(trial.entry.trial_id).result)["wall_s"] for trial in shown.trials]
-    assert [(trial.label, trial.own_s) for trial in shown.trials] == list(zip(["mlp=8", "mlp=6"] * 2, own_s, strict=True))
+    assert [(trial.label, trial.own_s) for trial in shown.trials] == list(
+        zip(["mlp=8", "mlp=6"] * 2, own_s, strict=True)
+    )
