@@ -1,4 +1,4 @@
-"""Rewrites a run's report while the sweep runs, in a process of its own: the loop cannot wait the seconds that drawing takes."""
+"""Rewrites a run's report while the sweep runs, in a process of its own: drawing it takes seconds, and the loop must not wait."""
 
 import contextlib
 import logging
