@@ -1,4 +1,4 @@
-"""Rewrites a run's report while the sweep runs, in a process of its own: drawing it takes seconds, and the loop must not wait."""
+"""Rewrites a run's report while the sweep runs, in a process of its own: drawing takes seconds."""
 
 import contextlib
 import logging
