@@ -1,14 +1,15 @@
-"""Standard output of a command: characters that the terminal lacks, a full disk, a closed pipe.
+"""What a command prints: characters that the terminal lacks, a full disk, a closed pipe or terminal.
 
 A failed write leaves its text in the stream's buffer, and Python would try it again at exit and print a second error.
 `discard_output` prevents that.
 """
 
 import codecs
+import errno
 import io
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 STANDARD_OUTPUT = "standard output"
 
@@ -26,28 +27,46 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 
 
 class _Output(io.FileIO):
-    """The file behind standard output. Its errors name it; Python's own do not, nor those of other files."""
+    """The file behind a standard stream.
+
+    Errors of standard output name it; Python's own do not, nor those of other files. An error that nobody could read must
+    not end a run: so standard error has none, and a stream of a terminal that was closed has none.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number, "w", closefd=False)
+        self._is_terminal = self.isatty()
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:
+            if self.fileno() == 2 or (self._is_terminal and error.errno == errno.EIO):
+                return len(data)
             error.filename = STANDARD_OUTPUT
             raise
 
 
 def guard_output() -> None:
-    """Let both streams replace characters that their encoding lacks, and errors of standard output name it."""
+    """Guard both streams, and let them replace characters that their encoding lacks."""
     codecs.register_error(_ERRORS, _replace)
     # Another object is guarded already, or belongs to a test that captures it.
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout is sys.__stdout__:
-        is_by_line = sys.stdout.line_buffering or sys.stdout.write_through  # write_through: PYTHONUNBUFFERED is set
-        sys.stdout.flush()
-        output = io.BufferedWriter(_Output(1, "w", closefd=False))
-        sys.stdout = io.TextIOWrapper(output, encoding=sys.stdout.encoding, line_buffering=is_by_line)
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _guarded(sys.stdout, 1)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _guarded(sys.stderr, 2)
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors=_ERRORS)
+
+
+def _guarded(stream: TextIO, number: int) -> TextIO:
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    is_by_line = stream.line_buffering or stream.write_through  # write_through: PYTHONUNBUFFERED is set
+    stream.flush()
+    output = io.BufferedWriter(_Output(number))
+    return io.TextIOWrapper(output, encoding=stream.encoding, line_buffering=is_by_line)
 
 
 def discard_output() -> None:

@@ -1,6 +1,7 @@
 """Real faults of a real `pgray run` with a Ray of its own: it ends within seconds, says why, and leaves nothing behind."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,12 +42,15 @@ def temporary() -> Iterator[Path]:
 def start(tmp_path: Path, temporary: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
-    def begin(path: Path) -> "subprocess.Popen[str]":
+    def begin(path: Path, terminal: int | None = None) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "tests.pgray.drive", str(path), "--runs", str(tmp_path / "runs")]
         environment = {**os.environ, "TMPDIR": str(temporary)}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        if terminal is not None:
+            own = {"preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
+            streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal) | own
         started.append(
-            subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True, **quiet)  # type: ignore[call-overload]
+            subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True, **streams)  # type: ignore[call-overload]
         )
         return started[-1]
 
@@ -77,10 +82,19 @@ def ended(driver: "subprocess.Popen[str]", root: Path, temporary: Path) -> str:
     _, error = driver.communicate(timeout=WITHIN_S)
     wait_for(lambda: not marked(root) and not processes_below(temporary), 5)
     assert [path.name for path in temporary.iterdir()] == ["pgray-locks"]
+    assert "running" not in {state for _, state in states(root)}
+    if error is None:  # it printed to a terminal
+        return ""
     assert "Traceback" not in error
     assert not re.search(r"\.cc:\d+", error), "Ray's own lines"
-    assert "running" not in {state for _, state in states(root)}
     return str(error)
+
+
+def read_all(terminal: int) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        while os.read(terminal, 4096):
+            pass
+    return True
 
 
 def test_stop_while_ray_starts(write_sweep: WriteSweep, start: Start, tmp_path: Path, temporary: Path) -> None:
@@ -119,6 +133,25 @@ def test_every_process_gets_sigterm_at_once_as_from_scancel(
     error = ended(driver, root, temporary)
     assert (driver.returncode, "Interrupted" in error) == (130, True), error
     assert ("slow", "queued") in states(root)
+
+
+def test_a_closed_terminal_stops_the_run(
+    write_sweep: WriteSweep, start: Start, tmp_path: Path, temporary: Path
+) -> None:
+    """The kernel sends SIGHUP, and whatever the driver prints from then on is an error."""
+    root = tmp_path / "runs" / "test"
+    terminal, inside = os.openpty()
+    os.set_blocking(terminal, False)
+    driver = start(write_sweep(arms=ARMS, seeds="[1]"), inside)
+    os.close(inside)
+    wait_for(lambda: read_all(terminal) and is_training(root))
+    os.close(terminal)
+    ended(driver, root, temporary)
+    assert driver.returncode == 130
+    assert ("slow", "queued") in states(root)
+    log = RunLayout(root).driver_log.read_text()
+    assert log.splitlines()[-1].endswith("exit code 130")
+    assert "paused" not in log
 
 
 def test_stop_kills_a_driver_that_hangs(
