@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from pgray.cli.streams import STANDARD_OUTPUT, discard_output, guard_output
+from pgray.cli.streams import OutputError, discard_output, guard_output
 from trainer.errors import DataError, InputError
 
 # Name -> the module of its function, and the help text.
@@ -133,11 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         return _print_error(130, "interrupted", is_json)
+    except OutputError as error:
+        discard_output()
+        return 0 if error.is_closed else _refuse(f"{error.filename}: {error.strerror}", is_json)
     except OSError as error:
-        if error.filename == STANDARD_OUTPUT:
-            discard_output()
-        if isinstance(error, BrokenPipeError):  # the reader closed it, as in `pgray logs RUN TRIAL | head`
-            return 0
         return _refuse(f"{error.filename or _missing_folder(error)}: {error.strerror}", is_json)
     except Exception as error:
         # A usage error: typer's class for it is in different packages in different versions.

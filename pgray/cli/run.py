@@ -11,6 +11,7 @@ import typer
 
 from pgray.cli import options
 from pgray.cli.plan import show_plan
+from pgray.cli.streams import ignoring_closed_output
 from pgray.planning.confirmation import confirming_sweep, fresh_seeds, select_arms
 from pgray.planning.planner import make_plan
 from pgray.scheduler.driver import run_sweep
@@ -40,23 +41,25 @@ def run_and_print(sweep: Sweep, runs: Path, address: str | None, as_json: bool) 
     outcome = run_sweep(sweep, runs, address=address, reporter=ProgressReporter() if as_json else TerminalProgress())
     root = outcome.run_root
     if as_json:
-        options.print_json(
-            {
-                "run": str(root),
-                "control": outcome.control,
-                "trials": outcome.counts,
-                "launched_jobs": outcome.num_launched_jobs,
-                "launched_trials": outcome.num_launched_trials,
-                "paused": outcome.paused,
-                "exit_code": outcome.exit_code,
-            }
-        )
+        with ignoring_closed_output():
+            options.print_json(
+                {
+                    "run": str(root),
+                    "control": outcome.control,
+                    "trials": outcome.counts,
+                    "launched_jobs": outcome.num_launched_jobs,
+                    "launched_trials": outcome.num_launched_trials,
+                    "paused": outcome.paused,
+                    "exit_code": outcome.exit_code,
+                }
+            )
         raise typer.Exit(outcome.exit_code)
 
     from results.present.terminal import print_run  # pandas takes half a second, and a wrong sweep is refused before
 
     if RunLayout(root).ledger.exists():  # not if the run ended before anything was written
-        print_run(root, outcome.control)
+        with ignoring_closed_output():
+            print_run(root, outcome.control)
     notes = []
     if not (outcome.num_launched_jobs or outcome.paused or outcome.is_interrupted):
         is_all_finished = set(outcome.counts) <= {TrialState.FINISHED}

@@ -5,13 +5,13 @@ A failed write leaves its text in the stream's buffer, and Python would try it a
 """
 
 import codecs
+import contextlib
 import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
-
-STANDARD_OUTPUT = "standard output"
 
 _PLAIN = {
     "±": "+-", "Δ": "D", "–": "-", "—": "-", "−": "-", "×": "x", "·": ".", "…": "...", "≥": ">=", "≤": "<=", "→": "->",
@@ -26,11 +26,20 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
     return "".join(part if part.isascii() else "?" for part in plain), error.end
 
 
+class OutputError(OSError):
+    """Standard output cannot be written. Not a BrokenPipeError, at which rich would end the process."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the reader closed it, as in `pgray logs RUN TRIAL | head`."""
+        return self.errno == errno.EPIPE
+
+
 class _Output(io.FileIO):
     """The file behind a standard stream.
 
-    Errors of standard output name it; Python's own do not, nor those of other files. An error that nobody could read must
-    not end a run: so standard error has none, and a stream of a terminal that was closed has none.
+    Nobody can be told what standard error does not take, nor what a terminal does not take that was closed, and a run must
+    go on: such a write is no error.
     """
 
     def __init__(self, number: int) -> None:
@@ -43,8 +52,7 @@ class _Output(io.FileIO):
         except OSError as error:
             if self.fileno() == 2 or (self._is_terminal and error.errno == errno.EIO):
                 return len(data)
-            error.filename = STANDARD_OUTPUT
-            raise
+            raise OutputError(error.errno, error.strerror, "standard output") from None
 
 
 def guard_output() -> None:
@@ -72,6 +80,18 @@ def _guarded(stream: TextIO, number: int) -> TextIO:
 def discard_output() -> None:
     """Send what is still in the buffer of standard output nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def ignoring_closed_output() -> Iterator[None]:
+    """Print what the exit code does not depend on: if its reader closes standard output, the rest goes nowhere."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OutputError as error:
+        if not error.is_closed:
+            raise
+        discard_output()
 
 
 def print_file(text: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.results.synthetic import Run
 
+ROOT = Path(__file__).resolve().parents[3]
 PGRAY = [sys.executable, "-m", "pgray"]
 
 
@@ -66,7 +67,7 @@ def test_a_deleted_working_folder(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("delay_s", [0.05, 0.15, 0.3])
 def test_ctrl_c_while_modules_are_imported(root: Path, delay_s: float) -> None:
-    code = "import sys, time; sys.stdout.write('x'); sys.stdout.flush(); from pgray.cli import main; sys.exit(main())"
+    code = "import sys; from pgray.cli import main; sys.stdout.write('x'); sys.stdout.flush(); sys.exit(main())"
     started = subprocess.Popen(
         [sys.executable, "-c", code, "table", str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -79,5 +80,27 @@ def test_ctrl_c_while_modules_are_imported(root: Path, delay_s: float) -> None:
 
 
 def test_a_closed_pipe(root: Path) -> None:
-    done = pgray("table", str(root), "--json", shell='"$@" | head -c 5; exit ${PIPESTATUS[0]}')
-    assert (done.returncode, done.stderr) == (0, b"")
+    for arguments in (["--json"], []):
+        done = pgray("table", str(root), *arguments, shell='"$@" | true; exit ${PIPESTATUS[0]}')
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+INTERRUPTED_RUN = """
+import sys
+from pathlib import Path
+import pgray.cli.run as module
+from pgray.cli.entry import main
+from pgray.scheduler.driver import Outcome
+module.run_sweep = lambda sweep, *_, **__: Outcome(Path(sys.argv[1]), "int8", {"queued": 1}, 1, 1, True)
+sys.exit(main(["run", "sweeps/quickstart.yaml", sys.argv[2]]))
+"""
+
+
+@pytest.mark.parametrize("option", ["--set=train.iterations=1", "--json"])
+def test_a_run_keeps_its_exit_code_when_nobody_reads_its_table(root: Path, option: str) -> None:
+    """As when the terminal of `pgray run SWEEP | tee FILE` is closed."""
+    command = ["bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "bash", sys.executable, "-c", INTERRUPTED_RUN]
+    done = subprocess.run([*command, str(root), option], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert ("Interrupted." in done.stderr) == (option != "--json")
+    assert "Traceback" not in done.stderr
