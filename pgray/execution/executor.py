@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from pgray.execution.job_events import JobEvents, JobProgress
 from pgray.execution.launchers.base import LaunchSettings
 from pgray.execution.orphans import end_ray
 from pgray.execution.ray_host import Channel
+from pgray.execution.scratch import Scratch, remove_abandoned
 from pgray.store.process_records import RAY_FILE, RayHost
 from trainer.errors import InputError
 from trainer.records.files import write_json
@@ -35,7 +35,6 @@ _TICK_S = 0.1
 _STOP_S = 4.0  # for Ray Tune to end by itself
 _EXIT_S = 8.0  # for the host to end Ray and to exit
 _SILENCE_S = 5.0  # after which the cluster is asked whether it is still there
-_MAX_TEMP = 40  # characters; the path of a Unix socket below must stay under 108
 
 
 class RayLostError(Exception):
@@ -70,6 +69,7 @@ class Executor(Protocol):
 
 
 def make_executor(needs: RunNeeds) -> Executor:
+    remove_abandoned()
     ray = sys.modules.get("ray")
     return CallersRay(needs) if ray is not None and ray.is_initialized() else HostedRay(needs)
 
@@ -88,8 +88,8 @@ class CallersRay:
     def run_jobs(self, settings: LaunchSettings, events: JobEvents) -> None:
         from pgray.execution.ray_tune import run_jobs
 
-        with tempfile.TemporaryDirectory(prefix="pgray-", ignore_cleanup_errors=True) as scratch:
-            run_jobs(settings, events, Path(scratch))
+        with Scratch() as scratch:
+            run_jobs(settings, events, scratch.root)
 
     def close(self) -> None:
         """Nothing was started."""
@@ -100,7 +100,8 @@ class HostedRay:
 
     def __init__(self, needs: RunNeeds) -> None:
         self._needs = needs
-        self._scratch = Path(tempfile.mkdtemp(prefix="pgray-", dir=_temp_folder()))
+        self._owned = Scratch()
+        self._scratch = self._owned.root
         here, there = Pipe()
         self._channel, self._connection = Channel(here), here
         self._servers: list[psutil.Process] = []
@@ -118,7 +119,7 @@ class HostedRay:
                 stdout=output,
                 stderr=output,
                 env={**os.environ, "PYTHONPATH": ":".join(filter(None, paths))},
-                pass_fds=[there.fileno()],
+                pass_fds=[there.fileno(), self._owned.lock],  # the host holds the lock as long as it lives
                 start_new_session=True,
             )
         there.close()
@@ -155,6 +156,7 @@ class HostedRay:
             self._process.wait(timeout=_EXIT_S)
         end_ray(self._host)
         self._process.wait()
+        self._owned.close()
         if self._needs.run_root.is_dir():
             (self._needs.run_root / RAY_FILE).unlink(missing_ok=True)
 
@@ -212,10 +214,6 @@ class HostedRay:
         self._connection.close()
         if self._process.poll() is not None:
             end_ray(self._host)
-
-
-def _temp_folder() -> str:
-    return tempfile.gettempdir() if len(tempfile.gettempdir()) <= _MAX_TEMP else "/tmp"
 
 
 def _process(pid: int) -> psutil.Process | None:

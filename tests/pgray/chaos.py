@@ -1,4 +1,4 @@
-"""Run a sweep while killing its driver, workers, supervisors, torchrun agents and ranks at random; report violations.
+"""Run a sweep while killing its processes at random: driver, Ray's host, workers, supervisors, torchrun agents and ranks.
 
 The driver is started again whenever it died; it must recover from everything else itself. All random numbers come from
 one generator, but the moment at which a process is killed differs from machine to machine.
@@ -6,19 +6,24 @@ one generator, but the moment at which a process is killed differs from machine 
 
 import contextlib
 import json
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from pgray.execution.processes import of_ray
 from pgray.execution.run_lock import is_held
 from pgray.store.ledger import Ledger
 from pgray.store.outcomes import read_result
@@ -26,12 +31,14 @@ from tests.pgray.conftest import marked
 from trainer.records.layout import RunLayout
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGETS = ("driver", "worker", "supervisor", "agent", "rank")
+TARGETS = ("driver", "host", "worker", "supervisor", "agent", "rank")
+HOSTS = ("pgray.execution.ray_host", "tests.pgray.fake_gpu_host")
 _RECORDS = ("ledger.jsonl", "trials/*/result.json", "trained/*/training.json", "jobs/*/exit.json", "jobs/*/launch.json")
 _SWEEP_TIMEOUT_S = 240.0  # for a sweep to end after the last kill
 _AFTER_WRITE_SHARE = 0.7  # share of the kills that come just after a record was written
 _STARTING_SHARE = 0.05  # share of the kills while no job runs: drivers start slowly, and the sweep must make progress
-_END_TIMEOUT_S = 10.0  # for processes to end after the sweep
+_WITH_HOST_SHARE = 0.3  # share of the drivers that are killed together with their host
+_END_TIMEOUT_S = 10.0  # for processes and temporary files to go after the sweep
 
 
 @dataclass
@@ -71,7 +78,9 @@ class ChaosRun:
         address: of a Ray that outlives the driver; None: each driver starts its own.
         ray_owner: pid of the ancestor of all workers of that Ray.
         mean_s: mean time between two kills.
-        stop: send this signal, to the driver only, instead of SIGKILL to any process.
+        stop: send this signal, to the driver only, instead of SIGKILL to any process. With SIGHUP nobody reads any longer
+            what the driver prints, as when a terminal is closed.
+        temporary: the drivers' folder for temporary files, which no other run uses; the caller empties it.
     """
 
     sweep: Path
@@ -84,8 +93,9 @@ class ChaosRun:
     mean_s: float = 1.0
     stop: signal.Signals | None = None
     tally: Tally = field(default_factory=Tally)
+    temporary: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="c", dir="/tmp")))
     _sent: signal.Signals | None = None  # to the current driver
-    _drivers: list[int] = field(default_factory=list)
+    _has_killed_host: bool = False  # of the current driver
 
     @property
     def root(self) -> Path:
@@ -105,6 +115,7 @@ class ChaosRun:
             driver.kill()
             driver.wait()
         self._check_end()
+        shutil.rmtree(self.temporary, ignore_errors=True)
         self.tally.took_s = time.monotonic() - began
         return self.tally
 
@@ -113,11 +124,18 @@ class ChaosRun:
         command = [sys.executable, "-m", "tests.pgray.drive", str(self.sweep), *where]
         # Tests in the background of a shell inherit that SIGINT is ignored, and the driver would respect that.
         restore_sigint = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-        with (self.runs / f"{self.sweep.stem}.driver-{self.tally.num_starts}.txt").open("wb") as output:
-            driver = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, preexec_fn=restore_sigint)
+        with (self.runs / f"{self.sweep.stem}.driver-{self.tally.num_starts}.txt").open("wb") as file:
+            output = subprocess.PIPE if self.stop == signal.SIGHUP else file
+            driver = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, "TMPDIR": str(self.temporary)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=restore_sigint,
+            )
         self.tally.num_starts += 1
-        self._drivers.append(driver.pid)
-        self._sent = None
+        self._sent, self._has_killed_host = None, False
         return driver
 
     def _kill_until_end(self, driver: "subprocess.Popen[bytes]") -> int:
@@ -128,6 +146,8 @@ class ChaosRun:
             if self.random.random() < _AFTER_WRITE_SHARE:
                 self._wait_for_a_write(driver)
             if self.stop:
+                if driver.stdout is not None:
+                    driver.stdout.close()
                 self._send("driver", psutil.Process(driver.pid), self.stop)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return driver.wait(60)
@@ -139,6 +159,9 @@ class ChaosRun:
                 if targets := self._targets(driver):
                     kind = self.random.choice(list(targets))
                     self._send(kind, self.random.choice(targets[kind]), signal.SIGKILL)
+                    if kind == "driver" and self.random.random() < _WITH_HOST_SHARE:
+                        for host in targets.get("host", ()):
+                            self._send("host", host, signal.SIGKILL)
         return driver.wait(_SWEEP_TIMEOUT_S)
 
     def _wait_for_a_write(self, driver: "subprocess.Popen[bytes]") -> None:
@@ -158,6 +181,7 @@ class ChaosRun:
             self.tally.kills[kind if number == signal.SIGKILL else f"{kind} {number.name}"] += 1
             if kind == "driver":
                 self._sent = number
+            self._has_killed_host |= kind == "host"
 
     def _targets(self, driver: "subprocess.Popen[bytes]") -> Mapping[str, list[psutil.Process]]:
         found: dict[str, list[psutil.Process]] = {kind: [] for kind in TARGETS}
@@ -165,6 +189,7 @@ class ChaosRun:
             found["driver"].append(psutil.Process(driver.pid))
         with contextlib.suppress(psutil.NoSuchProcess):
             found["worker"] = [p for p in _below(self.ray_owner or driver.pid) if _name(p).startswith("ray::Implicit")]
+        found["host"] = self._hosts()
         for process in marked(self.root):
             command = _command(process)
             is_agent = "torch.distributed.run" in command and "RANK" not in _environment(process)
@@ -172,23 +197,33 @@ class ChaosRun:
             found[kind].append(process)
         return {kind: processes for kind, processes in found.items() if processes}
 
+    def _hosts(self) -> list[psutil.Process]:
+        """Find the processes in which Ray runs for this sweep's drivers, alive or dead."""
+        commands = ((process, _command(process)) for process in psutil.process_iter())
+        return [process for process, words in commands if {*HOSTS} & {*words} and f'"{self.root}"' in words[-1]]
+
+    def _left_of_ray(self) -> list[psutil.Process]:
+        return [*self._hosts(), *of_ray(self.temporary)]
+
     def _check_exit(self, driver: "subprocess.Popen[bytes]", code: int) -> None:
-        """Check that a driver that ended early was sent a signal, and ended with the exit code of that signal."""
+        """Check that a driver that ended early was sent a signal or has lost its host, and that its exit code says so."""
         output = (self.runs / f"{self.sweep.stem}.driver-{self.tally.num_starts - 1}.txt").read_text(errors="replace")
+        path = RunLayout(self.root).driver_log
+        log = path.read_text(errors="replace") if path.exists() else ""
+        allowed = {4} if self._has_killed_host else set()
+        if code == 4 and self.stop is None and "Ray was lost" not in output:
+            self._violation(f"driver {driver.pid} does not say that its host was killed: {output[-2000:]}")
         if self._sent == signal.SIGKILL:
-            allowed: tuple[int, ...] = (-signal.SIGKILL,)
+            allowed.add(-signal.SIGKILL)
         elif self._sent is not None:
-            allowed = (130,)
+            allowed.add(130)
             if marked(self.root) and not _gone(lambda: marked(self.root)):
                 self._violation(f"processes outlived {self._sent.name} of the driver: {_described(marked(self.root))}")
             if is_held(self.root):
                 self._violation("the lock outlived the driver")
-        else:
-            allowed = ()
-        is_starting = self._sent in (signal.SIGINT, signal.SIGTERM) and " trials: " not in output
-        if is_starting and code == -self._sent:
-            return  # Python was still importing modules
-        if code not in allowed or "Traceback" in output:
+            if f"start: process {driver.pid} " not in log:
+                allowed.add(-self._sent)  # Python was still importing modules
+        if code not in allowed or "Traceback" in output + log:
             self._violation(f"driver {driver.pid} ended with {code} after {self._sent}: {output[-2000:]}")
 
     def _check_end(self) -> None:
@@ -209,11 +244,15 @@ class ChaosRun:
                     self._violation(f"a finished trial was launched again: {path}")
         for path in (self.root / "trained").glob("*/overlaps.txt"):
             self._violation(f"{len(path.read_text().split())} launches on weights that another job worked on: {path}")
-        for pid in self._drivers:
-            if self.address is None and not _gone(partial(_of_own_ray, pid)):
-                self._violation(f"the Ray of driver {pid} outlived it: {_described(_of_own_ray(pid))}")
+        if not _gone(self._left_of_ray):
+            self._violation(f"a Ray outlived its driver: {_described(self._left_of_ray())}")
+        if not _gone(self._left_files):
+            self._violation(f"temporary files were left: {self._left_files()}")
         if not _gone(lambda: marked(self.root)):
             self._violation(f"processes outlived the sweep: {_described(marked(self.root))}")
+
+    def _left_files(self) -> list[str]:
+        return sorted({path.name for path in self.temporary.iterdir()} - {"pgray-locks"})
 
     def _violation(self, what: str) -> None:
         self.tally.violations.append(f"{self.root} ({self.launcher}): {what}")
@@ -225,7 +264,7 @@ def results_of(root: Path) -> dict[str, str]:
     return {path.name: r.model_dump_json(exclude={"git_sha"}) for path, r in trials.items() if r is not None}
 
 
-def _gone(search: Callable[[], list[psutil.Process]]) -> bool:
+def _gone(search: Callable[[], list[Any]]) -> bool:
     deadline = time.monotonic() + _END_TIMEOUT_S
     while search():
         if time.monotonic() > deadline:
@@ -236,17 +275,6 @@ def _gone(search: Callable[[], list[psutil.Process]]) -> bool:
 
 def _below(pid: int) -> Iterator[psutil.Process]:
     yield from psutil.Process(pid).children(recursive=True)
-
-
-def _of_own_ray(driver: int) -> list[psutil.Process]:
-    """Find processes of the Ray that a dead driver had started: its session is named after the driver's pid."""
-    mark, found = f"_{driver}/", []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            words = [*process.cmdline(), *(file.path for file in process.open_files())]
-            if any("/session_" in word and mark in f"{word}/" for word in words):
-                found.append(process)
-    return found
 
 
 def _name(process: psutil.Process) -> str:
