@@ -1,5 +1,6 @@
 """Run folders after crashes and edits by hand: every trial of the ledger stays a row."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -90,6 +91,30 @@ def test_an_unreadable_result_is_a_row_with_a_reason(run: Run, content: str | by
     assert trials["post_quant_bpb"].isna().tolist() == [True, False]
     assert "result.json" in trials["reason"].tolist()[0]
     assert len(trials.attrs["problems"]) == 1
+
+
+@pytest.mark.parametrize("error", [None, OSError(), OSError(errno.EIO, "Input/output error")], ids=["folder", "", "disk"])
+def test_a_result_that_the_disk_does_not_give_is_a_row_with_a_reason(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    path = run.layout.trial(run.finish("int8", 42)).result
+    run.finish("int8", 7)
+    if error is None:
+        path.unlink()
+        path.mkdir()
+    read = Path.read_bytes
+
+    def fail(own: Path) -> bytes:
+        if own == path and error is not None:
+            raise error
+        return read(own)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    trials = results.load(run.layout.root)
+    assert trials["post_quant_bpb"].isna().tolist() == [True, False]
+    why = "Is a directory" if error is None else error.strerror or "OSError"
+    assert "result.json cannot be read, so its numbers are unknown" in trials["reason"].tolist()[0]
+    assert why in trials["reason"].tolist()[0]
 
 
 def test_a_result_with_a_nan_is_reported(run: Run) -> None:
