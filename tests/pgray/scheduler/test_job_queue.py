@@ -130,6 +130,34 @@ def test_the_loop_waits_for_a_supervisors_word_only_as_long_as_it_may_take(
         assert job_id not in queue.open
 
 
+def test_tables_take_a_tenth_of_the_time_and_the_first_is_written_at_once(
+    queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing one takes 2 s here, so 20 s pass before the next."""
+    now, written = 1000.0, []
+
+    def write(_: RunLayout) -> None:
+        nonlocal now
+        written.append(now)
+        now += 2.0
+
+    monkeypatch.setattr("pgray.scheduler.loop.write_tables", write)
+    monkeypatch.setattr("pgray.scheduler.loop.time.monotonic", lambda: now)
+    queue.layout.root.mkdir(parents=True)
+    (queue.layout.root / LOCK_FILE).touch()
+    loop = SweepLoop(queue, CurveMonitor([], "int8", {}, queue.layout), ProgressReporter(), Logger("x"), Interrupt())
+    for ends_at in (1000.0, 1021.9, 1022.1):
+        job_id = loop.next_job(9)
+        assert job_id is not None
+        now = ends_at
+        loop.on_started(job_id)
+        loop.on_ended(job_id, "its worker was lost before it began")
+        now += 0.01
+        loop.poll()
+        assert job_id not in queue.open
+    assert written == pytest.approx([1000.01, 1022.11])
+
+
 @pytest.mark.usefixtures("executor")
 def test_retry_warns_of_what_will_diverge_again_and_runs_at_once(
     write_sweep: WriteSweep,
