@@ -1,7 +1,9 @@
 """Connect to a Ray cluster, and check whether a job fits on its nodes."""
 
+import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,10 +95,13 @@ def join(address: str) -> Cluster:
         InputError: no cluster answers at the address.
     """
     check_answers(address)
-    if "RAY_AUTH_MODE" not in os.environ and has_token():
-        os.environ["RAY_AUTH_MODE"] = "token"  # as `ray start` does on a node that has one; read at Ray's import
     import ray
 
+    if "RAY_AUTH_MODE" not in os.environ and _asks_for_token(address):
+        if not has_token():
+            raise InputError("--address", "address", address, TOKEN_FIX)
+        os.environ["RAY_AUTH_MODE"] = "token"  # as `ray start` does on a node that has one
+        ray._raylet.Config.initialize("")  # Ray has read the variable when it was imported
     try:
         ray.init(address, log_to_driver=False, logging_level="error")
     except ray.exceptions.AuthenticationError:
@@ -104,6 +109,35 @@ def join(address: str) -> Cluster:
     except (ConnectionError, ValueError) as error:
         raise InputError("--address", "address", address, f"no Ray cluster answers there ({error})") from None
     return alive_nodes()
+
+
+def _asks_for_token(address: str) -> bool:
+    """Whether a cluster refuses a request without a token. One that asks for none breaks off jobs that bring one."""
+    import ray
+
+    if not address.rpartition(":")[2].isdigit() or "://" in address:
+        return has_token()  # an address that only Ray can resolve
+    with _silent_stderr():
+        try:
+            ray._raylet.GcsClient(address=address)
+        except ray.exceptions.AuthenticationError:
+            return True
+        except Exception:
+            return False  # not a cluster: Ray's own attempt to connect says so
+    return False
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drop what C++ code prints."""
+    before = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def has_token() -> bool:

@@ -44,7 +44,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     with tempfile.TemporaryDirectory(
         prefix="r"
     ) as ray_folder:  # or every `ray.init()` on this machine would find this cluster
-        environment = {**os.environ, "RAY_TMPDIR": ray_folder}
+        # The user also has a token, which this cluster does not ask for.
+        environment = {**os.environ, "RAY_TMPDIR": ray_folder, "RAY_AUTH_TOKEN": "of-another-cluster"}
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
         )

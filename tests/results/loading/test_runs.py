@@ -93,7 +93,9 @@ def test_an_unreadable_result_is_a_row_with_a_reason(run: Run, content: str | by
     assert len(trials.attrs["problems"]) == 1
 
 
-@pytest.mark.parametrize("error", [None, OSError(), OSError(errno.EIO, "Input/output error")], ids=["folder", "", "disk"])
+@pytest.mark.parametrize(
+    "error", [None, OSError(), OSError(errno.EIO, "Input/output error")], ids=["folder", "", "disk"]
+)
 def test_a_result_that_the_disk_does_not_give_is_a_row_with_a_reason(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: OSError | None
 ) -> None:
