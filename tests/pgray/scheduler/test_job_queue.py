@@ -89,6 +89,10 @@ def test_a_job_reserves_what_the_longest_of_its_own_sort_held(queue: JobQueue, m
     queue.open[trained.job_id] = trained
     queue.on_ended(trained, [replace_held(entry, 20.0)], is_stopping=True)
     assert queue._gpu_s_to_reserve(trained, True) == pytest.approx(55.0), "a shorter one changes nothing"
+    queue.open[trained.job_id] = trained
+    queue.on_ended(trained, [replace_held(entry, 190.0)], is_stopping=True)
+    assert queue._gpu_s_to_reserve(trained, True) == 200.0, "no more than the time limit"
+    queue._longest_gpu_s[True] = 50.0
     assert queue._gpu_s_to_reserve(trained, False) == 200.0, "no export has ended: the time limit on two GPUs"
     monkeypatch.setattr(pgray.scheduler.queue, "usable_training", lambda *_: "there")
     exported = queue.next()
@@ -122,9 +126,10 @@ def test_the_loop_waits_for_a_supervisors_word_only_as_long_as_it_may_take(
         loop.on_started(job_id)
         if was_started:
             write_json(queue.layout.job(job_id).launch, {"token": "x"})
-            now += 10 * patience_s
+            write_json(queue.layout.job(job_id).exit, {})
             loop.poll()
-            assert job_id in queue.open, "its worker lives"
+            assert job_id in queue.open, "its worker has not ended yet"
+            queue.layout.job(job_id).exit.unlink()
         loop.on_ended(job_id, "gone")
         loop.poll()
         now += patience_s - 0.1 if was_started else 0.1
