@@ -11,7 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
 _PLAIN = {
     "±": "+-", "Δ": "D", "–": "-", "—": "-", "−": "-", "×": "x", "·": ".", "…": "...", "≥": ">=", "≤": "<=", "→": "->",
@@ -68,9 +68,9 @@ def guard_output() -> None:
             reconfigure(errors=_ERRORS)
 
 
-def _guarded(stream: TextIO, number: int) -> TextIO:
+def _guarded(stream: Any, number: int) -> Any:
     if not isinstance(stream, io.TextIOWrapper):
-        return stream
+        return stream  # None: the process was started without
     is_by_line = stream.line_buffering or stream.write_through  # write_through: PYTHONUNBUFFERED is set
     stream.flush()
     output = io.BufferedWriter(_Output(number))

@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -45,7 +46,7 @@ def remove_abandoned() -> None:
     for marker in Path(_temp_folder()).glob(f"{_PREFIX}*/{_OWNER}"):
         with contextlib.suppress(OSError), marker.open("rb") as lock:  # in use, another user's, or gone meanwhile
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            processes.kill_all(lambda folder=marker.parent: processes.of_ray(folder))
+            processes.kill_all(partial(processes.of_ray, marker.parent))
             shutil.rmtree(marker.parent, ignore_errors=True)
 
 
