@@ -54,7 +54,7 @@ def test_while_a_training_run_trains_no_other_job_of_it_starts(queue: JobQueue) 
     assert first.train_fingerprint != second.train_fingerprint
     assert queue.training == {first.job_id, second.job_id}
     assert queue.next() is None
-    assert queue.num_waiting == 1
+    assert len(queue.to_come) == 1
 
 
 def test_exports_of_one_training_run_go_side_by_side(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
