@@ -77,6 +77,6 @@ def test_sigkill_to_anyone_where_each_driver_has_a_ray_of_its_own(storm: Callabl
 
 
 @pytest.mark.skipif(KILLS < 100, reason="make chaos")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_asked_to_stop(storm: Callable[..., Tally], number: signal.Signals) -> None:
     storm(10, stop=number, mean_s=6.0)
