@@ -1,6 +1,7 @@
 """Shared by the driver's tests: one Ray, a tiny data folder, sweeps that the fake trainer can run, and process counting."""
 
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -128,14 +129,16 @@ def launch_torchrun(tmp_path: Path) -> LaunchSettings:
 
 
 @pytest.fixture
-def executor(monkeypatch: pytest.MonkeyPatch) -> "FakeExecutor":
+def executor(monkeypatch: pytest.MonkeyPatch) -> "Iterator[FakeExecutor]":
     """`run_sweep` runs its jobs in this process, two at a time, without Ray, and draws no report (that takes seconds)."""
     from tests.pgray.fake_executor import FakeExecutor
 
     fake = FakeExecutor()
     fake.install(monkeypatch)
     monkeypatch.setattr("pgray.scheduler.driver._write_report", lambda *_: None)
-    return fake
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores Ctrl-C
+    yield fake
+    signal.signal(signal.SIGINT, before)
 
 
 class RecordedProgress(ProgressReporter):

@@ -288,6 +288,15 @@ def next_job(path: Path, layout: RunLayout) -> str:
 
 # Two drivers.
 
+# Under load one process may need longer for its imports than the other for the whole sweep, so they wait for each other.
+DRIVE_WHEN_TOLD = """
+import runpy
+import pgray.cli.run, pgray.scheduler.driver
+print("ready", flush=True)
+input()
+runpy.run_module("tests.pgray.drive", run_name="__main__", alter_sys=True)
+"""
+
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray")
@@ -296,14 +305,17 @@ def test_of_two_drivers_at_once_one_works_and_the_other_says_so(write_sweep: Wri
 
     path = write_sweep(arms=ARMS, seeds="[1]")
     where = ["--runs", str(tmp_path / "runs"), "--address", str(ray.get_runtime_context().gcs_address)]
-    command = [sys.executable, "-m", "tests.pgray.drive", str(path), *where]
-    drivers = [
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    errors = {driver.communicate(timeout=120)[1]: driver.returncode for driver in drivers}
-    refused = [error for error, code in errors.items() if code == 2]
-    assert sorted(errors.values()) == [0, 2], errors
+    command = [sys.executable, "-c", DRIVE_WHEN_TOLD, str(path), *where]
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    drivers = [subprocess.Popen(command, cwd=ROOT, text=True, **streams) for _ in range(2)]  # type: ignore[call-overload]
+    for driver in drivers:
+        assert driver.stdout.readline() == "ready\n"
+    for driver in drivers:
+        driver.stdin.write("\n")
+        driver.stdin.flush()
+    errors = [(driver.communicate(timeout=120)[1], driver.returncode) for driver in drivers]
+    refused = [error for error, code in errors if code == 2]
+    assert sorted(code for _, code in errors) == [0, 2], errors
     assert refused[0].count("\n") == 1
     assert "lock: held by process " in refused[0]
     root = tmp_path / "runs" / "test"
