@@ -21,6 +21,7 @@ from results.schema import Dtype, Row, typed_frame
 from trainer.limits import PRACTICE_P_VALUE, WIN_MIN_SEEDS
 from trainer.records.results import LOSSES
 from trainer.records.states import TrialState
+from trainer.records.text import count_of
 
 _FAILED = tuple(state for state in TrialState if state.is_failed)
 _PENDING = tuple(state for state in TrialState if state.is_open)
@@ -104,7 +105,11 @@ def ablation(
                 line["verdict"] = with_lost_seeds(
                     found_verdict, ended[line["arm"]], ended[arms.control], on_failed_seeds
                 )
-                line["seeds_needed"] = _seeds_needed(test, line, num_tests, scale)
+                if found_verdict == "LOSS" and line["verdict"] == "INCOMPLETE":
+                    lost = count_of(ended[arms.control].lost, "seed")
+                    note = f"the control lost {lost}, so the rest may flatter it"
+                    line["reason"] = "; ".join(filter(None, [line["reason"], note]))
+                line["seeds_needed"] = _seeds_needed(test, found_verdict, num_tests, scale)
             if practice and test.p_one_sided is not None:
                 line["p_one_sided"] = test.p_one_sided
                 line["is_better_in_practice"] = test.p_one_sided < PRACTICE_P_VALUE
@@ -156,11 +161,12 @@ def _verdict(line: Row, is_feasible: bool) -> Verdict | None:
     return by_numbers(line.get("delta_nats"), line.get("interval_nats"), line["p_holm"], line["n_pairs"])
 
 
-def _seeds_needed(test: Difference, line: Row, num_tests: int, scale: float | None) -> int | None:
+def _seeds_needed(test: Difference, verdict: Verdict | None, num_tests: int, scale: float | None) -> int | None:
+    """Return the further seeds for a decision. verdict: by the numbers alone, since more seeds do not replace lost ones."""
     required: int | None = None
-    if line["verdict"] in ("WIN", "LOSS", "NOISE"):
+    if verdict in ("WIN", "LOSS", "NOISE"):
         required = 0
-    elif line["verdict"] == "INFEASIBLE":
+    elif verdict == "INFEASIBLE":
         pass  # more seeds do not change it
     elif test.std is None:
         required = WIN_MIN_SEEDS if test.n < WIN_MIN_SEEDS else None

@@ -11,6 +11,7 @@ from results.schema import Row
 from trainer.limits import TRAIN_CAP_S
 from trainer.records.results import LOSSES
 from trainer.records.states import TrialState
+from trainer.records.text import count_of
 
 NOTED_INITIAL_SHARE = 0.01
 """Share of the initial weights in an average above which it is not the average that was asked for."""
@@ -68,13 +69,15 @@ def difference_notes(
     mine: Sequence[Row], reference: Sequence[Row], metric: str, test: Difference, assume_same: str | None
 ) -> list[str]:
     """Return notes that a reader of the difference between these measured rows needs."""
-    if not mine or not reference:
+    if not mine:
         return []
+    if not reference:
+        return [f"the control has no {metric}"]
     both = [*mine, *reference]
     notes = [test.note or ""]
     alone = len(mine) - test.n
     if test.test == "paired" and alone:
-        notes.append(f"{alone} seeds without a partner in the control")
+        notes.append(f"{count_of(alone, 'seed')} without a partner in the control")
     if metric in LOSSES:
         unknown = [column for column in evaluation_columns(metric) if any(row[column] is None for row in both)]
         if unknown:

@@ -20,14 +20,15 @@ def artifact_size(row: Row) -> int | None:
 
 
 def is_within_cap(row: Row) -> bool | None:
-    """Return whether the artifact fits the cap; None if its size is unknown.
+    """Return whether the artifact fits the cap; None if its size is unknown, and no known part of it is over the cap.
 
     Without bytes, a record that calls itself too big is believed, and one that claims to fit is not.
     """
     size = artifact_size(row)
-    if size is None:
+    parts = [row[name] for name in ("model_bytes", "code_bytes") if row[name] is not None]
+    if size is None and max(parts, default=0) <= ARTIFACT_CAP_BYTES:
         return False if row["is_within_cap"] is False else None
-    return size <= ARTIFACT_CAP_BYTES
+    return size is not None and size <= ARTIFACT_CAP_BYTES
 
 
 def size_note(row: Row) -> str | None:

@@ -270,7 +270,7 @@ def _sentence(line: Row, notes: list[str], control: str | None, metric: str) -> 
         text += f": {line['verdict']}"
     if line["verdict"] == "TOO FEW SEEDS":
         text += f" ({line['n_pairs']} of {WIN_MIN_SEEDS})"
-    elif line["verdict"] == "INCOMPLETE":
+    elif line["verdict"] == "INCOMPLETE" and line["n_failed"]:
         text += f" ({line['n']} of {line['n'] + line['n_failed']} seeds have a result)"
     elif line["verdict"] == "SMALL":
         text += f" ({'better' if line['delta'] < 0 else 'worse'} by less than {WIN_NATS} nats per token)"

@@ -93,7 +93,7 @@ def test_delta_is_over_shared_seeds_only(run: Run) -> None:
     line = table(run).loc["int6"]
     assert (line["n"], line["n_pairs"]) == (4, 3)
     assert line["delta"] == pytest.approx((-0.031 - 0.030 - 0.0312) / 3)
-    assert "1 seeds without a partner" in line["reason"]
+    assert "1 seed without a partner" in line["reason"]
 
 
 def test_no_shared_seed_and_a_single_one(run: Run) -> None:

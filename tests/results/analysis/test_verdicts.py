@@ -127,6 +127,41 @@ def row(**known: Any) -> dict[str, Any]:
     return dict.fromkeys(NAMES) | known
 
 
+def test_a_lost_seed_does_not_change_the_seeds_needed(run: Run) -> None:
+    add(run, "worse", {seed: -gain for seed, gain in GAINS.items()})
+    assert line(run, "worse")["seeds_needed"] == 0
+    run.entry("int8", 99, "failed", failure_kind="diverged", reason="loss is nan")
+    assert line(run, "worse")[["verdict", "seeds_needed"]].tolist() == ["INCOMPLETE", 0]
+
+
+def test_seeds_that_the_control_lost_are_told(run: Run) -> None:
+    add(run, "worse", {seed: -gain for seed, gain in GAINS.items()})
+    run.entry("int8", 99, "failed", failure_kind="diverged", reason="loss is nan")
+    worse = line(run, "worse")
+    assert worse["verdict"] == "INCOMPLETE"
+    assert "the control lost 1 seed, so the rest may flatter it" in worse["reason"]
+    (sentence,) = [arm.sentence for arm in build_table(run.layout.root).arms if arm.name == "worse"]
+    assert "seeds have a result" not in sentence  # all its own have one
+    assert "the control lost 1 seed" in sentence
+
+
+@pytest.mark.parametrize("state", ["failed", "killed", "queued"])
+def test_a_control_without_a_result_is_told(tmp_path: Path, state: str) -> None:
+    run = Run(tmp_path / "bits")
+    for seed in SEEDS:
+        run.entry("int8", seed, state)
+    add(run, "int6")
+    found = line(run, "int6")
+    assert (found["verdict"], found["reason"]) == ("TOO FEW SEEDS", "the control has no post_quant_bpb")
+
+
+def test_one_part_over_the_cap_is_over_it() -> None:
+    unknown = dict.fromkeys(NAMES)
+    assert is_within_cap(unknown | {"model_bytes": 16_000_001}) is False
+    assert is_within_cap(unknown | {"model_bytes": 15_000_000}) is None
+    assert artifact_size(unknown | {"model_bytes": 15_000_000}) is None
+
+
 def test_bytes_are_summed_and_the_flag_is_not_trusted(run: Run) -> None:
     assert artifact_size(row(model_bytes=15_990_000, code_bytes=20_000, artifact_bytes=15_990_000)) == 16_010_000
     assert is_within_cap(row(artifact_bytes=16_000_001, is_within_cap=True)) is False
