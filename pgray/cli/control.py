@@ -39,7 +39,8 @@ def stop(run: RunArgument, as_json: JsonOption = False) -> None:
         print_json({"run": str(run), "stopped_driver": stopped, "ended_strays": num_orphans})
     else:
         outcome = f"Stopped driver {stopped}" if stopped else "No driver was running"
-        print(f"{outcome}; ended {count_of(num_orphans, 'leftover process')}. Run the sweep again to resume it.")
+        fix = " Run the sweep again to resume it." if stopped or num_orphans else ""
+        print(f"{outcome}; ended {count_of(num_orphans, 'leftover process')}.{fix}")
 
 
 def retry(

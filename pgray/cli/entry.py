@@ -141,10 +141,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         # A usage error: typer's class for it is in different packages in different versions.
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-            return _refuse(f"{error.format_message()} See pgray --help.", is_json) if error.format_message() else 2
+            return _refuse(_usage(error), is_json) if error.format_message() else 2
         _print_error(1, f"{type(error).__name__}: {error}", is_json)
         raise
     return code
+
+
+def _usage(error: Any) -> str:
+    """Return the message of a usage error, and where to read more. Some texts are pydantic's."""
+    text = error.format_message().replace("Value error, ", "").replace("Input should be", "must be").rstrip(".")
+    verb = getattr(getattr(error, "ctx", None), "command_path", "pgray")
+    return f"{text}. See {verb} --help."
 
 
 def _run(arguments: list[str]) -> int:

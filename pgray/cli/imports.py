@@ -22,9 +22,7 @@ from trainer.records.text import count_of
 
 
 def import_(
-    logs: Annotated[
-        list[Path], typer.Argument(metavar="LOG...", help="Logs of train_gpt.py, or submission.json files.")
-    ],
+    logs: Annotated[list[Path], typer.Argument(metavar="LOG", help="Logs of train_gpt.py, or submission.json files.")],
     into: Annotated[Path, typer.Option("--into", metavar="RUN", help="A run folder; created if missing.")],
     arm: Annotated[str, typer.Option("--arm", metavar="NAME", help="The arm that these runs belong to.")],
     seed: Annotated[int | None, typer.Option("--seed", help="Use this seed where the log has none.")] = None,

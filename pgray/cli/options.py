@@ -17,6 +17,7 @@ from trainer.errors import InputError
 from trainer.presets.yamlfile import parse_yaml
 from trainer.records.layout import RunLayout
 from trainer.records.ledger import LedgerEntry
+from trainer.records.text import nearest
 
 _SEED_DIGITS, _SHOWN_CHARS = 10, 40
 
@@ -25,10 +26,19 @@ RUNS = Path("runs")
 
 
 def find_run(run: Path) -> Path:
-    """Return the run folder that an argument means: the path itself or, if that is none, the run of that name in runs/."""
+    """Return the run folder that an argument means: the path itself or, if that is none, the run of that name in runs/.
+
+    Raises:
+        InputError: there is neither.
+    """
     named = RUNS / run
-    is_meant = not is_run(run) and not run.is_absolute() and is_run(named)
-    return named if is_meant else run
+    if not is_run(run) and not run.is_absolute() and is_run(named):
+        return named
+    if not run.exists():
+        near = nearest(run.name, [folder.name for folder in RUNS.glob("*") if is_run(folder)])
+        fix = f"did you mean {near}?" if near else "pgray list shows all"
+        raise InputError("RUN", "folder", str(run), f"no such run folder, and none of that name in runs/; {fix}")
+    return run
 
 
 def is_run(folder: Path) -> bool:
@@ -41,7 +51,7 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help=_RUN_HELP, show
 RunsArgument = Annotated[
     list[Path],
     typer.Argument(
-        metavar="RUN...", help=_RUN_HELP, show_default=False, callback=lambda runs: [find_run(run) for run in runs]
+        metavar="RUN", help=_RUN_HELP, show_default=False, callback=lambda runs: [find_run(run) for run in runs]
     ),
 ]
 SweepArgument = Annotated[Path, typer.Argument(metavar="SWEEP", help="The sweep file.", show_default=False)]

@@ -60,7 +60,7 @@ def init(
         raise InputError(str(path), "file", path.suffix or "no suffix", "give a name that ends with .yaml")
     name = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "sweep"
     template = files("pgray.spec").joinpath("template.yaml").read_text(encoding="utf-8")
-    write_text(path, template.replace("name: my-sweep", f"name: {name}"))
+    write_text(path, template.replace("my-sweep", name))
     if as_json:
         options.print_json({"path": str(path), "name": name})
     else:

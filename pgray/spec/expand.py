@@ -6,7 +6,7 @@ The arms that an arm extends come before it, each followed by its `at.arms`.
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pgray.spec.designs import (
@@ -65,7 +65,7 @@ def expand(sweep: Sweep, proposals: Mapping[str, dict[str, Any]] | None = None) 
     file, proposals = sweep.file, proposals or {}
     if file.search:
         check_num_trials(1 + file.search.trials, sweep)
-    arm_config(sweep, "set", {})  # so that an error in `set` is not reported for the first arm
+    _check_shared(sweep)
     written = {file.control or "base": {}, **proposals} if file.search else design_arms(sweep)
     active, merged = _apply_when(sweep, written)
     labels = _labels(sweep, active)
@@ -79,6 +79,15 @@ def expand(sweep: Sweep, proposals: Mapping[str, dict[str, Any]] | None = None) 
         for seed in sweep.seeds
     ]
     return Expansion(tuple(arms), tuple(trials), control, tuple(dropped), tuple(merged), labels)
+
+
+def _check_shared(sweep: Sweep) -> None:
+    """Raise the error of `set` or of `--set`, which would else be reported for the first arm."""
+    try:
+        arm_config(sweep, "set", {})
+    except InputError as error:
+        arm_config(replace(sweep, overrides={}), "set", {})
+        raise InputError("--set", error.key, error.value, error.fix) from None
 
 
 def arm_config(sweep: Sweep, label: str, changes: Mapping[str, Any]) -> Config:

@@ -44,8 +44,8 @@ class KillRule(StoppingSection):
     after_frac: float = Field(0.25, ge=0, lt=1)
 
     def rules(self) -> Rules:
-        fix = f"unknown metric; use {', '.join(CURVE_METRICS)} (while training) or {', '.join(LOWER_IS_BETTER)}"
-        yield self.metric not in CURVE_METRICS + LOWER_IS_BETTER, "metric", fix
+        metrics = CURVE_METRICS + LOWER_IS_BETTER
+        yield self.metric not in metrics, "metric", f"unknown metric; {suggestion(self.metric, metrics)}"
         fix = f"{self.metric} is judged when a seed has finished; remove it, or use {CURVE_METRICS[0]}"
         for key in ("at", "after_frac"):
             yield not self.is_on_curve and key in self.model_fields_set, key, fix

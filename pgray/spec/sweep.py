@@ -17,7 +17,7 @@ from pgray.spec.stopping import StoppingSections
 from trainer.errors import InputError
 from trainer.presets.resolve import Preset, load_preset, preset_names, validate
 from trainer.presets.yamlfile import MAX_CHARS, parse_yaml, read_text
-from trainer.records.text import suggestion
+from trainer.records.text import kind_of, suggestion
 from trainer.run.config import Machine
 from trainer.section import Rules
 
@@ -126,7 +126,7 @@ class Sweep:
         raw = parse_yaml(text, origin)
         if not isinstance(raw, dict):
             fix = "a sweep is a mapping with name, preset, seeds, arms"
-            raise InputError(origin, "document", type(raw).__name__, fix)
+            raise InputError(origin, "document", kind_of(raw), fix)
         if "script" in raw:
             raise InputError(origin, "script", "given", "not supported yet; remove it")
         file = validate(SweepFile, raw, origin)

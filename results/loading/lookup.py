@@ -31,7 +31,8 @@ def find_trial(asked: str, arms: Mapping[str, str], names: Mapping[str, str] | N
     if asked in arms:
         return asked
     labels = arm_labels(arms.values(), names)
-    found = [name for name, arm in arms.items() if asked in (arm, labels[arm]) or name.startswith(asked)]
+    found = [name for name, arm in arms.items() if asked in (arm, labels[arm])]
+    found = found or [name for name in arms if name.startswith(asked)]  # int6 is an arm, and the start of int6+qat-s1
     if len(found) == 1:
         return found[0]
     known = found or list(arms)

@@ -14,9 +14,23 @@ import pandas as pd
 from results.present.column_layout import NONE, Parts, TextColumn, half_width, number
 from results.schema import COLUMNS, NAMES, Row
 from trainer.errors import InputError
-from trainer.records.results import METRICS
+from trainer.records.results import LISTED, METRICS
+from trainer.records.states import TrialState
+from trainer.records.text import suggestion
 
 _DTYPES = {column.name: column.dtype for column in COLUMNS}
+
+
+def check_metric(metric: str | None, rows: Sequence[Row]) -> None:
+    """Raise InputError for a metric that does not exist, or that trials have finished without."""
+    if metric is None:
+        return
+    if metric not in METRICS:
+        raise InputError("--metric", "metric", metric, f"unknown metric; {suggestion(metric, METRICS)}")
+    finished = [row for row in rows if row["status"] == TrialState.FINISHED]
+    if finished and all(row[metric] is None for row in finished):
+        measured = [name for name in LISTED if any(row[name] is not None for row in finished)]
+        raise InputError("--metric", "metric", metric, f"no finished trial has it; use {' or '.join(measured)}")
 
 
 def check_columns(names: Sequence[str], compared: pd.DataFrame, option: str) -> None:
@@ -25,7 +39,9 @@ def check_columns(names: Sequence[str], compared: pd.DataFrame, option: str) -> 
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            raise InputError(option, "column", name, f"did you mean {near[0]}?" if near else "see docs/columns.md")
+            raise InputError(
+                option, "column", name, f"did you mean {near[0]}?" if near else "unknown column; see docs/columns.md"
+            )
 
 
 def column_value(name: str, line: Row, rows: Sequence[Row]) -> float | str | None:

@@ -76,10 +76,10 @@ def print_published(pull_request: str, console: Console | None = None) -> None:
     table = empty_table(headings)
     for line in lines:
         table.add_row(*map(Text, line))
-    out.print(Text(f"\n{_TITLE.format(pull_request)}", "bold"))
+    out.print(Text(f"\n{_TITLE.format(pull_request)}", "bold"), soft_wrap=not out.is_terminal)
     out.print(table)
     for i, note in enumerate(notes, start=1):
-        out.print(Text(f"[{i}] {note}"))
+        out.print(Text(f"[{i}] {note}"), soft_wrap=not out.is_terminal)
 
 
 def _block(pull_request: str) -> tuple[list[str], list[list[str]], list[str]]:

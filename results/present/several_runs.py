@@ -29,7 +29,7 @@ def load_labelled(runs: Runs, control: str | None) -> tuple[pd.DataFrame, pd.Dat
     attrs: dict[Hashable | None, Any] = {
         "runs": [run for frame in frames for run in frame.attrs["runs"]],
         "problems": [problem for frame in frames for problem in frame.attrs["problems"]],
-        "sweep": " and ".join(names),
+        "sweep": f"{', '.join(names[:-1])} and {names[-1]}",
         "question": None,
         "control": f"{names[0]}/{shown[0].attrs['control']}" if shown[0].attrs["control"] else None,
         "is_labelled": True,

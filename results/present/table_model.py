@@ -15,7 +15,7 @@ from results.analysis.ablation import ablation
 from results.analysis.confirmation import notes_on_choice
 from results.analysis.headline import fallback_note, headline
 from results.loading.runs import current
-from results.present.chosen_columns import chosen_columns, sorted_by
+from results.present.chosen_columns import check_metric, chosen_columns, sorted_by
 from results.present.column_layout import NONE, HideStep, Parts, TextColumn, half_width, number
 from results.present.several_runs import Runs, load_labelled
 from results.schema import Row, records
@@ -107,8 +107,7 @@ def build_table(
         remarks.append(f"the control {own} has no trial; differences are from the first arm")
     control = control or (own if own in arms else None) or (arms[0] if arms else None)
     rows = records(current(trials))
-    if metric is not None and metric not in METRICS:
-        raise InputError("--metric", "metric", metric, f"use one of {', '.join(METRICS)}")
+    check_metric(metric, rows)
     fallback = fallback_note(rows, headline(rows)) if metric is None else None
     metric = metric or headline(rows)
     remarks += [fallback] if fallback else []
@@ -190,7 +189,7 @@ def _comparison(
         rows.append(
             {
                 "arm": (line["arm"],),
-                "seeds": (str(line["n_pairs"]), line["test"] or "") if is_compared else (str(line["n"]), ""),
+                "seeds": (_num_compared(line), line["test"] or "") if is_compared else (str(line["n"]), ""),
                 heading: (number(line["mean"], spec),),
                 "Δ\n± 95 % CI": (number(line["delta"], f"+{spec}"), half_width(line["ci_low"], line["ci_high"], spec)),
                 "p (Holm)": (number(line["p_holm"], ".2g"),),
@@ -208,6 +207,12 @@ def _comparison(
         HideStep("p (Holm)", "p (Holm)"),
         HideStep(heading, title),
     )
+
+
+def _num_compared(line: Row) -> str:
+    """Return how many seeds the difference is over and, if the mean is over more of them, over how many that is."""
+    is_part = line["test"] != "Welch" and line["n_pairs"] < line["n"]  # Welch's test uses all seeds of both sides
+    return str(line["n_pairs"]) + (f" of {line['n']}" if is_part else "")
 
 
 def _measurements(by_arm: dict[str, list[Row]], done: dict[str, list[Row]], lines: list[Row]) -> ArmTable:

@@ -1,6 +1,8 @@
 """Builds configs from presets and dotted overrides. Errors name the origin, the key, the value and the fix."""
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -10,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from trainer.config import Config
 from trainer.errors import InputError
 from trainer.presets.yamlfile import read_yaml
-from trainer.records.text import nearest, suggestion
+from trainer.records.text import kind_of, nearest, suggestion
 from trainer.run.config import Machine
 from trainer.section import RuleError, Section
 
@@ -54,7 +56,7 @@ def load_preset(name: str, origin: str = "--preset") -> Preset:
     path = PRESETS_DIR / f"{name}.yaml" if is_named else Path(name)
     raw = read_yaml(path)
     if not isinstance(raw, dict):
-        raise InputError(str(path), "document", type(raw).__name__, "a preset is a mapping with about, machine, set")
+        raise InputError(str(path), "document", kind_of(raw), "a preset is a mapping with about, machine, set")
     file = validate(PresetFile, {key: value for key, value in raw.items() if value is not None}, str(path))
     preset = Preset(name=path.stem, **dict(file))
     build_config(preset.overrides, str(path))
@@ -123,6 +125,7 @@ _FIXES = {
     "bool_type": "must be true or false",
     "string_type": "must be text",
     "tuple_type": "must be a list",
+    "string_pattern_mismatch": "use lower-case letters, digits and hyphens only",  # the name of a sweep has the only one
     "finite_number": "must be finite",
     "missing": "add it",
     "model_type": "must be a mapping of keys to values",
@@ -158,16 +161,40 @@ def input_error(
         keys = _keys_at(model, loc[:-1])
         fix = f"unknown key; {suggestion(loc[-1], keys)}" if keys else "unknown key; remove it or check its spelling"
         return InputError(origin, ".".join(parts), _shown(value), fix)
+    if parts[-1:] == ["[key]"]:  # pydantic's place of a wrong key in a mapping
+        parts = parts[:-2]
     if detail["type"] == "missing":
         value = "not given"
     elif detail["type"] == "value_error":
         value = "invalid" if isinstance(value, (dict, BaseModel)) else value
-    message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return InputError(origin, ".".join(parts) or "document", _shown(value), _FIXES.get(detail["type"], message))
+    return InputError(origin, ".".join(parts) or "document", _shown(value), _fix(detail["type"], detail["msg"], value))
+
+
+def _fix(kind: str, message: str, value: object) -> str:
+    """Return what to do about a pydantic error."""
+    fix = _FIXES.get(kind, message.removeprefix("Value error, ").replace("Input should be", "must be"))
+    if kind == "literal_error" and isinstance(value, str):
+        near = nearest(value, re.findall(r"'([^']+)'", message))
+        return f"did you mean {near}?" if near else fix
+    if kind in ("int_type", "int_from_float") and isinstance(value, float) and value.is_integer():
+        return f"{fix}; write {value:.0f}"
+    is_quoted = isinstance(value, str) and (value.isdecimal() if kind == "int_type" else kind == "float_type")
+    return f"{fix}; write {value} without quotes" if is_quoted and _is_number(str(value)) else fix
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _shown(value: object) -> object:
-    """Return what a message shows of a value: not a whole file."""
+    """Return what a message shows of a value: not a whole file, and a number in quotes with them."""
+    if value is None:
+        return "null"
+    if isinstance(value, str) and _is_number(value):
+        return repr(value)
     if not isinstance(value, (dict, list)):
         return value
     text = json.dumps(value, default=str)

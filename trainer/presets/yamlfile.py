@@ -122,8 +122,10 @@ def parse_yaml(text: str, origin: str, *, is_limited: bool = True) -> Any:
         mark = getattr(error, "problem_mark", None)
         last = max(1, len(text.splitlines()))  # the mark of an unexpected end may be one line further
         where = f"line {min(mark.line + 1, last)}" if mark else "document"
-        problem = getattr(error, "problem", None) or "cannot be read"
-        raise InputError(origin, where, str(problem), "not valid YAML; fix the syntax") from None
+        problem, fix = getattr(error, "problem", None) or "cannot be read", "fix the syntax"
+        if mark and mark.buffer is None and text[mark.index : mark.index + 1] == "\t":
+            problem, fix = "a tab", "indent with spaces"
+        raise InputError(origin, where, str(problem), f"not valid YAML; {fix}") from None
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         # PyYAML raises these for a value that does not fit its tag, such as `!!timestamp x` or `!!bool x`.
         raise InputError(origin, "document", str(error), "a value cannot be read; quote it or fix it") from None
@@ -165,8 +167,12 @@ def read_text(path: Path, max_chars: int = -1) -> str:
             text = file.read(max_chars if max_chars < 0 else max_chars + 1)
     except FileNotFoundError:
         raise InputError(str(path), "file", "missing", "no such file; check the path") from None
-    except (OSError, ValueError) as error:  # not UTF-8, or a path with a null byte
-        raise InputError(str(path), "file", type(error).__name__, f"cannot be read as UTF-8 text ({error})") from None
+    except IsADirectoryError:
+        raise InputError(str(path), "file", "a folder", "give the path of a file") from None
+    except OSError as error:
+        raise InputError(str(path), "file", error.strerror, "cannot be read; fix that or give another file") from None
+    except ValueError as error:  # not UTF-8, or a path with a null byte
+        raise InputError(str(path), "file", "not text", f"cannot be read as UTF-8 ({error})") from None
     if 0 <= max_chars < len(text):
         fix = f"longer than {max_chars:,} characters; give a sweep or preset, and use grid or search for many arms"
         raise InputError(str(path), "file", "too long", fix)

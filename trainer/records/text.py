@@ -12,6 +12,19 @@ def count_of(number: float, noun: str) -> str:
     return f"{number:,.0f} {noun}{ending}"
 
 
+def kind_of(value: object) -> str:
+    """Return what a document is that should be a mapping."""
+    kinds = {
+        type(None): "empty",
+        str: "text",
+        list: "a list",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
+    return kinds.get(type(value), type(value).__name__)
+
+
 def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Return the choice that is spelt most like `word`, None if none is similar."""
     return next(iter(difflib.get_close_matches(word, list(choices), n=1, cutoff=cutoff)), None)

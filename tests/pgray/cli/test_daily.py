@@ -37,6 +37,7 @@ def test_init_writes_a_sweep_that_can_be_planned(project: Path, capsys: pytest.C
     path = project / "sweeps" / "Late QAT.yaml"
     assert main(["init", str(path)]) == 0
     assert "name: late-qat " in path.read_text()
+    assert "my-sweep" not in path.read_text()
     assert main(["plan", str(path), "--set", "model.vocab_size=320"]) == 0  # the data are found above the file
     assert "9 trials in 6 jobs" in capsys.readouterr().out
     assert main(["init", str(path)]) == 2
@@ -69,6 +70,7 @@ def test_runs_by_name(project: Path, capsys: pytest.CaptureFixture[str], monkeyp
         assert main(arguments) == 0, capsys.readouterr().err
     assert (project / "runs/new/report.html").exists()
     assert main(["table", "newer"]) == 2
+    assert "no such run folder, and none of that name in runs/; did you mean new?" in capsys.readouterr().err
     Run(project / "new", "name: new\n").finish("other", 1)
     capsys.readouterr()
     assert main(["table", "new"]) == 0  # a path that exists is that path
@@ -95,3 +97,22 @@ def test_status_cuts_no_trial_id(tmp_path: Path, capsys: pytest.CaptureFixture[s
     name = run.entry("a" * 60, 1, trial_id=f"{'a' * 60}-s1-0123456789", reason="r" * 90)
     assert main(["status", str(run.layout.root)]) == 0
     assert name in capsys.readouterr().out
+
+
+def test_a_metric_that_no_trial_has_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else every arm has TOO FEW SEEDS, and more seeds would not help."""
+    folder = str(project / "runs/old")
+    for metric, fix in (("ttt_bpb", "no finished trial has it; use "), ("slidin_bpb", "did you mean sliding_bpb?")):
+        assert main(["table", folder, "--metric", metric]) == 2
+        assert fix in capsys.readouterr().err
+
+
+def test_a_difference_over_some_of_the_seeds_says_over_how_many(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "run", "name: run\ncontrol: a\n")
+    run.finish("a", 1, 2.0)
+    for seed in (1, 2, 3):
+        run.finish("b", seed, 2.1)
+    assert main(["table", str(run.layout.root)]) == 0
+    assert "  1 of 3  " in capsys.readouterr().out

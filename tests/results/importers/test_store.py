@@ -207,3 +207,8 @@ def test_show_ones_own_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert lines["post_quant_bpb"]["why"] == "the trial is queued"
     assert main(["show", str(run.layout.root), "int"]) == 2
     assert "more than one trial; use one of int8-s1-0, int4-s1-0" in capsys.readouterr().err
+    other = run.finish("int8-more", 1)
+    assert other.startswith("int8")
+    assert (
+        main(["show", str(run.layout.root), "int8"]) == 0
+    )  # the name of an arm, though the start of another trial's id
