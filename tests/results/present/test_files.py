@@ -161,7 +161,7 @@ def test_chosen_columns_metric_and_order(root: Path) -> None:
     [
         ({"columns": ["stepz"]}, "--columns: column: stepz: did you mean steps?"),
         ({"sort": "-delt"}, "--sort: column: delt: did you mean delta?"),
-        ({"metric": "bpb"}, "--metric: metric: bpb: use one of "),
+        ({"metric": "bpb"}, "--metric: metric: bpb: unknown metric; use one of "),
     ],
 )
 def test_a_wrong_choice(root: Path, chosen: Any, message: str) -> None:
