@@ -26,7 +26,7 @@ _LABEL_PX = 13
 _MOST_LABELS = 14
 _NAME_CHARS = 15
 _FAILED = (TrialState.FAILED, TrialState.KILLED, TrialState.LOST)
-_GATES = {"qat_on": ("triangle-up", "▲"), "recurrence_on": ("square", "■")}
+_GATES = {"qat_on": ("triangle-up", "▲", "QAT starts"), "recurrence_on": ("square", "■", "recurrence starts")}
 _METRICS = {"val_bpb": "validation bpb, raw weights", "train_loss_nats": "training loss, nats per token"}
 _Curve = dict[int, float]
 """Step -> value."""
@@ -199,7 +199,7 @@ def _traces(line: _Line, curve: _Curve, style_of: dict[str, Style], has_band: bo
         traces.append(
             go.Scatter(
                 x=[step], y=[float(np.interp(step, x, y))], mode="markers", cliponaxis=False, marker=marker,
-                hovertext=[f"{gate} at step {step:,}<br>{names}"], hoverinfo="text",
+                hovertext=[f"{_GATES[gate][2]} at step {step:,}<br>{names}"], hoverinfo="text",
             )
         )  # fmt: skip
     return traces
@@ -221,7 +221,7 @@ def _note(lines: Sequence[_Line], metric: str, *, has_difference: bool) -> str:
     if has_difference:
         parts.append(f"Below: minus {lines[0].arms[0]} at the same step and seed.")
     opened = {gate for line in lines for gate in line.gates.values()}
-    parts += [f"{sign} {gate}." for gate, (_, sign) in _GATES.items() if gate in opened]
+    parts += [f"{sign} {meaning}." for gate, (_, sign, meaning) in _GATES.items() if gate in opened]
     if any(len(line.arms) > 1 for line in lines):
         parts.append("+N: N more arms with the same training run.")
     failed = [f"{line.label} at step {line.last_step:,}" for line in lines if line.has_failed]
@@ -231,4 +231,4 @@ def _note(lines: Sequence[_Line], metric: str, *, has_difference: bool) -> str:
         parts.append(f"{_MOST_LABELS} of {len(lines)} lines are labelled; hover for the others.")
     if metric == "train_loss_nats":
         parts.append("Training loss, because no validations were made during training.")
-    return " ".join([*parts, "Shown: the last three quarters; double-click for all."])
+    return " ".join([*parts, "Shown: the last three quarters of the steps; double-click for all."])

@@ -13,7 +13,7 @@ from trainer.records.text import count_of
 
 _GROUPS = {
     "LOSS": "worse",
-    "NOISE": "without an effect",
+    "NOISE": "within the noise",
     "SMALL": "different by less than 0.005 nats",
     "INCONCLUSIVE": "too close to call",
     "INCOMPLETE": "incomplete",
@@ -91,7 +91,7 @@ def verdict_sentence(table: RunTable) -> str:
         best = min([line for line in known if line["verdict"] != "INFEASIBLE"] or known, key=lambda line: line["delta"])
         lead = f"{abs(best['delta']):.4f} bpb {'ahead of' if best['delta'] < 0 else 'behind'} {table.control}"
         result = f"{best['arm']} is {lead} so far" if best["delta"] else f"none differs from {table.control} so far"
-        text = f"Inconclusive: no arm has {WIN_MIN_SEEDS} seeds to compare; {result}"
+        text = f"Too few seeds: no arm has {WIN_MIN_SEEDS} to compare; {result}"
     return f"{text}{_others(others)}."
 
 

@@ -235,7 +235,7 @@ def test_curves_share_lines_mark_gates_and_failures(trials: pd.DataFrame) -> Non
     assert upper[0].name == "int6 +1"
     gates = [trace for trace in figure.data if trace.marker.symbol == "triangle-up" and trace.yaxis == "y"]
     assert [trace.x for trace in gates] == 2 * [(5900,)]
-    assert "qat_on" in figure.layout.meta["note"]
+    assert "▲ QAT starts." in figure.layout.meta["note"]
     assert "muon-vs ✕ at step 1,000, svd ✕ at step 1,000" in figure.layout.meta["note"]
     names = [annotation.text for annotation in figure.layout.annotations]
     assert "late-qat" in names

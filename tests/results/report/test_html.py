@@ -357,7 +357,7 @@ def test_too_few_seeds_are_inconclusive(tmp_path: Path) -> None:
         run.finish("int8", seed, 2.5)
         run.finish("int6", seed, 2.4)
     said = verdict_sentence(build_table(run.layout.root))
-    assert said == "Inconclusive: no arm has 3 seeds to compare; int6 is 0.1000 bpb ahead of int8 so far."
+    assert said == "Too few seeds: no arm has 3 to compare; int6 is 0.1000 bpb ahead of int8 so far."
 
 
 def test_the_command_prints_the_path(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
