@@ -134,23 +134,29 @@ def _artifact(run: LogRun, scores: Sequence[ScoreLine], row: RowBuilder) -> None
     named = [event for event in totals if "codec" in event.values]
     unpacked = {int(event["bytes"]) + (int(code["bytes"]) if code else 0) for event in run.all("raw_model")}
     packed = [event for event in totals if "codec" not in event.values and event["bytes"] not in unpacked]
-    labels = [score.label for score in scores if score.kind in ("plain", "sliding", "ttt")]
-    for column, events in (("model_bytes", models), ("artifact_bytes", named or packed)):
+    is_mixed = row.why_null("post_quant_bpb").startswith("several")  # then no artifact is the one of all scores
+    labels = [score.label for score in scores if score.kind in ("plain", "sliding", "ttt") and not is_mixed]
+    models += [
+        Event("model", e.line, e.values | {"bytes": e["model_bytes"]}) for e in totals if "model_bytes" in e.values
+    ]
+    several = ""
+    for column, events in (("artifact_bytes", named or packed), ("model_bytes", models)):
         values = {event["bytes"] for event in events}
         if len(values) > 1:  # the one whose codec the scores name
             events = [event for event in events if any(_names_codec(label, event) for label in labels)] or events
             values = {event["bytes"] for event in events}
-        if len(values) == 1:
-            row.set(column, events[-1]["bytes"], events[-1].line)
-        elif values:
+        if len(values) > 1:
             shown = ", ".join(f"{event['bytes']} ({row.at(event.line)})" for event in events)
-            row.set_null(column, f"several artifacts in one run: {shown}")
+            several = several or f"several artifacts in one run: {shown}"
+        if several:
+            row.set_null(column, several)
+        elif values:
+            row.set(column, events[-1]["bytes"], events[-1].line)
     if code:
         row.set("code_bytes", code["bytes"], code.line)
     for event in totals:
-        for name in ("model_bytes", "code_bytes"):
-            if name in event.values:
-                row.set(name, event[name], event.line)
+        if "code_bytes" in event.values:
+            row.set("code_bytes", event["code_bytes"], event.line)
     known = {name: row.columns.get(name) for name in ("artifact_bytes", "model_bytes", "code_bytes")}
     total, model, code_bytes = (int(v) if v is not None else None for v in known.values())
     if total is not None and model is not None and code_bytes is None and total >= model:
@@ -170,7 +176,9 @@ def _names_codec(label: str, event: Event) -> bool:
 def _status(run: LogRun, scores: Sequence[ScoreLine], row: RowBuilder) -> None:
     """Set status and reason. A run is finished if the quantized model was scored."""
     last = run.events[-1].line
-    final = [score for score in scores if score.kind not in ("float", "duplicate") and math.isfinite(score.bpb)]
+    final = [
+        score for score in scores if score.kind not in ("float", "duplicate", "choice") and math.isfinite(score.bpb)
+    ]
     if final:
         row.set("status", "finished", final[-1].lines[0])
         if not row.has("post_quant_bpb"):

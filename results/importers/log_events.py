@@ -19,6 +19,7 @@ from results.importers.log_patterns import (
     PREFIX,
     RULER,
     RUN_MARKS,
+    SETTING,
     SOURCE_BEGINS,
     SOURCE_ENDS,
     SOURCE_LINE,
@@ -32,8 +33,9 @@ _MAX_LINE = 1000  # log lines are shorter; lines of source or data may be longer
 _SOURCE_WINDOW, _MIN_SOURCE_LINES = 40, 3
 _TRAINED = ("train", "val", "stop", "score")
 _SETTINGS = ("seed_named", "world_named", "averages", "window")  # a list of settings may come before the environment
+_OF_EVALUATION = ("tuned", "tunes", "mixes")
 _ENVIRONMENT = (*_SETTINGS, "python", "torch", "gpu")
-_STEP_FIELD = re.compile(r"(?<![\w.])([a-z_]+): ?([-+]?[\d.]+(?:e[-+]?\d+)?|nan|inf)(ms)?(?![\w.])", re.A)
+_STEP_FIELD = re.compile(r"(?<![\w.])([a-z_]+): ?([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf)(ms)?(?![\w.])", re.A)
 _STEP_NAMES = {
     # the names in the line -> value; the unit of a time must be ms
     "bpb": ("val_bpb", "bpb"),
@@ -68,6 +70,13 @@ class LogRun:
     def all(self, *kinds: str) -> list[Event]:
         return [event for event in self.events if event.kind in kinds]
 
+    def cut_settings(self) -> list[Event]:
+        """Remove and return the settings after the last other line: they are the head of the run that follows."""
+        end = max((event.line for event in self.events if event.kind not in _SETTINGS), default=0)
+        settings = [event for event in self.events if event.line > end]
+        self.events = [event for event in self.events if event.line <= end]
+        return settings
+
 
 def split_runs(file: str, text: str) -> list[LogRun]:
     """Return the runs of the train_gpt.py family in the text of a log."""
@@ -80,10 +89,12 @@ def split_runs(file: str, text: str) -> list[LogRun]:
             is_trained = False
         for event in _events(line, number, is_trained) if line else ():
             if _begins_run(event, runs[-1]):
-                runs.append(LogRun(file))
+                runs.append(LogRun(file, runs[-1].cut_settings()))
                 is_trained = False
+            if event.kind in ("train", "val") and not is_trained:  # what the head says of evaluations are settings
+                is_trained = True
+                runs[-1].events = [before for before in runs[-1].events if before.kind not in _OF_EVALUATION]
             runs[-1].events.append(event)
-            is_trained = is_trained or event.kind in ("train", "val")
     found = [run for run in runs if any(event.kind in RUN_MARKS for event in run.events)]
     for run in found:
         run.last_line = run.events[-1].line
@@ -131,7 +142,10 @@ def _begins_run(event: Event, run: LogRun) -> bool:
         case "warmup":
             return event["step"] == 1 and any(before.kind in ("warmup", *_TRAINED) for before in run.events)
         case "val":
-            return event["step"] == 0 and any(before.kind in _TRAINED for before in run.events)
+            first = next((before for before in run.events if before.kind in _TRAINED), None)
+            return (
+                event["step"] == 0 and first is not None and first.values != event.values
+            )  # equal: a summary repeats it
     return False
 
 
@@ -144,11 +158,11 @@ def _events(line: str, number: int, is_trained: bool) -> Iterator[Event]:
         yield main
     if WINDOW.search(text):
         yield Event("window", number, {})
-    if not is_trained:
+    if not is_trained or SETTING.fullmatch(text):  # after training: the settings of a next run
         for kind, pattern in INLINE:
             if (found := pattern.search(text)) and not (main and kind.startswith(main.kind)):
                 yield Event(kind, number, _values(found))
-    elif not main or main.kind not in ("train", "val", "score"):
+    if not main or main.kind not in ("train", "val", "score"):
         yield from _evaluation_events(text, number)
 
 
@@ -175,10 +189,12 @@ def _step_event(values: dict[str, Value], number: int) -> Event:
 
 def _evaluation_events(text: str, number: int) -> Iterator[Event]:
     """Yield what happens to the model between training and a score."""
+    if SETTING.fullmatch(text):
+        return
     if "ttt" not in text.lower():
         pass
     elif tuned := TUNED_ON_VALIDATION.fullmatch(text):
-        epochs = tuned["epochs"] or tuned["passes"] or tuned["count"] or tuned["of"]
+        epochs = next(count for count in tuned.groups() if count)
         if int(epochs[:9]):
             yield Event("tuned", number, {"epochs": int(epochs[:9])})
     elif TUNES_AS_IT_SCORES.fullmatch(text):

@@ -53,6 +53,8 @@ _LINES: tuple[tuple[str, str], ...] = (
     ("warmup", r"warmup_step:<step:int>/<of:int>"),
     ("params_named", r"(?i:(?:total )?param(?:eter)?s:) ?(?:total=)?<num_params:count>"),
     # training
+    ("stop", r"stop tt: ?<train_ms:int>ms s: ?<step:int>(?:/<of:int>)?"),
+    ("stop", r"Stopping early at step <step:int>"),
     ("stop", r"stopping_early: ?\w+(?:=\d+)? train_time: ?<train_ms:int>ms(?: step: ?<step:int>(?:/<of:int>)?)?"),
     ("memory", r"(?i:peak[ _]mem(?:ory)?):?(?: allocated)?: ?<mib:int> MiB"),
     ("qat_on", r"late_qat:enabled(?: \w+=\w+){0,8}(?: at)? step[: ]<step:int>"),
@@ -61,7 +63,10 @@ _LINES: tuple[tuple[str, str], ...] = (
     ("qat_on", r"(?i:\W*step[ :]<step:int>:? (?:qat|late_qat)[ :_](?:activated|started|enabled)).*"),
     ("qat_on", r"qat:enabled|QAT enabled:(?!.*\bstep\b).*"),
     # the last average applied is exported
-    ("ema", r"ema:\s?(?:applying|loading)(?! best).*|EMA: loading smoothed weights|(?:=== )?Applying EMA weights.*"),
+    (
+        "ema",
+        r"ema:\s?(?:apply(?:ing)?|loading)(?! best)\b.*|EMA: loading smoothed weights|(?:=== )?Applying EMA weights.*",
+    ),
     ("swa", r"swa:\s?(?:applying|averaging)|SWA: (?:averag(?:ing|ed)|applying)|SWA: loaded averaged model"),
     ("lawa", r"lawa:applying LAWA|LAWA: using averaged weights"),
     ("sqwa", r"sqwa:applying SQWA"),
@@ -70,14 +75,19 @@ _LINES: tuple[tuple[str, str], ...] = (
     ("model", r"(?:\w+ \w+ s|S)erialized model (?P<codec>[^\s:]+): ?<bytes:int> bytes"),
     ("model", r"(?:\w+ ){1,2}serialized model: ?<bytes:int> bytes"),
     ("model", r"serialized_model_(?P<codec>[^\s:]+): ?<bytes:int> bytes"),
-    ("code", r"Code size(?: \(compressed\))?: ?<bytes:int> bytes"),
-    ("total", r"Total(?: \w+)? submission size(?: (?P<codec>[^\s:]+))?: ?<bytes:int> bytes"),
+    ("code", r"(?:Code size(?: \(compressed\))?|code_size|Packed code): ?<bytes:int> bytes"),
+    ("total", r"Total (?P<codec>\w+) submission: ?<bytes:int> bytes"),
+    ("total", r"(?:Total(?: \w+)? submission|Submission)(?: size)?(?: (?P<codec>[^\s:]+))?: ?<bytes:int> bytes"),
+    ("total", r"total_submission_size_(?P<codec>[^\s:]+): ?<bytes:int> bytes"),
+    ("total", r"(?P<codec>[\w+]+): ?<model_bytes:count> bytes \| code: ?<code_bytes:count> \| total: ?<bytes:count>"),
+    ("total", r"(?P<codec>[\w+]+) model: ?<model_bytes:int> bytes \| Total submission: ?<bytes:int> bytes"),
     ("total", r"artifact: ?<bytes:int> bytes \(model:<model_bytes:int> code:<code_bytes:int>\)"),
     ("total", r"artifact: ?<model_bytes:int> bytes .{0,20}\bcode: ?<code_bytes:int> total: ?<bytes:int> bytes"),
     # evaluation
     ("eval_mode", r"final_eval_mode:(?P<mode>sliding_window|standard)(?: stride:<stride:int>)?"),
     ("sliding_progress", r"\s*sliding_eval \[.*"),
     ("ttt_chunk", r"\s*(?:\w*ttt_chunk |tc ?)\[<chunk:int>/<of:int>\] ?(?:cum_)?bpb=<bpb:float>"),
+    ("score", r"(?P<text>[A-Za-z]\w*(?:mix|ppm)\w* .{0,80}?\b\w*mix_bpb=<bpb:float>(?!\w).*)"),
     ("score", rf"(?P<text>{_LABEL}\bval_loss[:=] ?<loss:float> {_BPB}(?!\w).*)"),
     ("score", rf"(?P<text>{_LABEL} vl: ?<loss:float> {_BPB}(?!\w).*)"),
     ("score", rf"(?P<text>{_LABEL}(?<!\w)(?:val_)?bpb(?: \(.{{0,30}}?\))?[:=] ?<bpb:float>(?!\w).*)"),
@@ -103,12 +113,13 @@ INLINE = (
     ("world_named", re.compile(r"(?i:(?:^|\s)world[_ ]size: ?)(?P<world_size>\d{1,6})(?![\w.])", re.A)),
 )
 TUNED_ON_VALIDATION = re.compile(
-    # test-time training that is not score-first: epochs over the validation text, before it is scored. A burst repeats
-    # training batches.
+    # test-time training that is not score-first: epochs over the validation text, or over each of its documents, before
+    # it is scored. A burst repeats training batches; chunks are scored first.
     r"(?i:(?!.{0,20}burst)[^=]{0,30}?ttt\w*:? ?"
     r"(?:(?:start|rank\d|starting)\b(?!.*\bchunks?=).*?\bepochs[=: ]{1,2}(?P<epochs>\d+)"
     r"|starting rank=\d.{0,40}?\bepochs=(?P<passes>\d+)"
-    r"|starting (?P<count>\d+) epochs|(?:\w+ )?[:_ ]? ?epoch[ :]*\d+/(?P<of>\d+)).*)",
+    r"|short=\d+ .{0,60}\bepochs=(?P<each>\d+)|(?:starting )?(?P<count>\d+) (?:epochs|passes)\b(?!.*\bchunks?=)"
+    r"|(?:\w+[ :])?[:_ ]? ?epoch[ :=]*\d+/(?P<of>\d+)).*)",
     re.A,
 )
 TUNES_AS_IT_SCORES = re.compile(
@@ -120,8 +131,10 @@ MIXES_A_MODEL = re.compile(
     # another predictor or an adapted state joins the model: its scores are not those of the weights
     r"(?i:(?:(?<![a-z])(?:n-?gram|ppm|slot|knn|hedge|dyneval|two_pass)|paid_prefix|cache_eval|correction table))"
 )
+SETTING = re.compile(r"\W*[\w.]+ ?[:=] ?\S*|\S+", re.A)
+"""A line that only names a setting or a file: it tells what could be, not what was."""
 SWITCHED_OFF = re.compile(
-    r"(?i:.*(?:enabled|use|active)\w*[=:] ?(?:0|false|off|no)\b|.*\b(?:disabled|skipp(?:ed|ing))\b)"
+    r"(?i:.*(?:enabled|use|active)\w*[=:] ?(?:0|false|off|no)\b|.*\b(?:disabled|skipp(?:ed|ing))\b|\w+_time:)"
 )
 
 

@@ -15,7 +15,7 @@ from results.importers.log_events import Event, LogRun
 from results.importers.score_labels import Kind, is_running_value, kind_of
 
 _MAX_SCORES = 200  # per run, from the end; no script of this family prints more
-_ROUNDING = 0.000051  # a 4-decimal line and its `_exact` twin differ by no more
+ROUNDING = 0.000051  # a 4-decimal line and its `_exact` twin differ by no more
 _FORWARD_SHARE = 1 / 3  # of a training step's time is its forward pass
 _PLAIN_BELOW, _MAYBE_SLIDING_FROM, _SLIDING_ABOVE = 3.0, 8.0, 25.0
 """Evaluation time, in forward passes over the validation split. In the challenge's logs a plain evaluation takes 0.7 to 15
@@ -89,11 +89,12 @@ def _parse(event: Event, codec_words: frozenset[str]) -> ScoreLine | None:
 
 
 def _are_twins(a: ScoreLine, b: ScoreLine) -> bool:
-    same_name = a.label == b.label or (a.kind == b.kind == "ttt")
+    is_unnamed = "unclear" in (a.kind, b.kind) and a.loss is not None and b.loss is not None
+    same_name = a.label == b.label or (a.kind == b.kind == "ttt") or is_unnamed
     if a.is_exact and b.is_exact and a.bpb != b.bpb:
         return False
     losses = abs(a.loss - b.loss) if a.loss is not None and b.loss is not None else 0.0
-    return same_name and abs(a.bpb - b.bpb) <= _ROUNDING and losses <= _ROUNDING
+    return same_name and abs(a.bpb - b.bpb) <= ROUNDING and losses <= ROUNDING
 
 
 def _merged(first: ScoreLine, second: ScoreLine) -> ScoreLine:
@@ -101,18 +102,25 @@ def _merged(first: ScoreLine, second: ScoreLine) -> ScoreLine:
     value, other = (first, second) if first.is_exact and not second.is_exact else (second, first)
     about = ("loss", "stride", "stride_line", "eval_s", "eval_seq_len")
     absent: dict[str, Any] = {name: getattr(other, name) for name in about if getattr(value, name) is None}
-    return replace(value, lines=value.lines + other.lines, **absent)
+    named = other if value.kind == "unclear" else value
+    return replace(value, kind=named.kind, why=named.why, label=named.label, lines=value.lines + other.lines, **absent)
 
 
 def _in_context(score: ScoreLine, before: Sequence[ScoreLine], scores: Sequence[ScoreLine], run: LogRun) -> ScoreLine:
     """Return the score with the kind that the lines before it show."""
     first = min(score.lines)
-    if score.kind in ("other", "unclear"):
+    if score.kind in ("other", "unclear", "choice"):
         return score
+    if mixture := next((s for s in before if s.kind == "other" and abs(s.bpb - score.bpb) <= ROUNDING), None):
+        return replace(score, kind="other", label=mixture.label, why=mixture.why)
     if any(s.bpb == score.bpb and s.loss == score.loss and s.kind not in (score.kind, "float") for s in before):
         return replace(score, kind="duplicate")
     last_score = max((s.lines[-1] for s in before if max(s.lines) < first), default=0)
     if why := _changed_by(score, first, last_score, run):
+        return replace(score, kind="other", why=why)
+    passes = _forward_passes(score, run)
+    if score.kind == "float" and passes is not None and passes >= _SLIDING_ABOVE:
+        why = f"weights that are not quantized; it took {passes:.1f} forward passes, as long as a sliding window"
         return replace(score, kind="other", why=why)
     if score.kind == "plain":
         return _plain_or_sliding(score, scores, [e for e in run.events if last_score < e.line < first], run)

@@ -3,6 +3,7 @@
 The limits come from the logs of 1,160 pull requests of openai/parameter-golf in which nothing else changed.
 """
 
+import math
 from collections.abc import Mapping
 
 MIN_GAP = -0.008  # bpb: quantization improves a score by less than this, through rounding and late QAT
@@ -10,7 +11,7 @@ _SLIDING_GAIN = 0.036  # share of the plain bpb that a sliding window saves at m
 _TTT_GAIN = 0.030  # share of the sliding bpb that score-first test-time training saves at most
 _AVERAGING_GAIN = 0.045  # share of the bpb that an average of the weights saves at most
 _UNTRAINED_FROM = 2.0  # bpb: models above it have barely learned, and gain much more
-_UNCHECKED_MIN = 0.95  # bpb: no public plain score of a valid evaluation is lower
+LOWEST_VALID = 0.95  # bpb: no public score of a valid evaluation is lower
 _OF_ARTIFACT = ("post_quant_bpb", "sliding_bpb", "ttt_bpb")
 
 
@@ -28,10 +29,12 @@ def implausible(scores: Mapping[str, float]) -> dict[str, str]:
     ):
         if column not in scores or column in refused:
             continue
-        gains |= {"raw_bpb": max(gains.values()) + _AVERAGING_GAIN}
+        is_broken = scores.get("post_quant_bpb", math.inf) > scores.get("raw_bpb", 0.0) * (1 + _AVERAGING_GAIN)
+        if "float_bpb" not in scores and is_broken:  # else a better score of the weights that it began with is known
+            gains |= {"raw_bpb": max(gains.values()) + _AVERAGING_GAIN}
         known = {name: scores[name] for name in gains if name in scores and name not in refused}
         if not known:
-            if scores[column] < _UNCHECKED_MIN:
+            if scores[column] < LOWEST_VALID:
                 refused[column] = f"{scores[column]} is lower than any model reaches, and no other score confirms it"
             continue
         # test-time training also repairs what quantization broke, so it is held against the best of the others
@@ -48,6 +51,11 @@ def _of_gap(scores: Mapping[str, float]) -> dict[str, str]:
     plain, floats, raw = (scores.get(name) for name in ("post_quant_bpb", "float_bpb", "raw_bpb"))
     if plain is None:
         return {}
+    if plain < _UNTRAINED_FROM <= min(score for score in (floats, raw, math.inf) if score is not None):
+        broken = (
+            "the float weights score as if untrained, the quantized ones do not: they were trained for one quantizer"
+        )
+        return {"float_bpb": broken} if floats is not None else {}
     if floats is not None and plain - floats < MIN_GAP:
         better = f"{floats - plain:.4f} bpb better than float_bpb {floats}, more than quantization can give"
         if raw is not None and plain >= raw + MIN_GAP:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from results.importers.imported_run import RowBuilder
 from results.importers.log_events import LogRun
-from results.importers.log_scores import ScoreLine
-from results.importers.score_checks import implausible
+from results.importers.log_scores import ROUNDING, ScoreLine
+from results.importers.score_checks import LOWEST_VALID, implausible
 
 PUBLISHED_SPLIT_BYTES = {62_021_632: 151_080_363}
 """Scored tokens -> scored bytes of the challenge's sp1024 validation split at sequence length 2048."""
@@ -20,6 +20,7 @@ _FROM_SCORES = (
     ("sliding", "sliding_bpb", "a sliding-window bpb of the quantized model"),
     ("ttt", "ttt_bpb", "a bpb with test-time training"),
 )
+_TOO_LOW = "lower than any model reaches on the published text: it was trained on it, or saw what it predicted"
 _IN_LABEL = {
     "float": r"pre-?quant|ema",
     "plain": r"roundtrip|quantized(?!_)",
@@ -35,6 +36,9 @@ def set_scores(run: LogRun, scores: Sequence[ScoreLine], row: RowBuilder) -> Non
     unclear = [score for score in scores if score.kind == "unclear"]
     for kind, column, _ in _FROM_SCORES:
         found = _best([score for score in scores if score.kind == kind])
+        if kind == "float" and len({score.bpb for score in found}) > 1:
+            named = [score.bpb for score in scores if score.kind == "choice"]
+            found = [score for score in found if named and abs(score.bpb - named[-1]) <= ROUNDING] or found
         if len({score.bpb for score in found}) == 1:
             chosen[column] = found[-1]
         elif found:
@@ -44,12 +48,19 @@ def set_scores(run: LogRun, scores: Sequence[ScoreLine], row: RowBuilder) -> Non
     known = {column: score.bpb for column, score in chosen.items()}
     raw = row.columns.get("raw_bpb")
     others = [score for score in scores if score.kind == "other"]
-    for column, reason in implausible(known | ({"raw_bpb": float(raw)} if raw is not None else {})).items():
+    low = {column: score for column, score in chosen.items() if score.bpb < LOWEST_VALID}
+    refused = {column: _TOO_LOW for column, score in low.items() if _is_of_published_split(score)}
+    refused |= implausible(known | ({"raw_bpb": float(raw)} if raw is not None else {}))
+    for column, reason in refused.items():
         score = chosen.pop(column)
         row.set_null(column, f"{reason} ({row.at(score.lines[0])})")
         others += [replace(score, why=reason)] if column != "float_bpb" else []
     for column, score in chosen.items():
         row.set(column, score.bpb, score.lines[0])
+        if column in low:
+            row.add_note(
+                f"{column} {score.bpb} is lower than any valid public score: another denominator?", score.lines[0]
+            )
     _other(others, row)
     if not row.has("ttt_bpb") and (chunks := run.all("ttt_chunk")) and not any(s.kind == "other" for s in scores):
         at = f"chunk {chunks[-1]['chunk']} of {chunks[-1]['of']}, running bpb {chunks[-1]['bpb']}"
@@ -61,11 +72,24 @@ def set_scores(run: LogRun, scores: Sequence[ScoreLine], row: RowBuilder) -> Non
         row.set_null(column, f"no line gives {lacking}")
 
 
+def _is_of_published_split(score: ScoreLine) -> bool:
+    """Return whether the score has the bytes per token of the challenge's sp1024 split, so that no denominator explains it."""
+    ratio = _bytes_per_token_of(score)
+    return any(ratio is not None and abs(ratio * t / b - 1) <= 1e-3 for t, b in PUBLISHED_SPLIT_BYTES.items())
+
+
+def _bytes_per_token_of(score: ScoreLine) -> float | None:
+    """Return bytes per token = nats / ln 2 / bpb if the line holds both."""
+    usable = score.loss and math.isfinite(score.bpb * score.loss) and min(score.bpb, score.loss) > 0
+    return score.loss / math.log(2) / score.bpb if usable and score.loss else None
+
+
 def _best(found: Sequence[ScoreLine]) -> list[ScoreLine]:
-    """Return the scores of one kind that count: those of the smallest stride, exact ones before rounded ones."""
+    """Return the scores of one kind that count: those of the smallest stride, without the rounded twins of exact ones."""
     smallest = min((score.stride for score in found if score.stride), default=None)
     found = [score for score in found if score.stride in (None, smallest)]
-    return [score for score in found if score.is_exact] or list(found)
+    exact = [score.bpb for score in found if score.is_exact]
+    return [score for score in found if score.is_exact or all(abs(score.bpb - bpb) > ROUNDING for bpb in exact)]
 
 
 def _other(others: Sequence[ScoreLine], row: RowBuilder) -> None:
@@ -103,10 +127,10 @@ def _evaluations(chosen: Sequence[ScoreLine], row: RowBuilder) -> None:
 
 
 def _bytes_per_token(chosen: Sequence[ScoreLine], row: RowBuilder) -> None:
-    """Derive bytes per token = nats / ln 2 / bpb from one score line that holds both, an exact one if there is one."""
-    usable = [s for s in chosen if s.loss and math.isfinite(s.bpb * s.loss) and min(s.bpb, s.loss) > 0]
-    for score in sorted(usable, key=lambda s: not s.is_exact)[:1]:
-        row.set("bytes_per_token", (score.loss or 0.0) / math.log(2) / score.bpb, score.lines[0])
+    """Set the bytes per token of one score line, an exact one if there is one."""
+    for score in sorted(chosen, key=lambda s: not s.is_exact):
+        if (ratio := _bytes_per_token_of(score)) is not None:
+            row.set("bytes_per_token", ratio, score.lines[0])
     row.set_null("bytes_per_token", "no score of the quantized model gives both its loss and its bpb")
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from typing import Literal, cast
 
-Kind = Literal["float", "plain", "sliding", "ttt", "other", "unclear", "duplicate"]
+Kind = Literal["float", "plain", "sliding", "ttt", "other", "unclear", "duplicate", "choice"]
 
 _QUANTIZED = re.compile(r"round|trip|roundtrip|rt|quant|quantized|quantised")
 _SLIDING = re.compile(r"sliding|slide|sw|windowed|window")
@@ -18,7 +18,7 @@ _NEUTRAL = re.compile(
     # codecs, number formats, and words that name no evaluation
     r"zlib|zstd|lzma|brotli|xz|bz|bshuf|rans|ans|arith|arithcode|gptq|awq|lqer|pergroup|lite|packed|trinity|codebook|vq|nf|mx"
     r"|int|q|w|b|s|x|bits?|mixed|ternary|binary|quinary|xnor|quantization|codec|mode|native|default|standard|plain|nonsliding"
-    r"|final|exact|diagnostics?|post|eval|evaluation|val|validation|bpb|loss|score|model|weights|full|exported|export"
+    r"|final|exact|diag(?:nostics?)?|post|eval|evaluation|val|validation|bpb|loss|score|model|weights|full|exported|export"
     r"|research|pass|results?|submission|artifact|storage|the|of"
 )
 _FOREIGN = re.compile(
@@ -26,8 +26,11 @@ _FOREIGN = re.compile(
     r"|krause|memory|retriev|paid|prefix|tara|temped",
     re.I,
 )
+_CHOICE = re.compile(
+    r"(?:best|using|selected|chosen)(?:_| )", re.I
+)  # repeats the score of the average that is exported
 _NOT_FINAL = re.compile(
-    r"running|chunk|epoch|progress|batch|\d/\d|\bbest\b|champion|delta|gain|improv|sweep|search|pass \d|baseline"
+    r"running|chunk|epoch|progress|batch|\d/\d|\bbest\b|champion|delta|gain|improv|sweep|(?<!re)search|pass \d|baseline"
     r"|projected|estimate|target|\b(?:base|previous|sota|leader)\b|done$|\bvs\b|seed \d|mean\b",
     re.I,
 )
@@ -40,7 +43,11 @@ def kind_of(label: str, rest: str, codec_words: Collection[str]) -> tuple[Kind, 
         label: the text before the values. rest: the text after them.
         codec_words: words of the codecs that the log's artifact lines name; they say nothing about the evaluation.
     """
-    text = " ".join([label, *re.findall(r"\beval_mode[:=](\w+)", rest)]).lower()
+    if _CHOICE.match(label):
+        return "choice", ""
+    label = re.sub(r"\(no \w+\)", "", label)  # what the evaluation was without
+    stated = re.findall(r"\beval_mode[:=](\w+)|^ *(sliding)(?= val_)", rest)
+    text = " ".join([label, *(word for pair in stated for word in pair)]).lower()
     words = set(re.findall(r"[^\W\d_]+", text)) | ({"ttt"} if re.search(r"\bttt_\w+[:=]", rest) else set())
     quantized, sliding, ttt, floats = (_any(pattern, words) for pattern in (_QUANTIZED, _SLIDING, _TTT, _FLOAT))
     known = [_QUANTIZED, _SLIDING, _TTT, _FLOAT, _NEUTRAL, *([_WITH_TTT] if ttt else [])]
@@ -55,7 +62,7 @@ def kind_of(label: str, rest: str, codec_words: Collection[str]) -> tuple[Kind, 
         return "other", "test-time training of weights that are not quantized"
     if floats and sliding:
         return "other", "sliding window over weights that are not quantized"
-    is_float = floats or words == {"diagnostic"}
+    is_float = floats or words in ({"diagnostic"}, {"diag"})
     for kind, is_it in (("ttt", ttt), ("float", is_float), ("sliding", sliding), ("plain", quantized)):
         if is_it:
             return cast("Kind", kind), ""

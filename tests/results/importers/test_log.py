@@ -219,3 +219,10 @@ def test_a_run_that_crashed_before_training_is_a_row_of_its_own(tmp_path: Path) 
     assert (one.get("status"), two.get("status")) == ("failed", "finished")
     assert "traceback" in str(one.get("reason"))
     assert (two.get("seed"), two.get("post_quant_bpb")) == (42, 1.14500258)
+
+
+def test_a_step_line_with_a_broken_number_is_read_without_it(tmp_path: Path) -> None:
+    broken = "step:5000/20000 train_loss:1.96.76 train_time:400000ms step_avg:80.00ms"
+    lines = made.training(during=(broken,))
+    run = made.read_one(tmp_path, made.header(), lines, made.artifact(), made.PLAIN)
+    assert (run.get("status"), run.get("steps")) == ("finished", 7000)
