@@ -143,9 +143,8 @@ def _begins_run(event: Event, run: LogRun) -> bool:
             return event["step"] == 1 and any(before.kind in ("warmup", *_TRAINED) for before in run.events)
         case "val":
             first = next((before for before in run.events if before.kind in _TRAINED), None)
-            return (
-                event["step"] == 0 and first is not None and first.values != event.values
-            )  # equal: a summary repeats it
+            is_repeated = first is not None and first.values == event.values  # a summary at the end repeats it
+            return event["step"] == 0 and first is not None and not is_repeated
     return False
 
 

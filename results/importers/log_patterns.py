@@ -131,7 +131,7 @@ MIXES_A_MODEL = re.compile(
     # another predictor or an adapted state joins the model: its scores are not those of the weights
     r"(?i:(?:(?<![a-z])(?:n-?gram|ppm|slot|knn|hedge|dyneval|two_pass)|paid_prefix|cache_eval|correction table))"
 )
-SETTING = re.compile(r"\W*[\w.]+ ?[:=] ?\S*|\S+", re.A)
+SETTING = re.compile(r"[^\w.]*[\w.]+ ?[:=] ?\S*|\S+", re.A)
 """A line that only names a setting or a file: it tells what could be, not what was."""
 SWITCHED_OFF = re.compile(
     r"(?i:.*(?:enabled|use|active)\w*[=:] ?(?:0|false|off|no)\b|.*\b(?:disabled|skipp(?:ed|ing))\b|\w+_time:)"

@@ -26,9 +26,8 @@ _FOREIGN = re.compile(
     r"|krause|memory|retriev|paid|prefix|tara|temped",
     re.I,
 )
-_CHOICE = re.compile(
-    r"(?:best|using|selected|chosen)(?:_| )", re.I
-)  # repeats the score of the average that is exported
+_CHOICE = re.compile(r"(?:best|using|selected|chosen)(?:_| )", re.I)
+"""Begins a line that repeats the score of the average that is exported."""
 _NOT_FINAL = re.compile(
     r"running|chunk|epoch|progress|batch|\d/\d|\bbest\b|champion|delta|gain|improv|sweep|(?<!re)search|pass \d|baseline"
     r"|projected|estimate|target|\b(?:base|previous|sota|leader)\b|done$|\bvs\b|seed \d|mean\b",

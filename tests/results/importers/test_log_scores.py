@@ -155,7 +155,7 @@ def test_a_score_that_nothing_confirms_is_refused_if_no_model_reaches_it(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "piece", ["ttt ", "ttt:start ", "qat on ", "a:1 ", "1,", "sliding val_bpb:", "[rank0] ", "=", " epochs=1"]
+    "piece", ["ttt ", "ttt:start ", "qat on ", "a:1 ", "1,", "sliding val_bpb:", "[rank0] ", ".", "=", " epochs=1"]
 )
 def test_a_hostile_line_takes_no_time(piece: str, tmp_path: Path) -> None:
     lines = [(piece * 999)[:999]] * 200
