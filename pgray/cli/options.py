@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pgray.spec.sweep import Sweep
 from pgray.store.ledger import Ledger
+from pgray.store.planned import PLANNED_FILE
 from results.present.console import open_console
 from trainer.errors import InputError
 from trainer.presets.yamlfile import parse_yaml
@@ -43,7 +44,8 @@ def find_run(run: Path) -> Path:
 
 def is_run(folder: Path) -> bool:
     layout = RunLayout(folder)
-    return layout.ledger.is_file() or layout.imports.is_dir() or layout.driver_log.is_file()
+    paths = (layout.ledger, layout.imports, layout.driver_log, folder / PLANNED_FILE)
+    return any(path.exists() for path in paths)
 
 
 _RUN_HELP = "A run folder, or the name of one in runs/."

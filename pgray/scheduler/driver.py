@@ -37,6 +37,7 @@ from pgray.scheduler.signals import Interrupt, catch_interrupts
 from pgray.spec.sweep import Sweep
 from pgray.stopping.rule import stopping_rules
 from pgray.store.ledger import Ledger
+from pgray.store.planned import PLANNED_FILE, write_planned
 from pgray.store.storage_errors import why_unwritable
 from trainer.records.files import write_json
 from trainer.records.layout import RunLayout
@@ -120,6 +121,8 @@ def run_sweep(
             has_work = bool(decision.with_action("run")) or not proposer.is_exhausted
             cluster = None
             if has_work:
+                at_end.callback((layout.root / PLANNED_FILE).unlink, missing_ok=True)
+                write_planned(layout.root, decision.with_action("run"))
                 most_jobs = len(decision.jobs_to_run()) if proposer.is_exhausted else sys.maxsize
                 address = address or os.environ.get("RAY_ADDRESS")
                 where = None if address == "local" else address

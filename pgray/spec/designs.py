@@ -18,6 +18,7 @@ from trainer.records.text import suggestion
 Overrides = dict[str, Any]
 NamedArms = dict[str, Overrides]
 _MAX_ARMS, _MAX_TRIALS = 10_000, 20_000  # a typing mistake can ask for billions, more than memory holds
+_MAX_EXTENDS = 100  # arms in one chain of extends
 
 
 def design_arms(sweep: Sweep) -> NamedArms:
@@ -135,6 +136,9 @@ def _merge_extends(name: str, written: Mapping[str, Overrides], sweep: Sweep) ->
         key = f"arms.{chain[-1]}.extends" if chain else ""
         if not isinstance(link, str) or link not in written:
             raise InputError(sweep.origin, key, link, f"no such arm; {suggestion(link, written)}")
+        if len(chain) == _MAX_EXTENDS:
+            fix = f"is in a chain of more than {_MAX_EXTENDS} arms; let the last arm set the keys itself"
+            raise InputError(sweep.origin, key, link, fix)
         if link in chain:
             raise InputError(sweep.origin, key, link, f"circular extends: {' -> '.join([*chain, link])}")
         chain.append(link)

@@ -1,7 +1,8 @@
 """Conditions over a config, as in `where: ["model.layers <= 4 or quant.bits.mlp == 8"]`: a small, safe subset of Python.
 
 Allowed are dotted config keys, numbers, text, lists, true/false/null, comparisons (also chained, `in` and `not in`),
-and/or/not and arithmetic. Python's parser reads the text; it is never evaluated as Python code.
+and/or/not and arithmetic with numbers: text and lists could be repeated until they fill the memory. Python's parser reads
+the text; it is never evaluated as Python code.
 """
 
 import ast
@@ -20,6 +21,7 @@ _OPERATORS: dict[type[ast.cmpop | ast.operator | ast.unaryop], Callable[..., Any
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Not: operator.not_, ast.USub: operator.neg,
 }  # fmt: skip
+_MAX_CHARS = 1_000  # of one condition: numbers that are multiplied stay as short as their text
 _NAMES = {"true": True, "false": False, "null": None}
 _KEYS = frozenset(config_keys())
 _Evaluate = Callable[[Config], Any]
@@ -37,10 +39,13 @@ class Condition:
 
     def __init__(self, text: str, origin: str, key: str) -> None:
         self.text, self._origin, self._key = text, origin, key
+        if len(text) > _MAX_CHARS:
+            self.text = f"{text[:40]}..."
+            raise self._error(f"has {len(text):,} characters, more than {_MAX_CHARS:,}; write several conditions")
         try:
             self._tree = ast.parse(text.strip(), mode="eval").body
             self._evaluate = self._compile(self._tree)
-        except (SyntaxError, ValueError, RecursionError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             raise self._error("not a condition; write for instance model.layers <= 4") from None
 
     @property
@@ -53,6 +58,8 @@ class Condition:
         """Return whether `config` meets the condition. Raises InputError if it compares values of different types."""
         try:
             return bool(self._evaluate(config))
+        except RecursionError:
+            raise self._error("is nested too deeply; write several conditions") from None
         except (TypeError, ArithmeticError) as error:
             raise self._error(f"cannot be evaluated ({error}); compare values of the same type") from None
 
@@ -73,10 +80,12 @@ class Condition:
                 return lambda config: [part(config) for part in parts]
             case ast.UnaryOp(op=op, operand=value) if type(op) in _OPERATORS:
                 apply, inner = _OPERATORS[type(op)], self._compile(value)
-                return lambda config: apply(inner(config))
+                if isinstance(op, ast.Not):
+                    return lambda config: apply(inner(config))
+                return lambda config: apply(_number(inner(config)))
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
                 apply, first, second = _OPERATORS[type(op)], self._compile(left), self._compile(right)
-                return lambda config: apply(first(config), second(config))
+                return lambda config: apply(_number(first(config)), _number(second(config)))
             case ast.Compare(left=left, ops=ops, comparators=rights) if all(type(op) in _OPERATORS for op in ops):
                 parts, compares = list(map(self._compile, (left, *rights))), [_OPERATORS[type(op)] for op in ops]
 
@@ -98,3 +107,10 @@ class Condition:
             return list(value) if isinstance(value, tuple) else value  # a list in a condition is a list
 
         return look_up
+
+
+def _number(value: Any) -> int | float:
+    """Return the value. Raises TypeError for anything else than a number."""
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"arithmetic with {type(value).__name__}")
+    return value

@@ -1,6 +1,7 @@
 """Designs and the order of overrides: the arms and trials that a sweep file expands to."""
 
 import itertools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,50 @@ def test_conditions(text: str, is_true: bool) -> None:
 def test_other_expressions_are_refused_as_conditions(text: str) -> None:
     with pytest.raises(InputError, match=r"t\.yaml: where\.0: "):
         Condition(text, "t.yaml", "where.0")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'a' * 10**10 == 'b'",
+        "'a' * 10000000000 == 'b'",
+        "[1] * 10000000000 == []",
+        "'%10000000000d' % 5 == 'b'",
+        "2 ** 1000000000 > 1",
+        "1 << 10000000000 > 1",
+        "model.layers ** model.dim ** model.dim > 1",
+        "9" * 5000 + " > 1",
+        "*".join(["9" * 900] * 2000) + " > 1",
+        "-" * 950 + "1 > 1",
+        "(" * 950 + "1" + ")" * 900,
+        "not " * 240 + "true",
+        "'a' + 'b' == 'ab'",
+    ],
+    ids=lambda text: text[:20],
+)
+def test_conditions_that_would_take_all_memory_or_time_are_refused_at_once(text: str) -> None:
+    config = expanded(arms={"a": {}}).arms[0].config
+    began = time.monotonic()
+    try:
+        Condition(text, "t.yaml", "where.0").holds(config)
+    except InputError as error:
+        assert len(str(error)) < 1500
+    else:
+        assert text.startswith(("not ", "-")), "nothing is wrong with many signs"
+    assert time.monotonic() < began + 1.0
+
+
+@pytest.mark.parametrize("num_arms", [100, 101, 3000])
+def test_a_chain_of_extends_has_an_end(num_arms: int) -> None:
+    arms: dict[str, Any] = {"a0": {}}
+    arms |= {f"a{i}": {"extends": f"a{i - 1}", "optim.ns_steps": 1 + i % 5} for i in range(1, num_arms)}
+    began = time.monotonic()
+    if num_arms <= 100:
+        assert configs(expanded(arms=arms))["a99"].optim.ns_steps == 5
+        return
+    with pytest.raises(InputError, match=r"t\.yaml: arms\.a1\.extends: a0: is in a chain of more than 100 arms; let the"):
+        expanded(arms=arms)
+    assert time.monotonic() < began + 5.0
 
 
 def test_comparing_text_with_a_number_is_refused() -> None:
