@@ -77,7 +77,7 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
 def _trial_status(layout: RunLayout, entry: LedgerEntry, is_running: bool, job: list[str]) -> dict[str, Any]:
     """Return one trial of the output. `job`: the ids of the trials of its job.
 
-    `step`, `running_s`, `num_exported`, `num_exports`: of the job of a running trial: the last step that it has logged, the time
+    `step`, `running_s`, `num_exported`, `num_exports`: of the job of a running trial: its last logged step, the time
     since its start, and how many of its trials are exported. `wall_s`: what a finished trial took itself.
     """
     reason, far = entry.reason, dict.fromkeys(_HOW_FAR)

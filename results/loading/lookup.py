@@ -61,7 +61,7 @@ def find_trial(asked: str, arms: Mapping[str, str], names: Mapping[str, str] | N
     if not found and _SEED_END.search(asked):  # seed 1 is not seed 12
         found = [name for name in arms if name.startswith(f"{asked}-") or shown[name].startswith(f"{asked}-")]
     if not found:  # int6 is an arm, and the start of int6+qat-s1
-        found = [name for name in arms if name.startswith(asked) or (shown[name] != name and shown[name].startswith(asked))]
+        found = [name for name in arms if name.startswith(asked) or shown[name].startswith(asked)]
     if len(found) == 1:
         return found[0]
     known = found or list(arms)

@@ -24,7 +24,9 @@ def status(run: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str,
     return {trial["trial_id"]: trial for trial in json.loads(capsys.readouterr().out)["trials"]}
 
 
-def test_status_lists_planned_trials_before_there_is_a_ledger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_lists_planned_trials_before_there_is_a_ledger(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = tmp_path / "x"
     with hold_lock(root):
         write_planned(root, [PlannedRow("a-s1-0", "a", 1), PlannedRow("b-s1-0", "b", 1)])

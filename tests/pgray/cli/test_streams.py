@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pgray.cli.entry import main
 from tests.results.synthetic import Run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -104,3 +105,19 @@ def test_a_run_keeps_its_exit_code_when_nobody_reads_its_table(root: Path, optio
     assert done.returncode == 130
     assert ("Interrupted." in done.stderr) == (option != "--json")
     assert "Traceback" not in done.stderr
+    done = pgray("table", str(root), "--json", shell='"$@" | head -c 5; exit ${PIPESTATUS[0]}')
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("where", ["read_logs", "plan_imports", "write_imports", "write_all"])
+def test_ctrl_c_inside_an_import_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("read_logs", "plan_imports", "write_imports", "write_all"):
+        monkeypatch.setattr(f"pgray.cli.imports.{name}", interrupt if name == where else lambda *_: [])
+    assert main(["import", "x.log", "--into", str(tmp_path / "run"), "--arm", "a"]) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+    assert not (tmp_path / "run").exists(), "a folder that was made only to be locked"

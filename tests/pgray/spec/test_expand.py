@@ -214,9 +214,7 @@ def test_other_expressions_are_refused_as_conditions(text: str) -> None:
         "model.layers ** model.dim ** model.dim > 1",
         "9" * 5000 + " > 1",
         "*".join(["9" * 900] * 2000) + " > 1",
-        "-" * 950 + "1 > 1",
         "(" * 950 + "1" + ")" * 900,
-        "not " * 240 + "true",
         "'a' + 'b' == 'ab'",
     ],
     ids=lambda text: text[:20],
@@ -224,12 +222,8 @@ def test_other_expressions_are_refused_as_conditions(text: str) -> None:
 def test_conditions_that_would_take_all_memory_or_time_are_refused_at_once(text: str) -> None:
     config = expanded(arms={"a": {}}).arms[0].config
     began = time.monotonic()
-    try:
+    with pytest.raises(InputError, match=r"t\.yaml: where\.0: .{1,1500}$"):
         Condition(text, "t.yaml", "where.0").holds(config)
-    except InputError as error:
-        assert len(str(error)) < 1500
-    else:
-        assert text.startswith(("not ", "-")), "nothing is wrong with many signs"
     assert time.monotonic() < began + 1.0
 
 
@@ -241,7 +235,9 @@ def test_a_chain_of_extends_has_an_end(num_arms: int) -> None:
     if num_arms <= 100:
         assert configs(expanded(arms=arms))["a99"].optim.ns_steps == 5
         return
-    with pytest.raises(InputError, match=r"t\.yaml: arms\.a1\.extends: a0: is in a chain of more than 100 arms; let the"):
+    with pytest.raises(
+        InputError, match=r"t\.yaml: arms\.a1\.extends: a0: is in a chain of more than 100 arms; let the"
+    ):
         expanded(arms=arms)
     assert time.monotonic() < began + 5.0
 
