@@ -44,7 +44,8 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
     planned = read_planned(run, (entry.trial_id for entry in entries))
     states = {} if planned and not layout.ledger.is_file() else read_states(run)
     current = {*newest_trials(entries).values(), *(row.trial_id for row in planned)}
-    labels = arm_labels((row.arm for row in (*states.values(), *planned)), sweep_names(layout))
+    arms = [*(entry.arm for entry in states.values()), *(row.arm for row in planned)]
+    labels = arm_labels(arms, sweep_names(layout))
     jobs: dict[str | None, list[str]] = {}
     for name, entry in states.items():
         jobs.setdefault(entry.job_id, []).append(name)
@@ -64,8 +65,8 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
         mark = "" if trial["is_current"] else ", superseded"
         time_s = trial["wall_s"] if trial["running_s"] is None else trial["running_s"]
         took = "" if time_s is None else duration(time_s)
-        name, reason = Text(names[trial["trial_id"]]), Text(trial["reason"] or "")
-        table.add_row(name, f"{trial['status']}{mark}", took, _how_far(trial), reason)
+        state, reason = f"{trial['status']}{mark}", Text(trial["reason"] or "")
+        table.add_row(Text(names[trial["trial_id"]]), state, took, _how_far(trial), reason)
     print_table(table)
     summary = ", ".join(f"{count} {state}" for state, count in counts.items())
     superseded = sum(not trial["is_current"] for trial in trials)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgray.spec.designs import changes_text
@@ -44,6 +44,7 @@ GRIDS = st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=4, unique
 SEEDS = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=3, unique=True)
 
 
+@settings(deadline=None)  # other processes may use the cores
 @given(grid=GRIDS, seeds=SEEDS)
 def test_a_grid_is_exactly_the_product(grid: dict[str, list[Any]], seeds: list[int]) -> None:
     expansion = expanded(grid=grid, seeds=seeds)
@@ -54,6 +55,7 @@ def test_a_grid_is_exactly_the_product(grid: dict[str, list[Any]], seeds: list[i
     assert len(set(identities)) == len(points) * len(seeds)
 
 
+@settings(deadline=None)  # other processes may use the cores
 @given(factors=GRIDS, seeds=SEEDS)
 def test_one_factor_is_the_control_and_each_value_alone(factors: dict[str, list[Any]], seeds: list[int]) -> None:
     expansion = expanded(one_factor=factors, seeds=seeds)
