@@ -16,9 +16,11 @@ from pgray.scheduler.loop import SweepLoop
 from pgray.scheduler.progress import EndedTrial, ProgressReporter
 from pgray.scheduler.time_left import JobToCome
 from pgray.store.ledger import Ledger
+from pgray.store.planned import read_planned
 from tests.pgray.conftest import RecordedProgress
 from tests.pgray.fake_executor import FakeExecutor, send
 from tests.pgray.scheduler.test_driver import drive, states
+from trainer.errors import InputError
 from trainer.records.files import read_json
 from trainer.records.job import Job
 from trainer.records.layout import RunLayout
@@ -272,3 +274,19 @@ def test_the_reporter_gets_labels_own_times_and_the_jobs_to_come(write_sweep: Wr
     assert [(trial.label, trial.own_s) for trial in shown.trials] == list(
         zip(["mlp=8", "mlp=6"] * 2, own_s, strict=True)
     )
+
+
+def test_planned_trials_can_be_read_while_ray_starts_and_a_refused_run_leaves_no_folder(
+    write_sweep: WriteSweep, tmp_path: Path, executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, seen = tmp_path / "runs" / "test", list[str]()
+
+    def refuse(*_: object) -> None:
+        seen.extend(row.arm for row in read_planned(root, ()))
+        raise InputError("x", "resources", "9", "fits on no node")
+
+    monkeypatch.setattr(executor, "connect", refuse)
+    with pytest.raises(InputError):
+        drive(write_sweep(seeds="[1]"), tmp_path / "runs")
+    assert seen == ["int8", "int6", "qat"]
+    assert not root.exists()
