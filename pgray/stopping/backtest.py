@@ -78,11 +78,12 @@ class Backtest:
             saved, spent = self.saved.wall_s, self.spent.wall_s
             amount = f"{saved:.0f} of {spent:.0f} s of CPU jobs"
         usd = "" if self.saved.usd is None or self.spent.usd is None else f", ${self.saved.usd:.2f}"
+        saving = f"{amount} ({saved / spent:.0%}{usd})" if spent else "an unknown time"  # no job has times
         arms = {trial.arm for trial in self.stopped}
         better = sum(trial.beat_control is True for trial in self.stopped)
         unknown = sum(trial.value is None for trial in self.stopped)
         return (
-            f"saves {amount} ({saved / spent if spent else 0:.0%}{usd}), stops {len(self.stopped)} of {self.num_trials} "
+            f"saves {saving}, stops {len(self.stopped)} of {self.num_trials} "
             f"trials; would have killed {len(arms & set(self.top))} of the top {len(self.top)} arms, "
             f"{len(arms & set(self.wins))} of {len(self.wins)} wins, {better} of {self.num_better} trials that ended better "
             f"than the control" + (f"; {unknown} stopped without a known result" if unknown else "")

@@ -240,7 +240,7 @@ def test_the_command_line_shows_and_refuses(recorded: Recorded, capsys: pytest.C
         ([run, "--rule", "metric=val_bpb metric=val_bpb"], "given twice"),
         ([run, "--rule", "metric='"], "cannot be read"),
         ([run, "--race", "first=1"], "--race: first: 1: must be"),
-        ([run + "x"], "not a run folder"),
+        ([run + "x"], "no such run folder"),
     ):
         assert main(["backtest", *arguments]) == 2, arguments
         error = capsys.readouterr().err
@@ -249,3 +249,10 @@ def test_the_command_line_shows_and_refuses(recorded: Recorded, capsys: pytest.C
     recorded.root = recorded.root.with_name("bare")
     assert main(["backtest", str(recorded.write(OFFSETS))]) == 2
     assert "has no rules and no race; give --rule or --race" in capsys.readouterr().err
+
+
+def test_a_run_without_job_times_saves_an_unknown_time() -> None:
+    """The example of the docs has no jobs/; 0 s and $0.00 would be wrong."""
+    root = Path(__file__).parents[3] / "docs/example/mlp-bits"
+    found = backtest(root, [Race(metric="sliding_bpb", first=2)])
+    assert found.text.startswith("saves an unknown time, stops 2 of 12 trials; ")
