@@ -183,5 +183,15 @@ def _refuse(message: str, is_json: bool, **facts: object) -> int:
 def _print_error(exit_code: int, message: str, is_json: bool, **facts: object) -> int:
     """Print an error as JSON if asked to. `facts`: the fields of the exception. Returns the exit code."""
     if is_json:
-        print(json.dumps({"error": message, "exit_code": exit_code, **facts}, indent=1, default=str))
+        plain = {name: str(fact) if _is_no_json(fact) else fact for name, fact in facts.items()}
+        print(json.dumps({"error": message, "exit_code": exit_code, **plain}, indent=1))
     return exit_code
+
+
+def _is_no_json(value: object) -> bool:
+    """Whether JSON cannot hold a value, such as a date or an infinite number."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return True
+    return False

@@ -122,8 +122,8 @@ def _asks_for_token(address: str) -> bool:
             ray._raylet.GcsClient(address=address)
         except ray.exceptions.AuthenticationError:
             return True
-        except Exception:
-            return False  # not a cluster: Ray's own attempt to connect says so
+        except Exception as error:
+            raise InputError("--address", "address", address, f"no Ray cluster answers there ({error})") from None
     return False
 
 

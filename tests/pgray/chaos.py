@@ -114,6 +114,8 @@ class ChaosRun:
         finally:
             driver.kill()
             driver.wait()
+            if driver.stdout is not None:
+                driver.stdout.close()
         self._check_end()
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.tally.took_s = time.monotonic() - began

@@ -153,6 +153,8 @@ def input_error(
     details = error.errors(include_url=False)
     detail = next((detail for detail in details if detail["type"] == "extra_forbidden"), details[0])
     loc = [str(part) for part in detail["loc"] if part not in ("", "function-after")]
+    if detail["type"] == "extra_forbidden" and detail["loc"][-1] == "":
+        loc.append("''")  # an empty key of the file; other empty parts come from pydantic
     parts = [prefix, *loc] if prefix else loc
     value, broken = detail["input"], detail.get("ctx", {}).get("error")
     if isinstance(broken, RuleError):

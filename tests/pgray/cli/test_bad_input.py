@@ -37,6 +37,8 @@ ROWS: list[tuple[str, str, list[str]]] = [
     ("a misspelt key in a search", HEAD + "search: {trials: 3, spcae: {}}",
      ["search.spcae: {}: unknown key; did you mean space?"]),
     ("a key unlike any", HEAD + ARMS + "zzz: 3", ["bad.yaml: zzz: 3: unknown key; use one of ", " name, question, "]),
+    ("an empty key", HEAD + ARMS + "'': 3", ["bad.yaml: '': 3: unknown key; use one of "]),
+    ("an empty key in a section", HEAD + ARMS + "failures: {'': {}}", ["failures.'': {}: unknown key; use one of "]),
     ("missing key", "preset: cpu-smoke\nseeds: [1]\n" + ARMS, ["bad.yaml: name: not given: add it"]),
     ("bad name", HEAD.replace("bad", "Bad Name", 1) + ARMS,
      ["bad.yaml: name: Bad Name: use lower-case letters, digits and hyphens only"]),

@@ -38,7 +38,7 @@ question: Does it hold?
 preset: cpu-smoke
 set: {data.path: DATA, model.vocab_size: 320}
 seeds: [1, 2]
-resources: {gpus: 0, cpus: 1}
+resources: {gpus: 1, cpus: 1}
 nproc: 1
 budget: {gpu_hours: 3.0, usd: 10.0, usd_per_gpu_hour: 2.5}
 failures: {retries: {infra: 2, oom: 1}, pause_after: 4, stall_s: 60.0}
@@ -175,6 +175,10 @@ class FinishedProcess:
         return json.dumps({name: describe_or_error(sections) for name, sections in asked.items()}), ""
 
 
+def no_json(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
+
+
 @pytest.fixture
 def plan(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | bytes, list[str]], int]:
     """Plan a text, check the output and return the exit code."""
@@ -197,7 +201,8 @@ def plan(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
             assert message.startswith("error: ")
             assert message.endswith("\n")
             assert len(message.splitlines()) == 1, message
-            assert output.getvalue() == ""
+            error = json.loads(output.getvalue(), parse_constant=no_json)
+            assert (error["exit_code"], f"error: {error['error']}\n") == (2, message)
         assert not (tmp_path / "runs").exists()
         return code
 
