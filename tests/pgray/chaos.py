@@ -27,7 +27,7 @@ from pgray.execution.processes import of_ray
 from pgray.execution.run_lock import is_held
 from pgray.store.ledger import Ledger
 from pgray.store.outcomes import read_result
-from tests.pgray.conftest import marked
+from tests.pgray.conftest import marked, temporary_files
 from trainer.records.layout import RunLayout
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -248,13 +248,10 @@ class ChaosRun:
             self._violation(f"{len(path.read_text().split())} launches on weights that another job worked on: {path}")
         if not _gone(self._left_of_ray):
             self._violation(f"a Ray outlived its driver: {_described(self._left_of_ray())}")
-        if not _gone(self._left_files):
-            self._violation(f"temporary files were left: {self._left_files()}")
+        if not _gone(partial(temporary_files, self.temporary)):
+            self._violation(f"temporary files were left: {temporary_files(self.temporary)}")
         if not _gone(lambda: marked(self.root)):
             self._violation(f"processes outlived the sweep: {_described(marked(self.root))}")
-
-    def _left_files(self) -> list[str]:
-        return sorted({path.name for path in self.temporary.iterdir()} - {"pgray-locks"})
 
     def _violation(self, what: str) -> None:
         self.tally.violations.append(f"{self.root} ({self.launcher}): {what}")

@@ -174,3 +174,9 @@ def marked(run_root: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return processes.of_run(str(run_root)) + supervisors
+
+
+def temporary_files(folder: Path) -> list[str]:
+    """Return what drivers and Ray have left in a folder, except locks; torch has a cache of its own there."""
+    names = sorted(path.name for path in folder.iterdir())
+    return [name for name in names if name != "pgray-locks" and not name.startswith("torchinductor_")]

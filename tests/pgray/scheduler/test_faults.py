@@ -20,7 +20,7 @@ import pytest
 from pgray.cli import control
 from pgray.cli.entry import main
 from pgray.store.ledger import Ledger
-from tests.pgray.conftest import marked, wait_for
+from tests.pgray.conftest import marked, temporary_files, wait_for
 from trainer.records.layout import RunLayout
 
 pytestmark = pytest.mark.ray
@@ -81,7 +81,7 @@ def ended(driver: "subprocess.Popen[str]", root: Path, temporary: Path) -> str:
     """Wait for a driver, check that nothing is left, and return what it printed about its end."""
     _, error = driver.communicate(timeout=WITHIN_S)
     wait_for(lambda: not marked(root) and not processes_below(temporary), 5)
-    assert [path.name for path in temporary.iterdir()] == ["pgray-locks"]
+    assert not temporary_files(temporary)
     assert "running" not in {state for _, state in states(root)}
     if error is None:  # it printed to a terminal
         return ""
@@ -216,4 +216,4 @@ def test_a_killed_driver_leaves_nothing_for_longer_than_ten_seconds(
     driver.kill()
     driver.communicate()
     wait_for(lambda: not marked(root) and not processes_below(temporary), 10)
-    assert [path.name for path in temporary.iterdir()] in ([], ["pgray-locks"])
+    assert not temporary_files(temporary)
