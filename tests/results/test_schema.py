@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from results.schema import COLUMNS, NAMES, frame, records
+from results.schema import COLUMNS, NAMES, frame, listed_scores, records
 from trainer.records.results import TrialResult
 
 CONTRACT = """
@@ -59,3 +59,10 @@ def test_functions_survive_imports_of_modules() -> None:
     imports = "import results, results.present.files, results.analysis.ablation"
     code = f"{imports}; assert callable(results.ablation) and callable(results.frontier)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_optional_score_is_listed_if_a_trial_has_it() -> None:
+    always = ["float_bpb", "post_quant_bpb"]
+    assert listed_scores(frame([{"arm": "a"}])) == always  # also without a value: it should have been measured
+    assert listed_scores(frame([{"sliding_bpb": 1.2}, {}])) == [*always, "sliding_bpb"]
+    assert listed_scores(frame([{"ttt_bpb": 1.1, "sliding_bpb": 1.2}])) == [*always, "sliding_bpb", "ttt_bpb"]

@@ -111,6 +111,12 @@ def test_spread_positions_keep_distance_and_order(heights: list[float], gap: flo
     assert all(moved[b] - moved[a] >= gap - 1e-9 for a, b in itertools.pairwise(order))
 
 
+def test_spread_positions_share_the_shift() -> None:
+    """Two labels at one place move apart equally; labels with room stay."""
+    assert labels.spread([5.0, 5.0], 2.0) == [4.0, 6.0]
+    assert labels.spread([1.0, 4.0], 2.0) == [1.0, 4.0]
+
+
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
 def test_only_few_and_distant_values_are_outliers(values: list[float]) -> None:
     kept = style.core(values)
