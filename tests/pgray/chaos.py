@@ -148,6 +148,8 @@ class ChaosRun:
             if self.random.random() < _AFTER_WRITE_SHARE:
                 self._wait_for_a_write(driver)
             if self.stop:
+                if driver.poll() is not None:  # it ended while this waited for a record
+                    return driver.returncode
                 if driver.stdout is not None:
                     driver.stdout.close()
                 self._send("driver", psutil.Process(driver.pid), self.stop)
