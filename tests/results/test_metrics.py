@@ -21,7 +21,7 @@ TOY = '''    toy_bpb: Annotated[
 '''
 SCRIPT = """
 import pytest
-from pgray.spec.stopping import KillRule, Race, check_rules
+from pgray.spec.stopping import KillRule, Race, StoppingSections, check_rules
 from pgray.spec.search import Search
 from results.analysis.ablation import ablation
 from results.analysis.comparability import NotComparableError
@@ -50,7 +50,7 @@ Race(metric="toy_bpb")
 Search(trials=3, objectives={"toy_bpb": "min"}, space={"qna.magnitude": {"uniform": [0, 1]}})
 rule = KillRule(metric="toy_bpb", worse_than_control_by=0.1)
 with pytest.raises(InputError, match="set eval.ttt.enabled"):
-    check_rules([rule], {"a": Config(), "b": Config()}, "a", "sweep.yaml")
+    check_rules(StoppingSections(kill=[rule]), {"a": Config(), "b": Config()}, "a", "sweep.yaml")
 run = Run(Path("run"))
 for seed in (1, 2, 3):
     run.finish("int8", seed, toy_bpb=2.0 + seed / 100)

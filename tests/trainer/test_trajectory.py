@@ -17,7 +17,7 @@ from trainer.pipeline import run_job
 from trainer.records.events import read_events
 from trainer.records.fingerprint import average_key
 from trainer.records.layout import RunLayout
-from trainer.run.checkpoint import load_weights
+from trainer.run.checkpoint import WeightsFile, load_weights
 from trainer.run.dist import DistContext
 
 STEPS = 30
@@ -67,6 +67,6 @@ def test_the_loop_follows_the_reference(
     assert len(ours) == STEPS
     assert ours[-1] < ours[0] - 0.5
     torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=0, atol=1e-5)
-    averaged = load_weights(folder.weights(average_key(config)))
+    averaged = load_weights(WeightsFile(folder.weights(average_key(config)), None))
     for name, w in ema.items():
         torch.testing.assert_close(averaged[name], w, rtol=0, atol=1e-4, msg=name)

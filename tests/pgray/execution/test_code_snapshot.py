@@ -12,6 +12,7 @@ from pgray.execution.ray_tune import worker_function
 from pgray.scheduler.driver import run_sweep
 from pgray.spec.sweep import Sweep
 from tests.pgray.conftest import PLAIN, RecordedProgress
+from trainer.records.files import write_sealed
 from trainer.records.layout import RunLayout
 from trainer.run.bundle import code_sha
 
@@ -96,7 +97,9 @@ def test_a_job_runs_from_the_snapshot_and_rows_name_its_code(write_sweep: Callab
     assert results.load(root)["code_sha"].tolist() == [code_sha()]
 
     result = next(root.glob("trials/*/result.json"))
-    result.write_text(result.read_text().replace(code_sha(), "0123456789ab"))
+    written = json.loads(result.read_text())
+    del written["own_sha256"]
+    write_sealed(result, written | {"code_sha": "0123456789ab"})
     plan = Sweep.from_text(path.read_text().replace("[1]", "[1, 2]"))
     reporter = RecordedProgress()
     run_sweep(plan, tmp_path / "runs", trainer_command=PLAIN, reporter=reporter)

@@ -60,7 +60,7 @@ def _hold(folder: str, ready: "multiprocessing.synchronize.Event") -> None:
     assert try_reserve(WHOLE, Machine(cpus=4), 1, HOLDER) is not None
     ready.set()
     ready.clear()
-    ready.wait(30)
+    ready.wait(120)
 
 
 def test_a_share_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_share_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
     ready = context.Event()
     holder = context.Process(target=_hold, args=(str(tmp_path), ready))
     holder.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     assert try_reserve(WHOLE, Machine(), 1, HOLDER) is None
     holder.kill()
     holder.join()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pgray.spec.stopping import KillRule, check_rules
+from pgray.spec.stopping import KillRule, StoppingSections, check_rules
 from pgray.stopping.curves import Curve, CurveFile, Point, read_curve
 from pgray.stopping.pruning import Pruning, curve_verdict, seed_verdict
 from pgray.stopping.rule import run_verdict
@@ -177,8 +177,9 @@ def test_a_bad_rule_is_one_line(wrong: dict[str, Any], key: str) -> None:
 def test_a_rule_that_could_never_act_is_refused() -> None:
     plain = build_config({}, "test")
     validating = build_config({"train.val_every": 100}, "test")
-    check_rules([rule()], {"c": validating, "a": validating}, "c", "s.yaml")
-    check_rules([rule(arm="a")], {"c": validating, "a": validating, "b": plain}, "c", "s.yaml")
+    check_rules(StoppingSections(kill=[rule()]), {"c": validating, "a": validating}, "c", "s.yaml")
+    some = StoppingSections(kill=[rule(arm="a")])
+    check_rules(some, {"c": validating, "a": validating, "b": plain}, "c", "s.yaml")
     for configs, asked, expected in (
         (
             {"c": validating, "a": plain},
@@ -195,7 +196,7 @@ def test_a_rule_that_could_never_act_is_refused() -> None:
         ({"c": plain, "a": plain}, rule(metric="ttt_bpb"), "set eval.ttt.enabled"),
     ):
         with pytest.raises(InputError) as error:
-            check_rules([asked], configs, "c", "s.yaml")
+            check_rules(StoppingSections(kill=[asked]), configs, "c", "s.yaml")
         assert expected in str(error.value)
 
 
