@@ -38,6 +38,12 @@ def temporary() -> Iterator[Path]:
         yield Path(folder)
 
 
+def own_terminal() -> None:
+    """Take standard input as the terminal of this session, and its end as a signal, which `nohup make test` ignores."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 @pytest.fixture
 def start(tmp_path: Path, temporary: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
@@ -47,8 +53,7 @@ def start(tmp_path: Path, temporary: Path) -> Iterator[Start]:
         environment = {**os.environ, "TMPDIR": str(temporary)}
         streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         if terminal is not None:
-            own = {"preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
-            streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal) | own
+            streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal) | {"preexec_fn": own_terminal}
         started.append(
             subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True, **streams)  # type: ignore[call-overload]
         )
