@@ -70,7 +70,10 @@ def test_a_deleted_working_folder(root: Path, tmp_path: Path) -> None:
 def test_ctrl_c_while_modules_are_imported(root: Path, delay_s: float) -> None:
     code = "import sys; from pgray.cli import main; sys.stdout.write('x'); sys.stdout.flush(); sys.exit(main())"
     started = subprocess.Popen(
-        [sys.executable, "-c", code, "table", str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", code, "table", str(root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in a shell's background ignores Ctrl-C
     )
     assert started.stdout is not None
     assert started.stdout.read(1) == b"x"
